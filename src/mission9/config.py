@@ -1,0 +1,130 @@
+"""Every setting of a run, in one place: command line > environment > file > default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from mission9.errors import ConfigError
+from mission9.mobilenet_v2 import FEATURES
+from mission9.preprocess import Preprocess
+
+Device = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "torch", "openvino"]
+Precision = Literal["float32"]
+Flag = Annotated[bool, Parameter(negative="")]
+
+ENV_PREFIX = "MISSION9_"
+
+# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels.
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+MAX_BYTES = 256 * 1024 * 1024
+
+
+@Parameter(name="*")
+class RunConfig(BaseSettings):
+    """The settings of one run; frozen once made.
+
+    `RunConfig(input="images")` takes what is given, then MISSION9_INPUT and the like, then the TOML file named
+    by `config`, then the defaults below.
+
+    Raises:
+        ConfigError: a setting is unknown or its value is not possible.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, populate_by_name=True, validate_default=True
+    )
+
+    input: str = Field(
+        "dataset/fruits-360_dataset/fruits-360",
+        description="Folder of images: Training/<label>/ and Test/<label>/, or just <label>/.",
+    )
+    output: str = Field("data/Results", description="Folder for the results; made if absent.")
+    weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
+    preprocess: Preprocess = Field("stretch", description="How a picture becomes 224 by 224 pixels.")
+    components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")
+    device: Device = Field("auto", description="Where features are computed.")
+    engine: EngineName = Field("auto", description="What computes them; auto: openvino on a CPU, torch on a GPU.")
+    precision: Precision = Field("float32", description="Arithmetic of the features.")
+    batch_size: int | None = Field(None, ge=1, description="Images a step; by default what suits the engine.")
+    master: str | None = Field(None, description="Spark master: local[4], spark://..., yarn; default: all cores here.")
+    max_reject_rate: float = Field(0.05, ge=0, le=1, description="Fail when more than this share is rejected.")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Reject pictures of more pixels.")
+    max_bytes: int = Field(MAX_BYTES, ge=1, description="Reject files of more bytes.")
+    all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
+    overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")
+    driver_memory: str = Field(
+        "8g",
+        pattern=r"^\d+[kmgtKMGT]?$",
+        description="Spark driver memory [env: SPARK_DRIVER_MEMORY].",
+        validation_alias=AliasChoices("driver_memory", "SPARK_DRIVER_MEMORY"),
+    )
+    executor_memory: str = Field(
+        "8g",
+        pattern=r"^\d+[kmgtKMGT]?$",
+        description="Spark executor memory [env: SPARK_EXECUTOR_MEMORY].",
+        validation_alias=AliasChoices("executor_memory", "SPARK_EXECUTOR_MEMORY"),
+    )
+    config: Path | None = Field(None, description="TOML file of settings, named as the options are.")
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ConfigError(explain(error)) from error
+
+    @field_validator("components")
+    @classmethod
+    def _components_in_range(cls, value: int | float) -> int | float:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError(f"give a whole number from 1 to {FEATURES}, or a share of variance between 0 and 1")
+        if isinstance(value, int) and not 1 <= value <= FEATURES:
+            raise ValueError(f"an image has {FEATURES} features: give 1 to {FEATURES} components, or a share like 0.95")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        _refuse_unknown_environment(set(cls.model_fields))
+        given = getattr(init_settings, "init_kwargs", {}).get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
+        if not given:
+            return init_settings, env_settings
+        if not Path(given).is_file():
+            raise ConfigError(f"there is no settings file {given}")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
+
+
+def explain(error: ValidationError) -> str:
+    """One line for each setting that is wrong."""
+    lines = []
+    for item in error.errors():
+        name = str(item["loc"][0]) if item["loc"] else "settings"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{name} is not a setting; there are: {', '.join(RunConfig.model_fields)}")
+        else:
+            lines.append(f"{name} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _refuse_unknown_environment(names: set[str]) -> None:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in names}
+    unknown = sorted(key for key in os.environ if key.startswith(ENV_PREFIX) and key not in known)
+    if unknown:
+        raise ConfigError(f"the environment sets {', '.join(unknown)}, which mission9 does not know; unset it")

@@ -1,0 +1,85 @@
+"""Engines turn pixels into features; which one is chosen here, and made once in each process."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9 import devices
+from mission9.config import Device, EngineName, Precision
+from mission9.errors import ConfigError, SetupError
+from mission9.weights import Weights
+
+
+class Engine(Protocol):
+    """(N, 224, 224, 3) uint8 RGB -> (N, 1280) float32; `batch_size` images at a time suit it best."""
+
+    batch_size: int
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """An engine by its settings: small enough to send anywhere, made where it is used."""
+
+    engine: Literal["torch", "openvino"]
+    device: Literal["cpu", "cuda"]
+    precision: Precision = "float32"
+    batch_size: int | None = None
+
+
+def choose_engine(
+    *,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    batch_size: int | None = None,
+) -> EngineSpec:
+    """Settle what `auto` means on this machine.
+
+    Raises:
+        SetupError: the engine's package is not installed, or there is no such device.
+        ConfigError: the engine does not run on the device.
+    """
+    if device == "auto":
+        device = "cuda" if engine != "openvino" and devices.has_cuda() else "cpu"
+    if device == "cuda" and engine == "openvino":
+        raise ConfigError("openvino computes on the CPU here; for --device cuda take --engine torch or auto")
+    if device == "cuda" and not devices.has_cuda():
+        raise SetupError(f"there is no GPU to use: {devices.why_no_cuda()}; --device auto falls back to the CPU")
+    if engine == "auto":
+        engine = "openvino" if device == "cpu" and _installed("openvino") else "torch"
+    if not _installed(engine):
+        raise SetupError(f"{engine} is not installed: pip install 'mission9[{engine}]'")
+    return EngineSpec(engine=engine, device=device, precision=precision, batch_size=batch_size)
+
+
+def make_engine(spec: EngineSpec, weights: Weights, *, threads: int) -> Engine:
+    """The engine that `spec` describes, from the process's own store where it has made it before.
+
+    `threads` is for the CPU; 0 means all cores. Workers take 1: one engine a core beats one engine on all cores.
+    """
+    key = (spec, weights.sha256, threads)
+    if key not in _made:
+        if spec.engine == "openvino":
+            from mission9.engines.openvino_engine import OpenVINOEngine
+
+            _made[key] = OpenVINOEngine(weights.tensors(), threads=threads, batch_size=spec.batch_size)
+        else:
+            from mission9.engines.torch_engine import TorchEngine
+
+            device = f"cuda:{devices.cuda_index()}" if spec.device == "cuda" else "cpu"
+            _made[key] = TorchEngine(weights.tensors(), device=device, threads=threads, batch_size=spec.batch_size)
+    return _made[key]
+
+
+_made: dict[tuple[EngineSpec, str, int], Engine] = {}
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,79 @@
+"""What can go wrong, by who can mend it; each error carries the exit code of the command line."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Reason = Literal[
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "truncated",
+    "corrupt",
+    "too_many_pixels",
+    "too_many_bytes",
+    "unreadable",
+    "vanished",
+    "permission_denied",
+    "out_of_memory",
+    "non_finite_features",
+    "unusable_label",
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class Mission9Error(Exception):
+    """Any error that mission9 raises on purpose; its text says what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class SetupError(Mission9Error):
+    """The machine lacks something: Java, a Python package, a GPU, the network."""
+
+
+class UsageError(Mission9Error):
+    """The request cannot be carried out as it stands; nothing was written."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting is unknown or its value is not possible."""
+
+
+class InputError(UsageError):
+    """The input folder, or what is in it, cannot be used."""
+
+
+class OutputError(UsageError):
+    """The output folder cannot be used."""
+
+
+class WeightsError(UsageError):
+    """The weights cannot be read, are not MobileNetV2's, or are not safe to load."""
+
+
+class ModelError(UsageError):
+    """A saved PCA model is missing, damaged or of another version."""
+
+
+class TooManyRejects(Mission9Error):
+    """More images were rejected than `max_reject_rate` allows."""
+
+    exit_code = 3
+
+
+class ConservationError(Mission9Error):
+    """The counts do not add up: an image was lost or counted twice. Always a defect of mission9."""
+
+
+class ImageError(Mission9Error):
+    """One image cannot be used; it becomes a row in `rejects/` and the run goes on.
+
+    `reason` is one of `REASONS`.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason

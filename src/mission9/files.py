@@ -1,0 +1,43 @@
+"""Files that appear whole: written under a private name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+
+def private_name(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, hidden from readers of the folder."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole, on the disk, or not at all."""
+    partial = private_name(path)
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def replace_folder(new: Path, final: Path, *, trash: Path) -> None:
+    """Put the folder `new` in the place of `final`; what was there goes to `trash` and is deleted."""
+    if final.exists():
+        trash.mkdir(parents=True, exist_ok=True)
+        old = trash / f"{final.name}.{uuid.uuid4().hex[:12]}"
+        final.rename(old)
+        new.rename(final)
+        shutil.rmtree(old)
+    else:
+        new.rename(final)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same content under a second name, without a copy where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

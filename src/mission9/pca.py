@@ -1,0 +1,236 @@
+"""Principal components from moments: one pass over the rows, whatever their number, in float64.
+
+Moments are additive, so parts are computed anywhere and merged in any order, and a saved model can take more
+rows later. Names, shapes and signs are those of `sklearn.decomposition.PCA`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from mission9.errors import ConfigError, ModelError
+
+logger = logging.getLogger(__name__)
+
+Floats = NDArray[np.float64]
+
+BLOCK_ROWS = 2048  # 20 MB of float64 at 1280 features: large enough for BLAS, small enough for a worker
+FORMAT = 1
+_ARRAYS_FILE, _FACTS_FILE = "pca.safetensors", "pca.json"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count (int), mean (d,) and centred scatter (d, d) of rows seen; the scatter is n times the covariance."""
+
+    count: int
+    mean: Floats
+    scatter: Floats
+
+    @staticmethod
+    def empty(features: int) -> Moments:
+        return Moments(0, np.zeros(features), np.zeros((features, features)))
+
+    @staticmethod
+    def of(rows: NDArray[Any]) -> Moments:
+        """The moments of (n, d) rows, centred first: exact also where the mean dwarfs the deviations."""
+        block = np.asarray(rows, np.float64)
+        if not len(block):
+            return Moments.empty(block.shape[1])
+        mean = block.mean(0)
+        centred = block - mean
+        return Moments(len(block), mean, centred.T @ centred)
+
+    def merge(self, other: Moments) -> Moments:
+        """The moments of both sets of rows together (Chan, Golub, LeVeque 1979, eq. 2.1 for matrices)."""
+        if not self.count or not other.count:
+            return other if not self.count else self
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.count * other.count / count)
+        return Moments(count, self.mean + shift * (other.count / count), scatter)
+
+    def to_bytes(self) -> bytes:
+        return safetensors.numpy.save(
+            {"count": np.array([self.count]), "mean": self.mean, "scatter": np.ascontiguousarray(self.scatter)}
+        )
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Moments:
+        arrays = safetensors.numpy.load(data)
+        return Moments(int(arrays["count"][0]), arrays["mean"], arrays["scatter"])
+
+
+def moments_of(blocks: Iterable[NDArray[Any]], features: int) -> Moments:
+    """The moments of all rows in an iterable of (n, d) arrays."""
+    total = Moments.empty(features)
+    for block in blocks:
+        for start in range(0, len(block), BLOCK_ROWS):
+            total = total.merge(Moments.of(block[start : start + BLOCK_ROWS]))
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCAModel:
+    """A fitted PCA: (n, d) rows -> (n, k) scores, centred, as scikit-learn's.
+
+    Attributes:
+        components_: (k, d) orthonormal rows, largest variance first; the largest entry of each is positive.
+        mean_: (d,) the mean that `transform` subtracts.
+        explained_variance_: (k,) with n - 1 in the denominator.
+        explained_variance_ratio_: (k,) shares of the total variance; zeros where there is none.
+        moments: of the rows it was fitted on.
+        whiten: whether `transform` divides by the deviations.
+        facts: what else belongs to it (weights, preprocessing, fingerprint), saved as JSON.
+    """
+
+    components_: Floats
+    mean_: Floats
+    explained_variance_: Floats
+    explained_variance_ratio_: Floats
+    moments: Moments
+    whiten: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_components_(self) -> int:
+        return len(self.components_)
+
+    @property
+    def n_samples_(self) -> int:
+        return self.moments.count
+
+    def transform(self, rows: NDArray[Any], *, centre: bool = True) -> Floats:
+        """(n, d) rows -> (n, k) float64 scores. `centre=False` is Spark ML's convention, which subtracts no mean."""
+        block = np.asarray(rows, np.float64)
+        scores = ((block - self.mean_) if centre else block) @ self.components_.T
+        if self.whiten:
+            scores /= np.sqrt(np.maximum(self.explained_variance_, np.finfo(np.float64).tiny))
+        return np.asarray(scores)
+
+    def inverse_transform(self, scores: NDArray[Any]) -> Floats:
+        """(n, k) scores -> (n, d) the nearest rows that the components can express."""
+        block = np.asarray(scores, np.float64)
+        if self.whiten:
+            block = block * np.sqrt(self.explained_variance_)
+        return np.asarray(block @ self.components_ + self.mean_)
+
+    def save(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the model into `folder`, as safetensors and JSON; `facts` are added to the JSON and come back."""
+        folder.mkdir(parents=True, exist_ok=True)
+        data = safetensors.numpy.save(
+            {
+                "components": np.ascontiguousarray(self.components_),
+                "mean": self.mean_,
+                "explained_variance": self.explained_variance_,
+                "explained_variance_ratio": self.explained_variance_ratio_,
+                "scatter": np.ascontiguousarray(self.moments.scatter),
+            }
+        )
+        (folder / _ARRAYS_FILE).write_bytes(data)
+        saved = {
+            "format": FORMAT,
+            "n_components": self.n_components_,
+            "n_samples": self.n_samples_,
+            "n_features": len(self.mean_),
+            "whiten": self.whiten,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            **(self.facts if facts is None else facts),
+        }
+        (folder / _FACTS_FILE).write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PCAModel:
+        """The model that `save` wrote.
+
+        Raises:
+            ModelError: there is none, it is damaged, or of a version this code does not know.
+        """
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / _FACTS_FILE).read_text(encoding="utf-8"))
+            data = (folder / _ARRAYS_FILE).read_bytes()
+            if facts.pop("format") != FORMAT:
+                raise ModelError(f"{folder} holds a PCA model of another version of mission9; run again to refit it")
+            if facts.pop("sha256") != hashlib.sha256(data).hexdigest():
+                raise ModelError(f"the PCA model in {folder} is damaged: {_ARRAYS_FILE} is not what was saved")
+            arrays = safetensors.numpy.load(data)
+            return cls(
+                components_=arrays["components"],
+                mean_=arrays["mean"],
+                explained_variance_=arrays["explained_variance"],
+                explained_variance_ratio_=arrays["explained_variance_ratio"],
+                moments=Moments(facts.pop("n_samples"), arrays["mean"], arrays["scatter"]),
+                whiten=facts.pop("whiten"),
+                facts=facts,
+            )
+        except FileNotFoundError as error:
+            raise ModelError(f"there is no PCA model in {folder} (a run writes OUTPUT/pca_model)") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError, OSError) as error:
+            raise ModelError(f"the PCA model in {folder} is damaged: {error}") from error
+
+
+def check_components(n_components: int | float, samples: int, features: int) -> None:
+    """Refuse a number of components that `samples` rows of `features` numbers cannot give.
+
+    Raises:
+        ConfigError: with the largest number that is possible.
+    """
+    if samples < 2:
+        raise ConfigError(f"a PCA needs at least 2 images to fit on, and there is {samples or 'none'}")
+    most = min(samples, features)
+    if isinstance(n_components, int) and not 1 <= n_components <= most:
+        raise ConfigError(f"{n_components} components of {samples} images: give 1 to {most}, or a share like 0.95")
+    if isinstance(n_components, float) and not 0 < n_components < 1:
+        raise ConfigError(f"{n_components} components: give 1 to {most}, or a share of variance between 0 and 1")
+
+
+def fit(moments: Moments, n_components: int | float, *, whiten: bool = False) -> PCAModel:
+    """The PCA of the rows behind `moments`.
+
+    `n_components` is a number of components, or the share of variance (in (0, 1)) that they must exceed, as
+    scikit-learn counts it. Signs are those of scikit-learn's `svd_flip` on the components.
+
+    Raises:
+        ConfigError: so many components are not possible.
+    """
+    features = len(moments.mean)
+    check_components(n_components, moments.count, features)
+    values, vectors = np.linalg.eigh(moments.scatter / (moments.count - 1))
+    variance = np.maximum(values[::-1], 0.0)
+    total = variance.sum()
+    ratio = variance / total if total > 0 else np.zeros_like(variance)
+    k = n_components if isinstance(n_components, int) else _components_for(ratio, n_components)
+    _warn_beyond_rank(variance, k)
+    components = vectors.T[::-1][:k]
+    largest = np.abs(components).argmax(1)
+    components = components * np.where(components[np.arange(k), largest] < 0, -1.0, 1.0)[:, None]
+    return PCAModel(
+        components_=components,
+        mean_=moments.mean,
+        explained_variance_=variance[:k],
+        explained_variance_ratio_=ratio[:k],
+        moments=moments,
+        whiten=whiten,
+    )
+
+
+def _components_for(ratio: Floats, share: float) -> int:
+    return min(int(np.searchsorted(np.cumsum(ratio), share, side="right")) + 1, len(ratio))
+
+
+def _warn_beyond_rank(variance: Floats, k: int) -> None:
+    rank = int((variance > variance[0] * len(variance) * np.finfo(np.float64).eps).sum())
+    if k > rank:
+        logger.warning("the images span %d dimensions: components beyond explain nothing", rank)

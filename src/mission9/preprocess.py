@@ -1,0 +1,43 @@
+"""From a decoded picture to the pixels that the network sees."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mission9.mobilenet_v2 import INPUT_SIZE
+
+Preprocess = Literal["stretch", "crop"]
+
+# ImageNet's channel means and deviations of RGB in 0..1, as torchvision's weights expect them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# torchvision's recipe for IMAGENET1K_V2: shorter side to 232, then the middle 224.
+CROP_RESIZE = 232
+
+
+def to_input(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
+    """An RGB picture as (224, 224, 3) uint8; normalisation is the engine's first step.
+
+    `stretch` resizes both sides to 224, whatever the shape; `crop` resizes the shorter side to 232 and
+    takes the middle. Both are Pillow's bilinear, which is antialiased when it shrinks.
+    """
+    if how == "crop":
+        image = _middle(image)
+    elif image.size != (INPUT_SIZE, INPUT_SIZE):
+        image = image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8)
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    short = min(width, height)
+    # torchvision truncates the longer side, and rounds the crop's corner.
+    size = (CROP_RESIZE * width // short, CROP_RESIZE * height // short)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - INPUT_SIZE) / 2), round((size[1] - INPUT_SIZE) / 2)
+    return image.crop((left, top, left + INPUT_SIZE, top + INPUT_SIZE))

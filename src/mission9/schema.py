@@ -1,0 +1,58 @@
+"""The columns of every table that one stage hands to the next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mission9.mobilenet_v2 import FEATURES
+
+# One row a file found under the input, in order of path. `modified` is nanoseconds since 1970.
+LISTING = pa.schema(
+    [
+        ("path", pa.string()),
+        ("split", pa.string()),
+        ("label", pa.string()),
+        ("bytes", pa.int64()),
+        ("modified", pa.int64()),
+    ]
+)
+
+# What a worker says of each image: features, or the stage, reason and message of its rejection.
+OUTCOME = pa.schema(
+    [
+        ("path", pa.string()),
+        ("split", pa.string()),
+        ("label", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("features", pa.list_(pa.float32())),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+FEATURE_COLUMNS = ("path", "split", "label", "width", "height", "bytes", "sha256", "features")
+FEATURES_TABLE = pa.schema(
+    [OUTCOME.field(name) for name in FEATURE_COLUMNS[:-1]] + [pa.field("features", pa.list_(pa.float32(), FEATURES))]
+)
+
+REJECT_COLUMNS = ("path", "split", "label", "stage", "reason", "message", "bytes")
+REJECTS_TABLE = pa.schema([OUTCOME.field(name) for name in REJECT_COLUMNS])
+
+
+def projected(components: int) -> pa.Schema:
+    """Images in the PCA space: path, split, label and `components` scores."""
+    keys = [OUTCOME.field(name) for name in ("path", "split", "label")]
+    return pa.schema([*keys, pa.field("pca", pa.list_(pa.float32(), components))])
+
+
+def vectors(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of equally long lists of numbers as an (n, d) array; without a copy where Arrow allows."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1)

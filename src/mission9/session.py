@@ -1,0 +1,172 @@
+"""The Spark session: the active one if there is any, else one made here; the only module that knows its kind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mission9
+from mission9.config import RunConfig
+from mission9.errors import SetupError
+from mission9.runner import SparkRunner
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+logger = logging.getLogger(__name__)
+
+OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
+
+# Plain local[N] fails a job at the first failed task; the second number lets each task fail three times.
+_LOCAL_FAILURES = 4
+_LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
+
+# One thread in each worker process: there is a worker for each core.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@contextmanager
+def spark_session(config: RunConfig) -> Iterator[SparkSession]:
+    """The active session, or a new one that ends with the context.
+
+    Raises:
+        SetupError: pyspark or Java is missing, or Spark does not start.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise SetupError("pyspark is not installed: pip install 'mission9[spark]'") from error
+    active = SparkSession.getActiveSession()
+    spark = active or start_session(config)
+    try:
+        yield spark
+    finally:
+        if active is None:
+            spark.stop()
+
+
+@contextmanager
+def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
+    """A runner on the active session, or on a new one that ends with the context."""
+    with spark_session(config) as spark:
+        yield SparkRunner(spark, parallelism(spark))
+
+
+def start_session(config: RunConfig) -> SparkSession:
+    """A new session with the settings of `config`.
+
+    Raises:
+        SetupError: Java is missing, or Spark does not start.
+    """
+    from pyspark.errors import PySparkException, PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    master = _master(config)
+    if master.startswith("sc://"):
+        return SparkSession.builder.remote(master).appName("mission9").getOrCreate()
+    _prepare_environment(master)
+    builder = SparkSession.builder.master(master).appName("mission9")
+    for key, value in _settings(config, master).items():
+        builder = builder.config(key, value)
+    try:
+        spark = builder.getOrCreate()
+    except (PySparkException, PySparkRuntimeError, OSError) as error:
+        raise SetupError(
+            f"Spark does not start on {master}: {error}; see its output above, and --driver-memory"
+        ) from error
+    spark.sparkContext.setLogLevel("ERROR")
+    logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page")
+    return spark
+
+
+def parallelism(spark: SparkSession) -> int:
+    """How many tasks the session runs at a time."""
+    if is_connect(spark):
+        return int(spark.conf.get("spark.default.parallelism", None) or os.cpu_count() or 1)
+    return spark.sparkContext.defaultParallelism
+
+
+def ui_address(spark: SparkSession) -> str | None:
+    """The address of the session's web page, if it has one that this side knows."""
+    return None if is_connect(spark) else spark.sparkContext.uiWebUrl
+
+
+def is_connect(spark: SparkSession) -> bool:
+    """Whether the session speaks to a remote server, which has no sparkContext here."""
+    return "connect" in type(spark).__module__
+
+
+def find_java() -> str:
+    """The home of a Java that Spark runs on: JAVA_HOME, then the one on PATH.
+
+    Raises:
+        SetupError: there is none, or it is too old.
+    """
+    found = []
+    for java in (_java_in(os.environ.get("JAVA_HOME")), shutil.which("java")):
+        if java is None:
+            continue
+        version = _java_version(java)
+        if version >= OLDEST_JAVA:
+            return str(Path(os.path.realpath(java)).parent.parent)
+        found.append(f"{java} is Java {version}" if version else f"{java} does not run")
+    raise SetupError(
+        f"Spark needs Java {OLDEST_JAVA} or newer ({'; '.join(found) or 'no java in JAVA_HOME or on PATH'}): install "
+        f"it, on Debian and Ubuntu with: sudo apt-get install openjdk-{OLDEST_JAVA}-jre-headless"
+    )
+
+
+def _java_in(home: str | None) -> str | None:
+    return str(Path(home) / "bin" / "java") if home else None
+
+
+def _java_version(java: str) -> int:
+    """The major version, 0 if the program does not run."""
+    try:
+        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    match = re.search(r'version "(?:1\.)?(\d+)', told)
+    return int(match[1]) if match else 0
+
+
+def _master(config: RunConfig) -> str:
+    master = config.master or "local"
+    local = _LOCAL.fullmatch(master)
+    if local is None:
+        return master
+    return f"local[{local[1] or len(os.sched_getaffinity(0))},{_LOCAL_FAILURES}]"
+
+
+def _prepare_environment(master: str) -> None:
+    """What the JVM takes from the environment only; anything set by the user stays."""
+    os.environ["JAVA_HOME"] = find_java()
+    if master.startswith(("local", "spark://127.", "spark://localhost")):
+        # The workers are on this machine: they run this very Python, and the web page stays on the loopback.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+
+
+def _settings(config: RunConfig, master: str) -> dict[str, str]:
+    log4j = files("mission9") / "data" / "log4j2.properties"
+    settings = {
+        "spark.driver.memory": config.driver_memory,
+        "spark.executor.memory": config.executor_memory,
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j}",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if not master.startswith("yarn") and not master.startswith("k8s"):
+        # From a bare checkout workers find this package beside the driver's.
+        paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return settings | {f"spark.executorEnv.{name}": value for name, value in _ONE_THREAD.items()}

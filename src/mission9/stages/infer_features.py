@@ -1,0 +1,166 @@
+"""Rows -> outcomes, on a worker: each image's features, or the reason why there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mission9.engines import EngineSpec, make_engine
+from mission9.errors import ImageError, Reason
+from mission9.mobilenet_v2 import FEATURES
+from mission9.names import label_folder, to_path
+from mission9.preprocess import Preprocess, to_input
+from mission9.schema import OUTCOME
+from mission9.stages.decode_image import decode_image
+from mission9.stages.read_bytes import read_bytes
+from mission9.weights import Weights
+
+# Raised when the code changes so that the same image gives other features.
+FEATURES_VERSION = 1
+
+# Images read and decoded while others are inferred: bounded in number and in bytes on disk.
+AHEAD_IMAGES = 64
+AHEAD_BYTES = 64 * 1024 * 1024
+READERS = 2
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """Everything a worker must know to turn images into features; small, but for the weights' 9 MB."""
+
+    engine: EngineSpec
+    weights: Weights
+    preprocess: Preprocess
+    max_pixels: int
+    max_bytes: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the features that this extraction gives; another fingerprint, another table."""
+        facts = {
+            "version": FEATURES_VERSION,
+            "weights": self.weights.sha256,
+            "preprocess": self.preprocess,
+            "engine": self.engine.engine,
+            "device": self.engine.device,
+            "precision": self.engine.precision,
+            # Other limits reject other images.
+            "max_pixels": self.max_pixels,
+            "max_bytes": self.max_bytes,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ImageRow(NamedTuple):
+    """One image to do; `content` holds its bytes where they were read already, else `root` says where it lies."""
+
+    path: str
+    split: str
+    label: str
+    bytes: int
+    root: str = ""
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An image ready for the engine, or its rejection."""
+
+    row: ImageRow
+    bytes: int
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    pixels: Pixels | None = None
+    stage: str | None = None
+    reason: Reason | None = None
+    message: str | None = None
+
+
+def infer_features(rows: Iterable[ImageRow], extraction: Extraction, *, threads: int = 1) -> Iterator[pa.RecordBatch]:
+    """Batches of `schema.OUTCOME`, a row for each row given, in the same order.
+
+    While a batch is inferred, on `threads` threads, the next images are read and decoded.
+    """
+    engine = make_engine(extraction.engine, extraction.weights, threads=threads)
+    images = _ahead(rows, partial(prepare, extraction=extraction))
+    while batch := list(islice(images, max(engine.batch_size, AHEAD_IMAGES))):
+        pixels = [image.pixels for image in batch if image.pixels is not None]
+        features = engine(np.stack(pixels)) if pixels else np.empty((0, FEATURES), np.float32)
+        if len(features) != len(pixels):
+            raise RuntimeError(f"the engine gave {len(features)} vectors for {len(pixels)} images")
+        yield _outcomes(batch, features)
+
+
+def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
+    """Read, decode and resize one image; whatever is wrong with it ends in the result."""
+    stage, size, sha256 = "list", row.bytes, None
+    try:
+        label_folder(row.label)  # a label that no folder can carry is found out before the work
+        stage = "read"
+        data = row.content
+        if data is None:
+            data = read_bytes(to_path(row.root, row.path), max_bytes=extraction.max_bytes)
+        size, sha256 = len(data), hashlib.sha256(data).hexdigest()
+        stage = "decode"
+        image = decode_image(data, max_pixels=extraction.max_pixels)
+        pixels = to_input(image, extraction.preprocess)
+    except ImageError as error:
+        return Prepared(row=row, bytes=size, sha256=sha256, stage=stage, reason=error.reason, message=str(error))
+    return Prepared(row=row, bytes=size, sha256=sha256, width=image.width, height=image.height, pixels=pixels)
+
+
+def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Prepared]) -> Iterator[Prepared]:
+    """`map(work, rows)` in threads, a bounded way ahead of whoever takes the results."""
+    waiting: deque[tuple[Future[Prepared], int]] = deque()
+    size = 0
+    with ThreadPoolExecutor(READERS) as pool:
+        for row in rows:
+            waiting.append((pool.submit(work, row), row.bytes))
+            size += row.bytes
+            while len(waiting) > AHEAD_IMAGES or size > AHEAD_BYTES:
+                future, done = waiting.popleft()
+                size -= done
+                yield future.result()
+        while waiting:
+            yield waiting.popleft()[0].result()
+
+
+def _outcomes(batch: list[Prepared], features: NDArray[np.float32]) -> pa.RecordBatch:
+    vectors = iter(features)
+    rows = [_outcome(image, None if image.pixels is None else next(vectors)) for image in batch]
+    columns = [pa.array([row[field.name] for row in rows], field.type) for field in OUTCOME]
+    return pa.record_batch(columns, schema=OUTCOME)
+
+
+def _outcome(image: Prepared, vector: NDArray[np.float32] | None) -> dict[str, Any]:
+    stage, reason, message = image.stage, image.reason, image.message
+    if vector is not None and not np.isfinite(vector).all():
+        stage, reason, message = "infer", "non_finite_features", "the network gave NaN or infinity"
+        vector = None
+    return {
+        "path": image.row.path,
+        "split": image.row.split,
+        "label": image.row.label,
+        "width": image.width,
+        "height": image.height,
+        "bytes": image.bytes,
+        "sha256": image.sha256,
+        "features": vector,
+        "stage": stage,
+        "reason": reason,
+        "message": message,
+    }

@@ -1,0 +1,140 @@
+"""A folder -> one row a file, in order of path; nothing is read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from mission9.errors import InputError
+from mission9.names import IMAGE_EXTENSIONS, to_text
+from mission9.schema import LISTING
+
+TRAINING, VALIDATION, TEST, NO_SPLIT = "Training", "Validation", "Test", "all"
+_SPLIT_FOLDERS = {
+    b"training": TRAINING,
+    b"train": TRAINING,
+    b"validation": VALIDATION,
+    b"val": VALIDATION,
+    b"test": TEST,
+}
+
+_BATCH_ROWS = 10_000
+
+
+@dataclass
+class Found:
+    """What a listing came upon: images by split, and other files by extension."""
+
+    listed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        return self.listed.total() + self.skipped.total()
+
+
+def list_images(root: str, found: Found, *, all_files: bool = False) -> Iterator[pa.RecordBatch]:
+    """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled while they are taken.
+
+    The split is Training, Validation or Test where the first folder says so (train, val, test in any case
+    too), else "all". The label is the name of the folder that holds the file. Listed are files named as images,
+    or without an extension; the rest is counted in `found.skipped`.
+
+    Raises:
+        InputError: `root` is no folder, or a folder in it cannot be read.
+    """
+    check_folder(root)
+    rows: list[tuple[str, str, str, int, int]] = []
+    has_splits = any(entry.name.lower() in _SPLIT_FOLDERS for entry in _scan(os.fsencode(root)) if entry.is_dir())
+    for relative, entry in _walk(os.fsencode(root)):
+        parts = relative.split(b"/")
+        at_top = has_splits and len(parts) == 1
+        skipped = None if all_files else _skip(entry, at_top=at_top)
+        if skipped is not None:
+            found.skipped[skipped] += 1
+            continue
+        split = _SPLIT_FOLDERS.get(parts[0].lower(), NO_SPLIT) if len(parts) > 1 else NO_SPLIT
+        folder = parts[-2] if len(parts) > 1 else os.path.basename(os.path.abspath(os.fsencode(root)))
+        size, modified = _facts(entry)
+        rows.append((to_text(relative), split, to_text(folder), size, modified))
+        found.listed[split] += 1
+        if len(rows) == _BATCH_ROWS:
+            yield _batch(rows)
+            rows = []
+    if rows:
+        yield _batch(rows)
+
+
+def check_folder(root: str) -> None:
+    """Refuse what is not a folder.
+
+    Raises:
+        InputError: saying which it is.
+    """
+    if not os.path.exists(root):
+        raise InputError(f"there is no folder {root}; give the folder of your images with --input")
+    if not os.path.isdir(root):
+        raise InputError(f"{root} is a file; give the folder that holds Training/ and Test/, or the label folders")
+
+
+def _walk(root: bytes) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """Every file below `root` with its relative path, in the order of the paths' bytes."""
+    levels = [(b"", iter(_scan(root)))]
+    while levels:
+        prefix, entries = levels[-1]
+        entry = next(entries, None)
+        if entry is None:
+            levels.pop()
+        elif not entry.is_dir():
+            yield prefix + entry.name, entry
+        elif _may_enter(entry, root):
+            levels.append((prefix + entry.name + b"/", iter(_scan(entry.path))))
+
+
+def _scan(folder: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as entries:
+            # A folder sorts as its paths do, with the slash: "a.b" comes before "a/b".
+            return sorted(entries, key=lambda entry: entry.name + b"/" if entry.is_dir() else entry.name)
+    except OSError as error:
+        raise InputError(f"the folder {to_text(folder)} cannot be read: {error.strerror}") from error
+
+
+def _may_enter(entry: os.DirEntry[bytes], root: bytes) -> bool:
+    """Links to folders are followed inside the input, and never to a folder that holds the link."""
+    if not entry.is_symlink():
+        return True
+    target, inside = os.path.realpath(entry.path), os.path.realpath(root)
+    holder = os.path.realpath(os.path.dirname(entry.path))
+    return _is_below(target, inside) and not _is_below(holder, target)
+
+
+def _is_below(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def _skip(entry: os.DirEntry[bytes], *, at_top: bool) -> str | None:
+    """The extension under which a file is counted as skipped; None if it is to be listed."""
+    extension = os.path.splitext(to_text(entry.name))[1].lower()
+    if extension in IMAGE_EXTENSIONS or not extension and not at_top:
+        return None
+    return extension or "(none)"
+
+
+def _facts(entry: os.DirEntry[bytes]) -> tuple[int, int]:
+    try:
+        facts = entry.stat()
+    except OSError:  # gone, or a link to nothing: reading it will say so
+        return 0, 0
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _batch(rows: list[tuple[str, str, str, int, int]]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
+    return pa.record_batch(
+        [pa.array(column, field.type) for column, field in zip(columns, LISTING, strict=True)], schema=LISTING
+    )

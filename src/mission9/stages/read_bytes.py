@@ -1,0 +1,31 @@
+"""A file's path -> its bytes, or the reason why not."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from mission9.errors import ImageError
+
+
+def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
+    """The whole content of a regular file.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    try:
+        # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise ImageError("unreadable", "not a regular file")
+            if facts.st_size > max_bytes:
+                raise ImageError("too_many_bytes", f"{facts.st_size} bytes are more than {max_bytes}")
+            return file.read(max_bytes)
+    except FileNotFoundError as error:
+        raise ImageError("vanished", "the file was listed and is gone") from error
+    except PermissionError as error:
+        raise ImageError("permission_denied", "the file may not be read") from error
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or str(error)) from error

@@ -1,0 +1,102 @@
+"""What a run did, in numbers that must add up."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mission9.errors import ConservationError
+
+_PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
+
+
+@dataclass
+class SplitCounts:
+    """Images of one split; `reasons` counts the rejected by reason."""
+
+    listed: int = 0
+    featured: int = 0
+    rejected: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """Everything `run.json` holds."""
+
+    config: dict[str, Any]
+    fingerprint: str
+    weights: dict[str, str]
+    engine: dict[str, Any]
+    found: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, SplitCounts] = field(default_factory=dict)
+    images_inferred: int = 0
+    shards: int = 0
+    fitted_on: str = ""
+    n_components: int = 0
+    explained_variance_ratio: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    @property
+    def listed(self) -> int:
+        return sum(split.listed for split in self.splits.values())
+
+    @property
+    def featured(self) -> int:
+        return sum(split.featured for split in self.splits.values())
+
+    @property
+    def rejected(self) -> int:
+        return sum(split.rejected for split in self.splits.values())
+
+    @property
+    def reasons(self) -> Counter[str]:
+        return sum((Counter(split.reasons) for split in self.splits.values()), Counter())
+
+    @property
+    def variance_kept(self) -> float:
+        return sum(self.explained_variance_ratio)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent inside to those of a stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
+
+    def check_conserved(self) -> None:
+        """Every image listed is featured or rejected.
+
+        Raises:
+            ConservationError: with the numbers.
+        """
+        for name, split in self.splits.items():
+            if split.listed != split.featured + split.rejected:
+                raise ConservationError(
+                    f"{name}: {split.listed} listed, but {split.featured} featured + {split.rejected} rejected"
+                )
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def versions() -> dict[str, str]:
+    """The versions that results may depend on, of what is installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,77 @@
+"""Scores of one split -> Parquet by label and one CSV, for people and their tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mission9.names import label_folder
+from mission9.schema import projected, vectors
+
+# Labels written to at a time. Rows come in order of path, so that one is enough unless folders of one name lie
+# apart; a label that comes again after so many others begins a second file.
+_OPEN_LABELS = 100
+
+
+def save_results(chunks: Iterable[pa.Table], parquet: Path, csv: Path, *, components: int) -> None:
+    """Write one split's rows of path, split, label and pca as `parquet`/label=.../ and one file in `csv`."""
+    parquet.mkdir(parents=True)
+    csv.mkdir(parents=True)
+    schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
+    with LabelWriter(parquet, components) as labels, pa.csv.CSVWriter(csv / "part-00000.csv", schema) as lines:
+        for chunk in chunks:
+            for batch in chunk.to_batches():
+                labels.write(batch)
+                lines.write_batch(_csv_batch(batch, schema))
+
+
+class LabelWriter:
+    """Writes rows into a folder for each label; the label is in the folder's name alone, as in Spark's tables."""
+
+    def __init__(self, folder: Path, components: int) -> None:
+        self._folder = folder
+        self._schema = projected(components).remove(projected(components).get_field_index("label"))
+        self._open: dict[str, pq.ParquetWriter] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._open.values():
+            writer.close()
+
+    def write(self, rows: pa.RecordBatch) -> None:
+        """Add rows of path, split, label and pca."""
+        for label in pc.unique(rows["label"]).to_pylist():
+            chosen = rows.filter(pc.equal(rows["label"], label))
+            self._writer(label).write_batch(chosen.select(self._schema.names))
+
+    def _writer(self, label: str) -> pq.ParquetWriter:
+        if label not in self._open:
+            if len(self._open) == _OPEN_LABELS:
+                self._open.pop(next(iter(self._open))).close()
+            folder = self._folder / label_folder(label)
+            folder.mkdir(exist_ok=True)
+            part = len(list(folder.iterdir()))
+            self._open[label] = pq.ParquetWriter(folder / f"part-{part:05d}.parquet", self._schema, compression="zstd")
+        return self._open[label]
+
+
+def _score_fields(components: int) -> list[pa.Field]:
+    return [pa.field(f"pc_{n + 1}", pa.float32()) for n in range(components)]
+
+
+def _csv_batch(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    scores = np.asfortranarray(vectors(rows["pca"]))
+    columns = [pa.array(scores[:, n]) for n in range(scores.shape[1])]
+    return pa.record_batch([rows["path"], rows["label"], *columns], schema=schema)

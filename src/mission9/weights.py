@@ -1,0 +1,160 @@
+"""Which weights, checked: by name or from a file, never by running what a file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from mission9.errors import SetupError, WeightsError
+from mission9.mobilenet_v2 import tensor_shapes
+
+if TYPE_CHECKING:
+    import torch
+
+Tensors = Mapping[str, NDArray[np.float32]]
+
+DEMO_FILE = "mobilenet_v2-demo.safetensors"
+SAVED_FILE = "weights.safetensors"  # beside a PCA model, so that new images can be projected anywhere
+
+# torchvision's MobileNet_V2_Weights.IMAGENET1K_V2; the file's name holds the first 8 digits of its SHA-256.
+IMAGENET_URL = "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth"
+IMAGENET_SHA256 = "7ebf99e03e254b273379b23edca7ec0da9f48273b23a332b93c1c99d49e86e8f"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """MobileNetV2's feature weights under torchvision's names, as safetensors bytes of float32.
+
+    Bytes, since they travel to the workers and lie beside a saved PCA model; `sha256` is of them, so it names the
+    weights themselves, whatever kind of file they came in.
+    """
+
+    name: str
+    data: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def tensors(self) -> Tensors:
+        return safetensors.numpy.load(self.data)
+
+
+def load_weights(which: str) -> Weights:
+    """The weights called `imagenet` (downloaded once) or `demo` (bundled), or those in a .pth or .safetensors file.
+
+    Raises:
+        WeightsError: no such file, not readable, not MobileNetV2's features, or holding more than tensors.
+        SetupError: `imagenet` cannot be downloaded, or torch is needed and not installed.
+    """
+    if which == "demo":
+        bundled = importlib.resources.files("mission9") / "data" / DEMO_FILE
+        with importlib.resources.as_file(bundled) as path:
+            return _checked(which, _read_safetensors(path))
+    if which == "imagenet":
+        return _checked(which, _read_pth(_download_imagenet()))
+    path = Path(which)
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {which}; give imagenet, demo, or a .pth or .safetensors file")
+    if path.suffix == ".safetensors":
+        return _checked(which, _read_safetensors(path))
+    if path.suffix in (".pth", ".pt"):
+        return _checked(which, _read_pth(path))
+    raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
+
+
+def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
+    """The weights that lie beside a PCA model.
+
+    Raises:
+        WeightsError: they are damaged, or not the ones that the model was made with.
+    """
+    weights = _checked(name, _read_safetensors(folder / SAVED_FILE))
+    if weights.sha256 != sha256:
+        raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights that the model was made with")
+    return weights
+
+
+def _checked(name: str, tensors: Mapping[str, NDArray[np.floating]]) -> Weights:
+    for tensor, shape in tensor_shapes().items():
+        if tensor not in tensors:
+            raise WeightsError(f"weights {name} are not MobileNetV2's: there is no tensor {tensor}")
+        if tensors[tensor].shape != shape:
+            raise WeightsError(
+                f"weights {name} are not MobileNetV2's: {tensor} has shape {tensors[tensor].shape}, not {shape}"
+            )
+        if not np.isfinite(tensors[tensor]).all():
+            raise WeightsError(f"weights {name} are damaged: {tensor} holds values that are not finite")
+    kept = {tensor: np.ascontiguousarray(tensors[tensor], np.float32) for tensor in tensor_shapes()}
+    return Weights(name, safetensors.numpy.save(kept))
+
+
+def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.floating]]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"weights file {path} is not a whole safetensors file: {error}") from error
+
+
+def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
+    try:
+        import torch
+    except ImportError as error:
+        raise SetupError(
+            f"reading {path.name} needs torch (pip install 'mission9[torch]'); a .safetensors file does not"
+        ) from error
+    try:
+        # weights_only refuses everything but tensors and plain containers, without running it.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make the parser fail in every way there is
+        raise WeightsError(
+            f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, "
+            f"which are refused and were not run ({_first_line(error)})"
+        ) from error
+    return _arrays(path, state)
+
+
+def _arrays(path: Path, state: object) -> Mapping[str, NDArray[np.floating]]:
+    import torch
+
+    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"weights file {path} does not hold a state dict (names and tensors)")
+    tensors: dict[str, torch.Tensor] = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    return {name: tensor.float().numpy() for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+def _download_imagenet() -> Path:
+    import pooch
+    import requests
+
+    try:
+        return Path(
+            pooch.retrieve(
+                IMAGENET_URL,
+                known_hash=f"sha256:{IMAGENET_SHA256}",
+                fname=os.path.basename(IMAGENET_URL),
+                path=pooch.os_cache("mission9"),
+            )
+        )
+    except (requests.RequestException, OSError) as error:
+        raise SetupError(
+            f"the imagenet weights cannot be downloaded ({_first_line(error)}); fetch {IMAGENET_URL} elsewhere and "
+            "give the file with --weights mobilenet_v2-7ebf99e0.pth, or use --weights demo"
+        ) from error
+    except ValueError as error:  # pooch's word for a wrong hash
+        raise WeightsError(f"what {IMAGENET_URL} gave is not the file it should be: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
