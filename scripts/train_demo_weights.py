@@ -76,7 +76,7 @@ def train(
             x = x.flip(3) if torch.rand(()) < 0.5 else x
             loss = cross_entropy(head(features(x)), labels[chosen], label_smoothing=0.1)
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
             losses.append(float(loss.detach()))
@@ -84,7 +84,7 @@ def train(
 
 
 def shuffled_batches(count: int) -> Iterator[torch.Tensor]:
-    yield from torch.randperm(count).split(BATCH)
+    yield from torch.split(torch.randperm(count), BATCH)
 
 
 def prepare(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -96,7 +96,7 @@ def prepare(images: torch.Tensor, size: int) -> torch.Tensor:
 @torch.inference_mode()
 def accuracy(features: nn.Module, head: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     features.eval()
-    guesses = [head(features(prepare(batch, INPUT_SIZE))).argmax(1) for batch in images.split(BATCH)]
+    guesses = [head(features(prepare(batch, INPUT_SIZE))).argmax(1) for batch in torch.split(images, BATCH)]
     return float((torch.cat(guesses) == labels).float().mean())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,13 +95,13 @@ class RunConfig(BaseSettings):
         return value
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # pydantic-settings' hook, with its signature
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         _refuse_unknown_environment(set(cls.model_fields))
         given = getattr(init_settings, "init_kwargs", {}).get("config") or os.environ.get(f"{ENV_PREFIX}CONFIG")
@@ -108,7 +109,10 @@ class RunConfig(BaseSettings):
             return init_settings, env_settings
         if not Path(given).is_file():
             raise ConfigError(f"there is no settings file {given}")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
+        try:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the settings file {given} is not TOML: {error}") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -6,6 +6,10 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark import TaskContext
 
 # Either exists where a driver does, the second under WSL2; asking is cheaper than importing torch.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
@@ -38,7 +42,7 @@ def cuda_index() -> int:
     """
     import torch
 
-    count = torch.cuda.device_count()
+    count: int = torch.cuda.device_count()
     visible = _listed_devices(count) or list(range(count))
     task = _spark_task()
     if task is None:
@@ -60,7 +64,7 @@ def _listed_devices(count: int) -> list[int]:
     return indices if len(indices) == len(listed) and all(index < count for index in indices) else []
 
 
-def _spark_task() -> "TaskContext | None":  # noqa: F821, UP037
+def _spark_task() -> TaskContext | None:
     if "pyspark" not in sys.modules:
         return None
     from pyspark import TaskContext

@@ -8,10 +8,13 @@ import re
 from mission9.errors import ImageError
 
 # Those of formats that will be rejected too: a rejected picture is told, not lost.
-IMAGE_EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff "
-    ".avif .heic .heif .jp2 .j2k .jxl .ico .tga .ppm .pgm .pbm .pnm .psd .dng .eps .svg".split()
-)
+# fmt: off
+IMAGE_EXTENSIONS = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+    ".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".ico", ".tga", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".psd", ".dng", ".eps", ".svg",
+})
+# fmt: on
 
 _ESCAPE = re.compile(r"\\x[0-9a-f]{2}")
 _ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
@@ -26,8 +29,8 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 def to_text(name: bytes) -> str:
     r"""A file's name or path as text; `from_text` gives the bytes back.
 
-    Names in UTF-8 are themselves. In others each byte that is not UTF-8 is written `\xff`, and each backslash doubled, as
-    also in a name that would look like such a one.
+    Names in UTF-8 are themselves. In others each byte that is not UTF-8 is written `\xff` and each backslash doubled;
+    so are the backslashes of a name that would look like such a one.
     """
     try:
         text = name.decode()
@@ -62,5 +65,7 @@ def label_folder(label: str) -> str:
     escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED_IN_FOLDERS else c for c in label)
     folder = f"label={escaped}"
     if len(folder.encode()) > _LONGEST_FOLDER_NAME:
-        raise ImageError("unusable_label", f"{folder[:40]}... is longer than the {_LONGEST_FOLDER_NAME} bytes of a name")
+        raise ImageError(
+            "unusable_label", f"{folder[:40]}... is longer than the {_LONGEST_FOLDER_NAME} bytes of a name"
+        )
     return folder

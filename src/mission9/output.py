@@ -47,16 +47,19 @@ class Output:
         return self.state / "shards" / fingerprint
 
     def publish(self, report: bytes) -> None:
-        """Replace the tables of the last run by those in `work`; a table that is not there any more goes."""
+        """Make the tables in `work` the result: those of the last run go, and `run.json` comes last."""
         (self.root / REPORT).unlink(missing_ok=True)
-        trash = self.state / "trash"
-        new = {folder.name for folder in self.work.iterdir()}
-        for name in sorted(new):
-            replace_folder(self.work / name, self.root / name, trash=trash)
-        for name in _tables(self.root) - new:
+        old = _tables(self.root)
+        for name in old - self.publish_tables():
             shutil.rmtree(self.root / name)
         write_whole(self.root / REPORT, report)
-        shutil.rmtree(trash, ignore_errors=True)
+
+    def publish_tables(self) -> set[str]:
+        """Put every table in `work` in its place, and say which there were."""
+        new = {folder.name for folder in self.work.iterdir()}
+        for name in sorted(new):
+            replace_folder(self.work / name, self.root / name, trash=self.state / "trash")
+        return new
 
     def keep_rejects(self) -> Path:
         """Put the rejects of a run that fails where they can be read, beside an older result if there is one."""

@@ -20,7 +20,7 @@ from mission9.stages.collect_shards import Collected, collect_shards, pending, s
 from mission9.stages.extract_shard import ExtractShards
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import Extraction
-from mission9.stages.list_images import NO_SPLIT, TRAINING, Found, check_folder, list_images
+from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
 from mission9.stages.plan_shards import Shard, plan_shards
 from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
@@ -94,17 +94,10 @@ def _list(config: RunConfig, output: Output, report: Report) -> list[Shard]:
         raise InputError(f"there are no images in {config.input} ({found.total} other files)")
     report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(shards)
     report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
-    report.fitted_on = _fitting_split(found)
+    report.fitted_on = fitting_split(found.listed)
     check_components(config.components, found.listed[report.fitted_on], FEATURES)
     logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
     return shards
-
-
-def _fitting_split(found: Found) -> str:
-    for split in (TRAINING, NO_SPLIT):
-        if found.listed[split]:
-            return split
-    raise InputError(f"there are images of {', '.join(found.listed)}, and none of Training to fit the PCA on")
 
 
 def _extract(runner: Runner, extraction: Extraction, output: Output, shards: list[Shard], report: Report) -> Collected:

@@ -34,6 +34,7 @@ def to_input(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
 
 
 def _middle(image: Image.Image) -> Image.Image:
+    image = _not_too_long(image)
     width, height = image.size
     short = min(width, height)
     # torchvision truncates the longer side, and rounds the crop's corner.
@@ -41,3 +42,14 @@ def _middle(image: Image.Image) -> Image.Image:
     image = image.resize(size, Image.Resampling.BILINEAR)
     left, top = round((size[0] - INPUT_SIZE) / 2), round((size[1] - INPUT_SIZE) / 2)
     return image.crop((left, top, left + INPUT_SIZE, top + INPUT_SIZE))
+
+
+def _not_too_long(image: Image.Image) -> Image.Image:
+    """The middle of a picture more than eight times as long as it is wide, since resizing 1 x 60,000 pixels
+    to a shorter side of 232 would take gigabytes for what the crop throws away."""
+    width, height = image.size
+    longest = 8 * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))

@@ -155,10 +155,10 @@ def _texture(kind: Texture, rng: np.random.Generator, angle: Floats, radius: Flo
         wave = np.sin(angle * rng.integers(9, 13) + 2.0 * _noise(6, rng))
         return np.clip(0.5 + 1.5 * wave, 0, 1), 1 - 0.15 * np.clip(wave, 0, 1)
     if kind == "speckles":
-        return plain, 1 + 0.22 * (_noise(36, rng) > 0.55)
+        return plain, np.where(_noise(36, rng) > 0.55, 1.22, 1.0)
     if kind == "seeds":
         turns = angle * 8 + np.floor(radius * 7) * 0.9
-        return plain, 1 + 0.5 * ((np.sin(turns) > 0.8) & (np.sin(radius * 7 * 2 * np.pi) > 0.5))
+        return plain, np.where((np.sin(turns) > 0.8) & (np.sin(radius * 7 * 2 * np.pi) > 0.5), 1.5, 1.0)
     if kind == "dimples":
         return plain, 1 + 0.16 * _noise(50, rng)
     return plain, 1 + 0.04 * _noise(5, rng)

@@ -132,7 +132,8 @@ def _java_in(home: str | None) -> str | None:
 def _java_version(java: str) -> int:
     """The major version, 0 if the program does not run."""
     try:
-        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True).stderr
+        command = [java, "-version"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stderr  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return 0
     match = re.search(r'version "(?:1\.)?(\d+)', told)

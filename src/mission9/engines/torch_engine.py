@@ -30,7 +30,10 @@ class TorchEngine:
         model = MobileNetV2Features()
         model.load_tensors({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
         model.fuse()
-        self._model = model.to(self._device, memory_format=torch.channels_last)
+        self._model = model.to(self._device)
+        for parameter in self._model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._mean = 255 * torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = 255 * torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
 

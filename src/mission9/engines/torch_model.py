@@ -52,9 +52,10 @@ class MobileNetV2Features(nn.Module):
         """Fold every batch norm into its convolution, for inference only: the same function, half the passes."""
         self.eval()
         for conv in _convs():
-            fused = fuse_conv_bn_eval(self.layers[_key(conv.name)], self.layers[_key(conv.norm)])
-            self.layers[_key(conv.name)] = fused
-            self.layers[_key(conv.norm)] = nn.Identity()
+            convolution, norm = self.layers[_key(conv.name)], self.layers[_key(conv.norm)]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                self.layers[_key(conv.name)] = fuse_conv_bn_eval(convolution, norm)
+                self.layers[_key(conv.norm)] = nn.Identity()
 
 
 def _convs() -> list[Conv]:

@@ -14,6 +14,25 @@ from mission9.errors import ImageError
 # Parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
+# How files of other formats begin, after so many bytes: told by name, and never parsed.
+_OTHER_FORMATS = (
+    (0, b"%!PS", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "PSD"),
+    (0, b"DDS ", "DDS"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"<svg", "SVG"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    *((0, b"P%d" % number, "PPM") for number in range(1, 8)),
+)
+
 _WHITE = (255, 255, 255, 255)
 
 
@@ -30,7 +49,7 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
         raise ImageError("too_many_pixels", f"{image.width} x {image.height} is more than {max_pixels} pixels")
     try:
         image.load()
-        return _to_rgb(_upright(image))
+        return to_rgb(image)
     except MemoryError as error:
         raise ImageError("out_of_memory", f"decoding {image.width} x {image.height} pixels took too much") from error
     except Exception as error:  # decoders fail on damaged data in every way there is
@@ -41,11 +60,19 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
     except UnidentifiedImageError as error:
-        raise ImageError("not_an_image", f"no {', '.join(ACCEPTED_FORMATS)} begins like this") from error
+        raise _unidentified(data) from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except Exception as error:
         raise _decode_error(error) from error
+
+
+def _unidentified(data: bytes) -> ImageError:
+    accepted = ", ".join(ACCEPTED_FORMATS)
+    for start, magic, name in _OTHER_FORMATS:
+        if data.startswith(magic, start):
+            return ImageError("unsupported_format", f"{name} is not taken: convert it to one of {accepted}")
+    return ImageError("not_an_image", f"no {accepted} begins like this")
 
 
 def _decode_error(error: Exception) -> ImageError:
@@ -54,14 +81,9 @@ def _decode_error(error: Exception) -> ImageError:
     return ImageError("truncated" if cut_short else "corrupt", text.splitlines()[0][:200])
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # broken metadata says nothing about the picture
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as upright RGB: EXIF orientation applied, deep grey scaled, transparency over white."""
+    image = _upright(image)
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -70,6 +92,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         picture = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture).convert("RGB")
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken metadata says nothing about the picture
+        return image
 
 
 def _to_bytes(image: Image.Image) -> NDArray[np.uint8]:

@@ -70,7 +70,7 @@ class ImageRow(NamedTuple):
     path: str
     split: str
     label: str
-    bytes: int
+    size: int
     root: str = ""
     content: bytes | None = None
 
@@ -107,7 +107,7 @@ def infer_features(rows: Iterable[ImageRow], extraction: Extraction, *, threads:
 
 def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
     """Read, decode and resize one image; whatever is wrong with it ends in the result."""
-    stage, size, sha256 = "list", row.bytes, None
+    stage, size, sha256 = "list", row.size, None
     try:
         label_folder(row.label)  # a label that no folder can carry is found out before the work
         stage = "read"
@@ -129,8 +129,8 @@ def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Prepared]) -> It
     size = 0
     with ThreadPoolExecutor(READERS) as pool:
         for row in rows:
-            waiting.append((pool.submit(work, row), row.bytes))
-            size += row.bytes
+            waiting.append((pool.submit(work, row), row.size))
+            size += row.size
             while len(waiting) > AHEAD_IMAGES or size > AHEAD_BYTES:
                 future, done = waiting.popleft()
                 size -= done

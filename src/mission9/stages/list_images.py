@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -14,13 +14,7 @@ from mission9.names import IMAGE_EXTENSIONS, to_text
 from mission9.schema import LISTING
 
 TRAINING, VALIDATION, TEST, NO_SPLIT = "Training", "Validation", "Test", "all"
-_SPLIT_FOLDERS = {
-    b"training": TRAINING,
-    b"train": TRAINING,
-    b"validation": VALIDATION,
-    b"val": VALIDATION,
-    b"test": TEST,
-}
+_SPLIT_FOLDERS = {"training": TRAINING, "train": TRAINING, "validation": VALIDATION, "val": VALIDATION, "test": TEST}
 
 _BATCH_ROWS = 10_000
 
@@ -49,24 +43,44 @@ def list_images(root: str, found: Found, *, all_files: bool = False) -> Iterator
     """
     check_folder(root)
     rows: list[tuple[str, str, str, int, int]] = []
-    has_splits = any(entry.name.lower() in _SPLIT_FOLDERS for entry in _scan(os.fsencode(root)) if entry.is_dir())
-    for relative, entry in _walk(os.fsencode(root)):
-        parts = relative.split(b"/")
-        at_top = has_splits and len(parts) == 1
-        skipped = None if all_files else _skip(entry, at_top=at_top)
+    top = os.fsencode(os.path.abspath(root))
+    has_splits = any(to_text(entry.name).lower() in _SPLIT_FOLDERS for entry in _scan(top) if entry.is_dir())
+    for name, entry in _walk(top):
+        path = to_text(name)
+        beside_splits = has_splits and "/" not in path
+        skipped = None if all_files else _skip(path, beside_splits=beside_splits)
         if skipped is not None:
             found.skipped[skipped] += 1
             continue
-        split = _SPLIT_FOLDERS.get(parts[0].lower(), NO_SPLIT) if len(parts) > 1 else NO_SPLIT
-        folder = parts[-2] if len(parts) > 1 else os.path.basename(os.path.abspath(os.fsencode(root)))
-        size, modified = _facts(entry)
-        rows.append((to_text(relative), split, to_text(folder), size, modified))
+        first, *_ = path.split("/")
+        split = NO_SPLIT if beside_splits else _SPLIT_FOLDERS.get(first.lower(), NO_SPLIT)
+        label = to_text(os.path.basename(os.path.dirname(os.path.join(top, name))))
+        rows.append((path, split, label, *_facts(entry)))
         found.listed[split] += 1
         if len(rows) == _BATCH_ROWS:
             yield _batch(rows)
             rows = []
     if rows:
         yield _batch(rows)
+
+
+def split_and_label(path: str) -> tuple[str, str]:
+    """The split and the label of a file by its path alone: the innermost folder that names a split, and its own."""
+    folders = path.split("/")[:-1]
+    splits = [_SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in _SPLIT_FOLDERS]
+    return (splits or [NO_SPLIT])[-1], (folders or [""])[-1]
+
+
+def fitting_split(images: Mapping[str, int]) -> str:
+    """The split to fit a PCA on, of the numbers of images by split: Training, else those without a split.
+
+    Raises:
+        InputError: there is neither.
+    """
+    for split in (TRAINING, NO_SPLIT):
+        if images.get(split):
+            return split
+    raise InputError(f"there are images of {', '.join(images) or 'no split'}, and none of Training to fit the PCA on")
 
 
 def check_folder(root: str) -> None:
@@ -117,10 +131,11 @@ def _is_below(path: bytes, folder: bytes) -> bool:
     return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
-def _skip(entry: os.DirEntry[bytes], *, at_top: bool) -> str | None:
+def _skip(path: str, *, beside_splits: bool) -> str | None:
     """The extension under which a file is counted as skipped; None if it is to be listed."""
-    extension = os.path.splitext(to_text(entry.name))[1].lower()
-    if extension in IMAGE_EXTENSIONS or not extension and not at_top:
+    extension = os.path.splitext(path)[1].lower()
+    # Beside Training/ and Test/ lie files like LICENSE; elsewhere a name without extension may be an image's.
+    if extension in IMAGE_EXTENSIONS or (not extension and not beside_splits):
         return None
     return extension or "(none)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,7 +42,7 @@ def project(runner: Runner, model: PCAModel, files: Sequence[Path], folder: Path
     folder.mkdir(parents=True)
     count = min(len(files), _CHUNKS_A_WORKER * runner.parallelism)
     bounds = [len(files) * n // count for n in range(count + 1)] if count else [0]
-    groups = tuple(tuple(files[start:end]) for start, end in zip(bounds, bounds[1:], strict=False))
+    groups = tuple(tuple(files[start:end]) for start, end in pairwise(bounds))
     runner.map(ProjectFiles(model, groups, folder), count)
     return (pq.read_table(_chunk(folder, n)) for n in range(count))
 

@@ -1,0 +1,48 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+SPARK35 := .venv-spark35
+SOURCES := pyproject.toml requirements.txt requirements-dev.txt
+
+.PHONY: help
+help:  ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s ':'
+
+.PHONY: install
+install: .venv/.runtime  ## Set up: .venv with everything pinned, mission9, and a Java
+
+.PHONY: demo
+demo: .venv/.runtime  ## Set up, then run the whole pipeline on generated pictures of fruit
+	$(BIN)/mission9 demo
+
+.PHONY: test
+test: .venv/.dev  ## Set up, then lint, check types and run the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+.PHONY: test-spark35
+test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own
+	$(SPARK35)/bin/pytest -m spark
+
+.PHONY: weights
+weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
+	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors
+
+.PHONY: clean
+clean:  ## Delete environments, caches and the demo's results
+	rm -rf .venv $(SPARK35) .pytest_cache .mypy_cache .ruff_cache data/demo
+
+.venv/.runtime: $(SOURCES) scripts/setup.sh
+	PYTHON=$(PYTHON) scripts/setup.sh .venv requirements.txt
+	@touch $@
+
+.venv/.dev: .venv/.runtime
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+$(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
+	PYTHON=$(PYTHON) scripts/setup.sh $(SPARK35) requirements-spark35.txt
+	@touch $@

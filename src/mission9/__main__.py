@@ -1,0 +1,7 @@
+"""`python -m mission9`."""
+
+import sys
+
+from mission9.cli import main
+
+sys.exit(main())

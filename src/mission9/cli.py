@@ -1,0 +1,182 @@
+"""The command line: arguments -> a call of the library -> an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
+from rich.console import Console
+
+import mission9
+from mission9.config import Device, EngineName, Flag, RunConfig, explain
+from mission9.errors import ImageError, Mission9Error
+from mission9.subset import PERCENTAGES
+
+if TYPE_CHECKING:
+    from mission9.stages.report import Report
+
+INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+
+app = App(
+    name="mission9",
+    help="Turn folders of labelled images into MobileNetV2 features and a compact PCA space.",
+    version=mission9.__version__,
+    version_flags="--version",
+    help_flags=["--help", "-h"],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mission9").setLevel(logging.INFO)
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _fail(_explain(error), 2)
+    except Mission9Error as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+@app.command
+def run(*, config: RunConfig | None = None) -> None:
+    """Turn a folder of images into features, a PCA model and tables of scores.
+
+    What was computed before, with the same images and settings, is not computed again. Each option can also be set in
+    the environment (MISSION9_BATCH_SIZE=8) or in the file given with --config (batch_size = 8).
+    """
+    from mission9.pipeline import run as run_pipeline
+
+    report = run_pipeline(config or RunConfig())
+    _print_report(report)
+
+
+@app.command
+def demo(*, output: Path = Path("data/demo")) -> None:
+    """Run the whole pipeline on generated photographs of fruit, with the bundled weights.
+
+    Parameters
+    ----------
+    output:
+        Folder for the photographs (fruits/) and the results (Results/).
+    """
+    from mission9.pipeline import run as run_pipeline
+    from mission9.sample import write_sample
+
+    images, results = output / "fruits", output / "Results"
+    count = write_sample(images)
+    logging.getLogger("mission9").info("sample: %s generated photographs in %s", count, images)
+    report = run_pipeline(RunConfig(input=str(images), output=str(results), weights="demo"))
+    _print_report(report)
+    print("\nOpen them in Python:\n")
+    print("    import pandas as pd")
+    print(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
+    print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
+
+
+@app.command
+def project(
+    images: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    model: Path,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+) -> int:
+    """Project new images into the space of an earlier run: a JSON line each, with its path and scores.
+
+    Parameters
+    ----------
+    images:
+        Image files.
+    model:
+        The folder pca_model in an earlier run's output.
+    device:
+        Where features are computed.
+    engine:
+        What computes them.
+    """
+    from mission9.projector import Projector
+
+    projector = Projector(model, device=device, engine=engine)
+    failed = 0
+    for path in images:
+        try:
+            print(json.dumps({"path": str(path), "pca": projector(path).tolist()}), flush=True)
+        except ImageError as error:
+            failed += 1
+            print(json.dumps({"path": str(path), "error": error.reason, "message": str(error)}), flush=True)
+    return 1 if failed else 0
+
+
+@app.command
+def subset(
+    *,
+    percentage: float | None = None,
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
+    input_: Annotated[Path, Parameter(name="--input")] = Path("dataset/fruits-360_dataset/fruits-360"),
+    output: Path = Path("dataset/subsets"),
+    copy: Flag = False,
+) -> int:
+    """Make a smaller dataset: a share of the images of every label, always the same ones.
+
+    A subset holds all smaller ones. The images are hard links where the file system allows: they take no room.
+
+    Parameters
+    ----------
+    percentage:
+        Share of each label's images to take; at least one is taken.
+    all_:
+        Make the usual subsets: 1, 5, 10, 25 and 50 percent.
+    list_:
+        List the subsets there are.
+    input_:
+        The dataset.
+    output:
+        Folder for the subsets.
+    copy:
+        Copy the images instead of linking them.
+    """
+    from mission9.subset import list_subsets, make_subset
+
+    if (percentage is not None) + all_ + list_ != 1:
+        return _fail("give one of --percentage P, --all and --list (mission9 subset --help)", 2)
+    if list_:
+        for name, count in list_subsets(output).items():
+            print(f"{name}: {count:,} images")
+        return 0
+    for share in PERCENTAGES if percentage is None else [percentage]:
+        folder, count = make_subset(input_, output, share, copy=copy)
+        print(f"{folder}: {count:,} images")
+    return 0
+
+
+def _print_report(report: Report) -> None:
+    for name, split in report.splits.items():
+        print(f"{name:<12}{split.listed:>9,} listed {split.featured:>9,} featured {split.rejected:>7,} rejected")
+    if report.skipped:
+        files = ", ".join(f"{count:,} {extension}" for extension, count in sorted(report.skipped.items()))
+        print(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
+    print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
+    print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
+    print(f"results in {report.config['output']}")
+
+
+def _explain(error: CycloptsError) -> str:
+    cause = error.__cause__
+    return explain(cause) if isinstance(cause, ValidationError) else str(error)
+
+
+def _fail(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"mission9: {message}", markup=False)
+    return code

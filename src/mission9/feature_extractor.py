@@ -1,0 +1,85 @@
+"""MobileNetV2 features of single images and small batches, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mission9.config import MAX_BYTES, MAX_PIXELS, Device, EngineName
+from mission9.engines import choose_engine, make_engine
+from mission9.errors import ImageError
+from mission9.mobilenet_v2 import FEATURES
+from mission9.preprocess import Preprocess, to_input
+from mission9.stages.decode_image import decode_image, to_rgb
+from mission9.stages.read_bytes import read_bytes
+from mission9.weights import Weights, load_weights
+
+ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+
+class MobileNetV2Extractor:
+    """Images -> 1280 float32 features each.
+
+    `device` is auto, cpu or cuda; `batch_size` is how many images the engine takes a step, by default what suits it;
+    `weights` is imagenet, demo, or a .pth or .safetensors file.
+
+    Raises:
+        UsageError: a setting is not possible, or the weights cannot be used.
+        SetupError: there is no such device, or a package is not installed.
+    """
+
+    def __init__(
+        self,
+        device: Device = "auto",
+        batch_size: int | None = None,
+        *,
+        weights: str | Weights = "imagenet",
+        preprocess: Preprocess = "stretch",
+        engine: EngineName = "auto",
+    ) -> None:
+        self.weights = load_weights(weights) if isinstance(weights, str) else weights
+        self.spec = choose_engine(engine=engine, device=device, batch_size=batch_size)
+        self.preprocess = preprocess
+        self._engine = make_engine(self.spec, self.weights, threads=0)
+
+    def extract(self, image: ImageLike) -> NDArray[np.float32]:
+        """The (1280,) features of a path, encoded bytes, a PIL image or an (H, W, 3) uint8 RGB array.
+
+        Raises:
+            ImageError: the image cannot be read or decoded.
+        """
+        features: NDArray[np.float32] = self.extract_batch([image])[0]
+        return features
+
+    def extract_batch(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
+        """The (N, 1280) features of N images, in their order.
+
+        Raises:
+            ImageError: an image cannot be read or decoded; the message says which.
+        """
+        pixels = [self._pixels(image, number) for number, image in enumerate(images)]
+        return self._engine(np.stack(pixels)) if pixels else np.empty((0, FEATURES), np.float32)
+
+    def _pixels(self, image: ImageLike, number: int) -> NDArray[np.uint8]:
+        try:
+            return to_input(_picture(image), self.preprocess)
+        except ImageError as error:
+            name = str(image) if isinstance(image, str | Path) else f"image {number}"
+            raise ImageError(error.reason, f"{name}: {error}") from error
+
+
+def _picture(image: ImageLike) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ImageError("not_an_image", f"an array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        return Image.fromarray(image)
+    if not isinstance(image, bytes):
+        image = read_bytes(os.fsencode(image), max_bytes=MAX_BYTES)
+    return decode_image(image, max_pixels=MAX_PIXELS)

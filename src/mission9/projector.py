@@ -1,0 +1,38 @@
+"""New images into the space of a saved PCA model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9.config import Device, EngineName
+from mission9.errors import ModelError
+from mission9.feature_extractor import ImageLike, MobileNetV2Extractor
+from mission9.pca import PCAModel
+from mission9.weights import read_saved_weights
+
+
+class Projector:
+    """Called with an image, gives its (k,) float32 scores in the space of the model saved in a folder.
+
+    The model brings its weights and preprocessing along.
+
+    Raises:
+        ModelError: there is no model, or it is damaged.
+        WeightsError: the weights beside it are damaged.
+    """
+
+    def __init__(self, model: Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
+        self.model = PCAModel.load(model)
+        facts = self.model.facts
+        if "weights" not in facts:
+            raise ModelError(f"the PCA model in {model} does not say which weights it was made with")
+        weights = read_saved_weights(model, name=facts["weights"]["name"], sha256=facts["weights"]["sha256"])
+        self._extractor = MobileNetV2Extractor(device, weights=weights, preprocess=facts["preprocess"], engine=engine)
+
+    def __call__(self, image: ImageLike) -> NDArray[np.float32]:
+        features = self._extractor.extract(image)
+        scores: NDArray[np.float32] = self.model.transform(features[np.newaxis])[0].astype(np.float32)
+        return scores

@@ -1,0 +1,218 @@
+"""The run as Spark DataFrames, for notebooks: load, extract, project, save."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import reduce
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mission9 import pca
+from mission9.config import RunConfig
+from mission9.errors import InputError, TooManyRejects
+from mission9.mobilenet_v2 import FEATURES
+from mission9.output import Output, open_output
+from mission9.pca import Moments, PCAModel
+from mission9.pipeline import make_extraction
+from mission9.schema import LISTING, OUTCOME, projected, vectors
+from mission9.session import parallelism, spark_session
+from mission9.stages.fit_pca import MOST_PARTIALS
+from mission9.stages.infer_features import ImageRow, infer_features
+from mission9.stages.list_images import Found, check_folder, fitting_split, list_images, split_and_label
+from mission9.stages.project import project_batch
+from mission9.stages.save_results import save_results
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+Batches = Iterator[pa.RecordBatch]
+
+# Extraction is shared out in this many tasks for each task that runs at a time, so that none comes last by much.
+_TASKS_A_WORKER = 16
+
+
+class SparkImagePipeline:
+    """`load_images` -> `extract_features` -> `apply_pca` -> `save_pca_results`.
+
+    Uses the active Spark session or makes one, and on `close` (or at the end of `with`) stops only what it made.
+    Settings are those of `RunConfig`: `SparkImagePipeline(weights="demo")`.
+
+    Raises:
+        UsageError: a setting is not possible.
+        SetupError: the machine lacks something.
+    """
+
+    def __init__(self, config: RunConfig | None = None, **settings: Any) -> None:
+        self.config = config or RunConfig(**settings)
+        self._stack = ExitStack()
+        self.spark = self._stack.enter_context(spark_session(self.config))
+
+    def load_images(self, path: str) -> DataFrame:
+        """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet."""
+        root = os.path.abspath(path)
+        check_folder(root)
+        all_files, schema = self.config.all_files, pa.schema([("root", pa.string()), *LISTING])
+
+        def list_(_: Batches) -> Batches:
+            for rows in list_images(root, Found(), all_files=all_files):
+                yield pa.record_batch([pa.repeat(root, len(rows)), *rows.columns], schema=schema)
+
+        rows = self.spark.range(0, 1, 1, 1).mapInArrow(list_, _ddl(schema))
+        return rows.repartition(_TASKS_A_WORKER * parallelism(self.spark))
+
+    def extract_features(self, df: DataFrame) -> DataFrame:
+        """A row for each image: its 1280 `features`, or `stage`, `reason` and `message` of why there are none.
+
+        Takes what `load_images` gives, or any DataFrame of `path` and `content` (Spark's `binaryFile`). Rows are kept
+        by Spark once computed, until `close`.
+
+        Raises:
+            InputError: the columns are others.
+        """
+        _require(df, "path", "root" if "content" not in df.columns else "content")
+        extraction = make_extraction(self.config)
+
+        def extract(batches: Batches) -> Batches:
+            return infer_features((row for batch in batches for row in _image_rows(batch)), extraction)
+
+        features = df.mapInArrow(extract, _ddl(OUTCOME)).persist()
+        self._stack.callback(features.unpersist)
+        return features
+
+    def apply_pca(self, df: DataFrame, n_components: int | float = 50) -> tuple[DataFrame, PCAModel]:
+        """Fit a PCA on the Training images (on all where there is no split); project every image that has features.
+
+        Returns:
+            A DataFrame of path, split, label and `pca` (a list of numbers), and the model.
+
+        Raises:
+            ConfigError: so many components are not possible.
+            TooManyRejects: more images were rejected than `max_reject_rate` allows.
+        """
+        _require(df, "path", "split", "label", "features", "reason")
+        fitting = self._check_counts(df)
+        rows = df.where("features is not null").select("path", "split", "label", "features")
+        # Features are computed and kept by now, so fewer tasks cost nothing, and the driver gets a few partials only.
+        chosen = rows.where(rows.split == fitting).select("features").coalesce(MOST_PARTIALS)
+        partials = chosen.mapInArrow(_take_moments, "moments binary").collect()
+        moments = reduce(Moments.merge, (Moments.from_bytes(bytes(row.moments)) for row in partials))
+        model = pca.fit(moments, n_components)
+
+        def to_scores(batches: Batches) -> Batches:
+            return (project_batch(batch, model).cast(_SCORES) for batch in batches)
+
+        return rows.mapInArrow(to_scores, _ddl(_SCORES)), model
+
+    def save_pca_results(self, df: DataFrame, output: str) -> None:
+        """Write what `apply_pca` gave as <split>_pca/label=.../ and <split>_pca_csv/ below the folder `output`.
+
+        Raises:
+            InputError: the columns are others, or there are no rows.
+            OutputError: the folder cannot be used.
+        """
+        _require(df, *_SCORES.names)
+        splits = sorted(row.split for row in df.select("split").distinct().collect())
+        if not splits:
+            raise InputError("there are no rows to save")
+        with open_output(output, overwrite=self.config.overwrite) as place:
+            for split in splits:
+                self._save_split(df.where(df.split == split), split, place)
+            place.publish_tables()
+
+    def _save_split(self, df: DataFrame, split: str, place: Output) -> None:
+        chunks = place.work / f".chunks_{split}"
+        chunks.mkdir()
+
+        def write(batches: Batches) -> Batches:
+            file = chunks / uuid.uuid4().hex  # a task tried twice writes two, and only one is told of
+            with pq.ParquetWriter(file, _SCORES) as writer:
+                for batch in batches:
+                    writer.write_batch(batch.select(_SCORES.names).cast(_SCORES))
+            yield pa.record_batch([[_partition_number()], [str(file)]], ["number", "file"])
+
+        written = sorted(df.orderBy("path").mapInArrow(write, "number long, file string").collect())
+        tables = (pq.read_table(row.file) for row in written)
+        components = len(df.select("pca").take(1)[0].pca)
+        name = f"{split.lower()}_pca"
+        fixed = (table.cast(projected(components)) for table in tables)
+        save_results(fixed, place.work / name, place.work / f"{name}_csv", components=components)
+        shutil.rmtree(chunks)
+
+    def _check_counts(self, df: DataFrame) -> str:
+        """The split to fit on, once every image is computed and not too many were rejected."""
+        counts = df.groupBy("split").agg({"*": "count", "features": "count"}).collect()
+        listed = sum(row["count(1)"] for row in counts)
+        featured = {row["split"]: row["count(features)"] for row in counts}
+        rejected = listed - sum(featured.values())
+        if rejected > self.config.max_reject_rate * listed:
+            raise TooManyRejects(
+                f"{rejected:,} of {listed:,} images were rejected, at most {self.config.max_reject_rate:.1%} may be "
+                "(max_reject_rate); see the columns reason and message where features is null"
+            )
+        return fitting_split(featured)
+
+    def close(self) -> None:
+        """Let go of what is kept, and stop the session if it was made here."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_SCORES = pa.schema(
+    [("path", pa.string()), ("split", pa.string()), ("label", pa.string()), ("pca", pa.list_(pa.float32()))]
+)
+
+_SPARK_TYPES = {
+    pa.string(): "string",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.list_(pa.float32()): "array<float>",
+}
+
+
+def _ddl(schema: pa.Schema) -> str:
+    """An Arrow schema in Spark's words."""
+    return ", ".join(f"{field.name} {_SPARK_TYPES[field.type]}" for field in schema)
+
+
+def _require(df: DataFrame, *columns: str) -> None:
+    missing = [column for column in columns if column not in df.columns]
+    if missing:
+        raise InputError(f"the DataFrame lacks {', '.join(missing)}; it has {', '.join(df.columns)}")
+
+
+def _image_rows(batch: pa.RecordBatch) -> Iterator[ImageRow]:
+    for row in batch.to_pylist():
+        content = row.get("content")
+        size = row.get("bytes") or len(content or b"")
+        split, label = row.get("split"), row.get("label")
+        if split is None or label is None:
+            split, label = split_and_label(row["path"])
+        yield ImageRow(row["path"], split, label, size, row.get("root", ""), content)
+
+
+def _take_moments(batches: Batches) -> Batches:
+    moments = pca.moments_of((vectors(batch["features"]) for batch in batches), FEATURES)
+    yield pa.record_batch([pa.array([moments.to_bytes()], pa.binary())], ["moments"])
+
+
+def _partition_number() -> int:
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    if task is None:
+        raise RuntimeError("this runs in a Spark task only")
+    return task.partitionId()

@@ -1,0 +1,107 @@
+"""Shared fixtures. Nothing here stands in for a part that can run: engines, Spark and images are real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mission9.config import RunConfig
+from mission9.runner import Task
+from mission9.sample import VARIETIES, draw, jpeg, write_sample
+from mission9.weights import Tensors, Weights, load_weights
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+REAL_WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet-converted.pth"
+
+
+def pytest_collection_modifyitems(items):
+    absent = pytest.mark.skip(reason=f"the real images and weights are not in {SHARED}")
+    for item in items:
+        if item.get_closest_marker("real") and not SHARED.is_dir():
+            item.add_marker(absent)
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.spark)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("MISSION9_") or name in ("SPARK_DRIVER_MEMORY", "SPARK_EXECUTOR_MEMORY"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def spark():
+    from mission9.session import start_session
+
+    session = start_session(RunConfig(driver_memory="2g", master="local[2]"))
+    yield session
+    session.stop()
+
+
+class InProcessRunner:
+    """Tasks in this process, one after the other."""
+
+    parallelism = 2
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    def map(self, task: Task, count: int) -> list[bytes]:
+        self.tasks += count
+        return [task(number) for number in range(count)]
+
+
+@pytest.fixture
+def in_process() -> InProcessRunner:
+    return InProcessRunner()
+
+
+@pytest.fixture(scope="session")
+def demo_weights() -> Weights:
+    return load_weights("demo")
+
+
+@pytest.fixture(scope="session")
+def demo_tensors(demo_weights) -> Tensors:
+    return demo_weights.tensors()
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The generated sample as `mission9 demo` writes it."""
+    root = tmp_path_factory.mktemp("sample") / "fruits"
+    write_sample(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[bytes]:
+    """Ten generated JPEGs, all different."""
+    return [jpeg(draw(VARIETIES[n], stream=7, number=n)) for n in range(10)]
+
+
+@pytest.fixture
+def tree(tmp_path, pictures) -> Iterator[Path]:
+    """Training: a (6), b (6); Test: a (2), b (1). Fifteen images."""
+    root = tmp_path / "images"
+    for folder, count in (("Training/a", 6), ("Training/b", 6), ("Test/a", 2), ("Test/b", 1)):
+        (root / folder).mkdir(parents=True)
+        for n in range(count):
+            (root / folder / f"{n}.jpg").write_bytes(pictures[n])
+    return root
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray, *, cosine: float, relative: float) -> None:
+    """Each row points the same way and is as long, within what the design promises."""
+    assert found.shape == wanted.shape
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    lengths = np.linalg.norm(wanted, axis=1)
+    cosines = (found * wanted).sum(1) / (np.linalg.norm(found, axis=1) * lengths)
+    assert cosines.min() >= cosine
+    assert (np.linalg.norm(found - wanted, axis=1) / lengths).max() <= relative

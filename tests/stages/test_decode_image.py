@@ -1,0 +1,141 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mission9.errors import ImageError
+from mission9.stages.decode_image import decode_image
+
+LIMIT = 1_000_000
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> np.ndarray:
+    image = decode_image(data, max_pixels=LIMIT)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def reason(data: bytes, limit: int = LIMIT) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, max_pixels=limit)
+    return caught.value.reason
+
+
+@pytest.fixture
+def photo(pictures) -> Image.Image:
+    return Image.open(io.BytesIO(pictures[0]))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
+def test_lossless_formats_give_the_very_pixels(kind):
+    image = Image.new("RGB", (8, 4), (200, 10, 30))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    np.testing.assert_array_equal(decoded(encoded(image, kind, **options)), np.asarray(image))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
+def test_other_modes_become_the_same_picture_in_rgb(mode, photo):
+    picture = photo.convert(mode)
+    np.testing.assert_array_equal(decoded(encoded(picture, "TIFF")), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_transparency_lies_over_white_whatever_it_hides(kind):
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = (255, 0, 0, 255)
+    pixels[0, 1] = (9, 99, 199, 0)  # junk that nobody should see
+    pixels[1, 0] = (0, 0, 0, 128)
+    found = decoded(encoded(Image.fromarray(pixels), kind))
+    assert found[0, 0].tolist() == [255, 0, 0]
+    assert found[0, 1].tolist() == found[1, 1].tolist() == [255, 255, 255]
+    assert abs(int(found[1, 0, 0]) - 127) <= 1
+
+
+def test_palette_and_grey_with_transparency():
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    palette.putpixel((1, 0), 1)
+    assert decoded(encoded(palette, "PNG", transparency=1))[0].tolist() == [[255, 0, 0], [255, 255, 255]]
+    grey = Image.fromarray(np.array([[[10, 255], [10, 0]]], np.uint8))
+    assert decoded(encoded(grey, "PNG"))[0].tolist() == [[10] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_and_never_flat_white(kind):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(ramp), kind))[..., 0].ravel(), np.arange(256))
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0, 100, 255]], np.float32), [0, 100, 255]),
+        (np.array([[0, 65535, 257]], np.int32), [0, 255, 1]),
+        (np.array([[-100, 20, 100]], np.int32), [0, 153, 255]),
+        (np.array([[0, np.nan, 1]], np.float32), [0, 0, 255]),
+    ],
+)
+def test_32_bits_are_scaled_by_the_range_they_use(values, wanted):
+    assert decoded(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == wanted
+
+
+def test_animations_give_their_first_frame():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "PNG", "TIFF"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        assert decoded(data)[0, 0].tolist() == [255, 0, 0], kind
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation, photo):
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # how a camera held like this has stored the picture
+    stored = photo.transpose(Image.Transpose(turn[orientation])) if orientation in turn else photo
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decoded(encoded(stored, "PNG", exif=exif))
+    np.testing.assert_array_equal(found, np.asarray(photo))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_metadata_does_not_reject_a_picture(pictures):
+    data = pictures[0]
+    broken = data[:2] + b"\xff\xe1" + struct.pack(">H", 20) + b"Exif\0\0MM\0*\xff\xff\xff\xff\xff\xff\xff\xff" + data[2:]
+    np.testing.assert_array_equal(decoded(broken), decoded(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"])
+def test_a_truncated_picture_is_never_half_a_picture(kind, photo):
+    data = encoded(photo, kind)
+    for share in (0.3, 0.5, 0.7, 0.9):
+        assert reason(data[: int(len(data) * share)]) in ("truncated", "corrupt", "not_an_image"), share
+
+
+def test_truncation_has_its_own_reason(pictures):
+    assert reason(pictures[0][: len(pictures[0]) // 2]) == "truncated"
+
+
+def test_what_is_no_picture():
+    assert reason(b"") == "empty"
+    assert reason(b"hello, this is text") == "not_an_image"
+    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") == "unsupported_format"
+    assert reason(encoded(Image.new("RGB", (4, 4)), "PPM")) == "unsupported_format"
+    assert reason(encoded(Image.new("RGB", (16, 16)), "ICO")) == "unsupported_format"
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_many_pixels_are_refused_by_the_header_alone():
+    claims = bytearray(encoded(Image.new("RGB", (1, 1)), "BMP"))
+    claims[18:26] = struct.pack("<ii", 12_000, 12_000)
+    assert reason(bytes(claims)) == "too_many_pixels"
+    claims[18:26] = struct.pack("<ii", 30_000, 30_000)
+    assert reason(bytes(claims), limit=10**12) == "too_many_pixels"

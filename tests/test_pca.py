@@ -1,0 +1,151 @@
+import json
+from functools import reduce
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+
+from mission9 import pca
+from mission9.errors import ConfigError, ModelError
+from mission9.pca import Moments, PCAModel, moments_of
+
+
+def data(rows=400, features=30, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, features)) @ rng.normal(size=(features, features))
+
+
+def fitted(rows, k, **options):
+    return pca.fit(moments_of([rows], rows.shape[1]), k, **options)
+
+
+def assert_equals_sklearn(rows, k):
+    ours, theirs = fitted(rows, k), PCA(k, svd_solver="full").fit(rows)
+    np.testing.assert_allclose(ours.explained_variance_ratio_, theirs.explained_variance_ratio_, atol=1e-6)
+    np.testing.assert_allclose(ours.explained_variance_, theirs.explained_variance_, rtol=1e-6)
+    np.testing.assert_allclose(ours.mean_, theirs.mean_, rtol=1e-9)
+    wanted = theirs.transform(rows)
+    assert np.linalg.norm(ours.transform(rows) - wanted) <= 1e-4 * np.linalg.norm(wanted)
+    np.testing.assert_allclose(ours.components_, theirs.components_, atol=1e-6)  # signs too
+
+
+def test_equals_sklearn():
+    assert_equals_sklearn(data(), 10)
+
+
+def test_equals_sklearn_far_from_the_origin():
+    assert_equals_sklearn(np.random.default_rng(1).normal(1e4, 1, (500, 20)), 5)
+
+
+def test_float32_rows_are_taken_in_float64():
+    # scikit-learn would compute these in float32, and lose digits far from the origin.
+    rows = np.random.default_rng(1).normal(1e4, 1, (500, 20)).astype(np.float32)
+    np.testing.assert_array_equal(fitted(rows, 5).components_, fitted(rows.astype(np.float64), 5).components_)
+
+
+def test_equals_sklearn_with_constant_columns_and_repeated_rows():
+    rows = np.repeat(data(100), 3, axis=0)
+    rows[:, [2, 5]] = 7.0
+    assert_equals_sklearn(rows, 8)
+
+
+def test_equals_sklearn_with_fewer_rows_than_columns():
+    assert_equals_sklearn(data(rows=12, features=40), 8)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.95, 0.999])
+def test_a_share_of_variance_takes_as_many_components_as_sklearn(share):
+    rows = data()
+    assert fitted(rows, share).n_components_ == PCA(share, svd_solver="full").fit(rows).n_components_
+
+
+def test_whitened_as_sklearn():
+    rows = data()
+    np.testing.assert_allclose(
+        fitted(rows, 4, whiten=True).transform(rows), PCA(4, whiten=True).fit_transform(rows), atol=1e-6
+    )
+
+
+def test_components_are_orthonormal_scores_centred_and_inverse_returns():
+    rows = data()
+    model = fitted(rows, 30)
+    np.testing.assert_allclose(model.components_ @ model.components_.T, np.eye(30), atol=1e-10)
+    np.testing.assert_allclose(model.transform(rows).mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(model.inverse_transform(model.transform(rows)), rows, atol=1e-8)
+
+
+def test_uncentred_scores_are_spark_mls_convention():
+    rows = data()
+    model = fitted(rows, 3)
+    np.testing.assert_allclose(model.transform(rows, centre=False), rows @ model.components_.T)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.randoms())
+def test_moments_do_not_depend_on_how_rows_are_shared_out(sizes, random):
+    rows = data(rows=sum(sizes), features=6) + 1e4
+    parts = [Moments.of(part) for part in np.split(rows, np.cumsum(sizes)[:-1])]
+    random.shuffle(parts)
+    merged = reduce(Moments.merge, parts)
+    assert merged.count == len(rows)
+    if len(rows):
+        np.testing.assert_allclose(merged.mean, rows.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(merged.scatter, Moments.of(rows).scatter, rtol=1e-7, atol=1e-6)
+
+
+def test_moments_survive_a_trip_as_bytes():
+    moments = Moments.of(data())
+    back = Moments.from_bytes(moments.to_bytes())
+    assert back.count == moments.count
+    np.testing.assert_array_equal(back.scatter, moments.scatter)
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_all_equal_have_no_variance_and_no_nan(caplog):
+    model = fitted(np.ones((50, 8)), 3)
+    assert model.explained_variance_ratio_.tolist() == [0, 0, 0]
+    assert np.isfinite(model.transform(np.ones((2, 8)))).all()
+    assert "explain nothing" in caplog.text
+
+
+@pytest.mark.parametrize("k", [0, -1, 31, 1.0, 1.5, 0.0])
+def test_impossible_numbers_of_components(k):
+    with pytest.raises(ConfigError, match="give 1 to 30"):
+        fitted(data(), k)
+
+
+def test_more_components_than_rows_and_too_few_rows():
+    with pytest.raises(ConfigError, match="give 1 to 12"):
+        fitted(data(rows=12), 13)
+    with pytest.raises(ConfigError, match="at least 2 images"):
+        fitted(data(rows=1), 1)
+
+
+def test_saved_and_loaded_models_are_the_same(tmp_path):
+    rows = data()
+    model = fitted(rows, 5, whiten=True)
+    model.save(tmp_path, {"preprocess": "stretch"})
+    loaded = PCAModel.load(tmp_path)
+    np.testing.assert_array_equal(loaded.transform(rows), model.transform(rows))
+    assert loaded.facts["preprocess"] == "stretch"
+    np.testing.assert_array_equal(loaded.moments.scatter, model.moments.scatter)
+
+
+def test_damaged_models_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="no PCA model"):
+        PCAModel.load(tmp_path)
+    fitted(data(), 5).save(tmp_path)
+    arrays = tmp_path / "pca.safetensors"
+    good = arrays.read_bytes()
+    arrays.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ModelError, match="damaged"):
+        PCAModel.load(tmp_path)
+    arrays.write_bytes(good)
+    facts = tmp_path / "pca.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"format": 99}))
+    with pytest.raises(ModelError, match="another version"):
+        PCAModel.load(tmp_path)
+    facts.write_text("{")
+    with pytest.raises(ModelError, match="damaged"):
+        PCAModel.load(tmp_path)
