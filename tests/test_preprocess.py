@@ -21,7 +21,9 @@ def test_stretch_leaves_224_as_it_is():
     np.testing.assert_array_equal(to_input(image, "stretch"), np.asarray(image))
 
 
-@pytest.mark.parametrize(("size", "resized"), [((300, 200), (348, 232)), ((200, 301), (232, 349)), ((232, 232), (232, 232))])
+@pytest.mark.parametrize(
+    ("size", "resized"), [((300, 200), (348, 232)), ((200, 301), (232, 349)), ((232, 232), (232, 232))]
+)
 def test_crop_is_the_middle_of_the_shorter_side_at_232(size, resized):
     image = picture(*size)
     left, top = round((resized[0] - 224) / 2), round((resized[1] - 224) / 2)

@@ -83,7 +83,6 @@ def start_session(config: RunConfig) -> SparkSession:
         raise SetupError(
             f"Spark does not start on {master}: {error}; see its output above, and --driver-memory"
         ) from error
-    spark.sparkContext.setLogLevel("ERROR")
     logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page")
     return spark
 

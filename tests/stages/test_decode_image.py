@@ -109,7 +109,9 @@ def test_exif_orientation_is_applied(orientation, photo):
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_metadata_does_not_reject_a_picture(pictures):
     data = pictures[0]
-    broken = data[:2] + b"\xff\xe1" + struct.pack(">H", 20) + b"Exif\0\0MM\0*\xff\xff\xff\xff\xff\xff\xff\xff" + data[2:]
+    broken = (
+        data[:2] + b"\xff\xe1" + struct.pack(">H", 20) + b"Exif\0\0MM\0*\xff\xff\xff\xff\xff\xff\xff\xff" + data[2:]
+    )
     np.testing.assert_array_equal(decoded(broken), decoded(data))
 
 

@@ -64,7 +64,9 @@ def test_without_splits_everything_is_all_and_labels_are_folders(tmp_path):
 
 
 def test_files_that_are_no_images_are_counted_by_extension(tmp_path):
-    put(tmp_path, "LICENSE", "README.md", "Training/a/1.jpg", "Training/a/notes.txt", "Training/a/2.TXT", "Test/a/noext")
+    put(
+        tmp_path, "LICENSE", "README.md", "Training/a/1.jpg", "Training/a/notes.txt", "Training/a/2.TXT", "Test/a/noext"
+    )
     rows, found = listed(tmp_path)
     assert [row["path"] for row in rows] == ["Test/a/noext", "Training/a/1.jpg"]
     assert dict(found.skipped) == {"(none)": 1, ".md": 1, ".txt": 2}

@@ -1,0 +1,40 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mission9.schema import projected
+from mission9.stages import save_results as module
+from mission9.stages.save_results import save_results
+
+
+def chunk(labels):
+    rows = [{"path": f"{n}.jpg", "split": "all", "label": label, "pca": [n, 0.1]} for n, label in enumerate(labels)]
+    return pa.Table.from_pylist(rows, schema=projected(2))
+
+
+def test_one_file_a_label_and_one_csv(tmp_path):
+    save_results([chunk(["a", "a", "b"]), chunk(["b", "c"])], tmp_path / "p", tmp_path / "c", components=2)
+    files = sorted(str(file.relative_to(tmp_path / "p")) for file in (tmp_path / "p").rglob("*.parquet"))
+    assert files == [f"label={label}/part-00000.parquet" for label in "abc"]
+    assert pq.read_schema(tmp_path / "p" / files[0]).names == ["path", "split", "pca"]
+    assert [file.name for file in (tmp_path / "c").iterdir()] == ["part-00000.csv"]
+    table = pd.read_csv(tmp_path / "c" / "part-00000.csv")
+    assert list(table.columns) == ["path", "label", "pc_1", "pc_2"]
+    assert table["pc_2"].dtype == np.float64
+    assert len(table) == 5
+
+
+def test_labels_that_come_and_go_lose_no_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_OPEN_LABELS", 2)
+    labels = list("abcabcabc")
+    save_results([chunk(labels), chunk(labels)], tmp_path / "p", tmp_path / "c", components=2)
+    counts = {label: len(pq.read_table(tmp_path / "p" / f"label={label}")) for label in "abc"}
+    assert counts == {"a": 6, "b": 6, "c": 6}
+
+
+def test_csv_survives_hostile_text(tmp_path):
+    labels = ['a,"b"\nc', " a ", "007", "NULL", "=1+1", "é🍑", "line\r\nend"]
+    save_results([chunk(labels)], tmp_path / "p", tmp_path / "c", components=2)
+    table = pd.read_csv(tmp_path / "c" / "part-00000.csv", dtype={"label": str}, keep_default_na=False)
+    assert table["label"].tolist() == labels
