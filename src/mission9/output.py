@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mission9.errors import OutputError
+from mission9.errors import OutputError, UsageError
 from mission9.files import replace_folder, write_whole
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
-_STATE = "_state"
+_STATE, _SHARDS = "_state", "shards"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Output:
 
     def shards(self, fingerprint: str) -> Path:
         """Where the shards of one features table are committed."""
-        return self.state / "shards" / fingerprint
+        return self.state / _SHARDS / fingerprint
 
     def publish(self, report: bytes) -> None:
         """Make the tables in `work` the result: those of the last run go, and `run.json` comes last."""
@@ -72,7 +72,7 @@ class Output:
 def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
     """The output folder, made if need be and locked against other runs.
 
-    A folder that this call made is taken away again if nothing was committed to it.
+    A folder that this call made is taken away again where the request turns out to be impossible.
 
     Raises:
         OutputError: it is a file, cannot be written, holds files of others, or another run is writing it.
@@ -91,9 +91,10 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
                 shutil.rmtree(output.work, ignore_errors=True)
     except PermissionError as error:
         raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
-    finally:
-        if is_new and not (output.state / "shards").exists():
+    except UsageError:
+        if is_new and not (output.state / _SHARDS).exists():
             shutil.rmtree(output.root, ignore_errors=True)
+        raise
 
 
 def _check_is_ours(output: Output, *, overwrite: bool) -> None:

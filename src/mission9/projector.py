@@ -24,12 +24,13 @@ class Projector:
         WeightsError: the weights beside it are damaged.
     """
 
-    def __init__(self, model: Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
-        self.model = PCAModel.load(model)
+    def __init__(self, model: str | Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
+        folder = Path(model)
+        self.model = PCAModel.load(folder)
         facts = self.model.facts
         if "weights" not in facts:
-            raise ModelError(f"the PCA model in {model} does not say which weights it was made with")
-        weights = read_saved_weights(model, name=facts["weights"]["name"], sha256=facts["weights"]["sha256"])
+            raise ModelError(f"the PCA model in {folder} does not say which weights it was made with")
+        weights = read_saved_weights(folder, name=facts["weights"]["name"], sha256=facts["weights"]["sha256"])
         self._extractor = MobileNetV2Extractor(device, weights=weights, preprocess=facts["preprocess"], engine=engine)
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:

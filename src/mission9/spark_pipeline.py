@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Batches = Iterator[pa.RecordBatch]
 
 # Extraction is shared out in this many tasks for each task that runs at a time, so that none comes last by much.
-_TASKS_A_WORKER = 16
+_TASKS_A_WORKER = 4
 
 
 class SparkImagePipeline:

@@ -1,0 +1,161 @@
+"""What a person meets: exit codes, one clear line for a mistake, and results on standard output."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from mission9 import __version__
+from mission9.cli import main
+from mission9.runner import SparkRunner
+
+
+@pytest.fixture
+def arguments(tree, tmp_path):
+    return ["--input", str(tree), "--output", str(tmp_path / "out"), "--weights", "demo", "--components", "3"]
+
+
+def told(capsys, code, *command):
+    """What a command that fails with `code` says: one line, no traceback."""
+    assert main(command) == code
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("mission9: ")]
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+    assert main(["run", "--help"]) == 0
+    text = capsys.readouterr().out
+    for option in ("--input", "--output", "--weights", "--preprocess", "--components", "--device", "--engine"):
+        assert option in text
+    for option in ("--precision", "--batch-size", "--master", "--max-reject-rate", "--config", "--overwrite"):
+        assert option in text
+
+
+def test_a_run_prints_its_counts_and_where_things_are(arguments, spark, capsys):
+    assert main(["run", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "Training" in out
+    assert "12 featured" in out
+    assert "3 components keep" in out
+    assert arguments[3] in out
+
+
+def test_project_prints_a_json_line_for_each_image(arguments, spark, tree, tmp_path, capsys):
+    assert main(["run", *arguments]) == 0
+    capsys.readouterr()
+    (tmp_path / "bad.jpg").write_text("bad")
+    images = [str(tree / "Test/a/0.jpg"), str(tmp_path / "bad.jpg"), str(tree / "Test/a/1.jpg")]
+    assert main(["project", "--model", f"{arguments[3]}/pca_model", *images]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["path"] for line in lines] == images
+    assert len(lines[0]["pca"]) == len(lines[2]["pca"]) == 3
+    assert lines[1]["error"] == "not_an_image"
+    assert main(["project", "--model", f"{arguments[3]}/pca_model", images[0]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--input", "nowhere"], "there is no folder nowhere"),
+        (["--input", __file__], "is a file"),
+        (["--components", "0"], "1280 features"),
+        (["--components", "-1"], "1280 features"),
+        (["--components", "2000"], "1280 features"),
+        (["--components", "1.5"], "between 0 and 1"),
+        (["--components", "13"], "13 components of 12 images: give 1 to 12"),
+        (["--components", "many"], "components"),
+        (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
+        (["--output", __file__], "is a file"),
+        (["--output", os.path.dirname(__file__)], "which mission9 did not write"),
+        (["--config", "nowhere.toml"], "no settings file nowhere.toml"),
+        (["--max-reject-rate", "7"], "max_reject_rate"),
+        (["--preprocess", "zoom"], "preprocess"),
+        (["--nonsense", "1"], "--nonsense"),
+        (["--engine", "openvino", "--device", "cuda"], "openvino computes on the CPU"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_with_exit_code_2(arguments, change, message, capsys):
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True)) | dict(zip(change[::2], change[1::2], strict=True))
+    assert message in told(capsys, 2, "run", *(word for pair in given.items() for word in pair))
+
+
+def test_no_images(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert "no images" in told(capsys, 2, "run", "--input", str(tmp_path / "empty"), "--weights", "demo")
+
+
+def test_only_undecodable_images_have_exit_code_3(arguments, tmp_path, spark, capsys):
+    (tmp_path / "bad" / "a").mkdir(parents=True)
+    for n in range(4):
+        (tmp_path / "bad" / "a" / f"{n}.jpg").write_text("no image")
+    line = told(capsys, 3, "run", *arguments[2:], "--input", str(tmp_path / "bad"))
+    assert "4 of 4 images were rejected (4 not_an_image)" in line
+
+
+@pytest.mark.parametrize("kind", ["truncated", "another network", "malicious"])
+def test_weights_that_cannot_be_used(kind, arguments, tmp_path, demo_tensors, capsys):
+    path, canary = tmp_path / "w.pth", tmp_path / "canary"
+    if kind == "truncated":
+        torch.save({name: torch.from_numpy(array.copy()) for name, array in demo_tensors.items()}, path)
+        path.write_bytes(path.read_bytes()[:100_000])
+    elif kind == "another network":
+        torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    else:
+        path.write_bytes(b"cos\nmkdir\n(V" + str(canary).encode() + b"\ntR.")
+    line = told(capsys, 2, "run", *arguments[:4], "--weights", str(path))
+    assert ("not MobileNetV2's" if kind == "another network" else "cannot be loaded") in line
+    assert not canary.exists()
+    assert not os.path.exists(arguments[3])
+
+
+def test_imagenet_without_network_says_how_to_give_a_file(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    line = told(capsys, 1, "run", *arguments[:4], "--weights", "imagenet")
+    assert "--weights mobilenet_v2-7ebf99e0.pth" in line
+
+
+def test_no_java(arguments, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "mission9", "run", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "Spark needs Java 17 or newer" in last
+    assert "apt-get install openjdk-17-jre-headless" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_an_old_java_is_named(arguments, tmp_path):
+    old = tmp_path / "bin" / "java"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
+    old.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}/bin:/bin", "JAVA_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "mission9", "run", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"{old} is Java 8" in done.stderr
+
+
+def test_a_model_that_is_none(tmp_path, capsys):
+    assert "no PCA model" in told(capsys, 2, "project", "--model", str(tmp_path), "x.jpg")
+
+
+def test_a_model_with_other_weights_is_refused(arguments, spark, tree, demo_tensors, capsys):
+    assert main(["run", *arguments]) == 0
+    model = f"{arguments[3]}/pca_model"
+    other = {name: array + np.float32(0.1) for name, array in demo_tensors.items()}
+    safetensors.numpy.save_file(other, f"{model}/weights.safetensors")
+    assert "does not hold the weights" in told(capsys, 2, "project", "--model", model, str(tree / "Test/a/0.jpg"))

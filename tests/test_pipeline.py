@@ -1,0 +1,373 @@
+"""The whole run: rows conserved, results whole, nothing done twice, and every label as it was."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from sklearn.decomposition import PCA
+
+from mission9 import PCAModel, RunConfig, run
+from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
+from mission9.output import open_output
+from mission9.projector import Projector
+from mission9.runner import SparkRunner
+from mission9.schema import vectors
+from tests.conftest import InProcessRunner
+
+ODD_LABELS = [
+    "Apple Braeburn 1",
+    "Pêche 🍑",
+    "100% pur=jus",
+    " a ",
+    "#1+2",
+    "a:b",
+    "NULL",
+    ".hidden-not",
+    "_under",
+    "null",
+    "nan",
+    "1e3",
+    "2024-01-01",
+    'it\'s "so"',
+    "a\nb",
+    "%41",
+    "[x]{y}*?",
+]
+
+
+@pytest.fixture
+def config(tree, tmp_path) -> RunConfig:
+    return RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=3)
+
+
+def features(config) -> pd.DataFrame:
+    return pd.read_parquet(f"{config.output}/features").set_index("path").sort_index()
+
+
+def result(config) -> dict[str, bytes | list]:
+    """Everything a run publishes but its times: rows as they are, CSV as bytes."""
+    found = {}
+    for root, _, files in os.walk(config.output):
+        if "_state" in root:
+            continue
+        for file in files:
+            path = os.path.join(root, file)
+            name = os.path.relpath(path, config.output)
+            if file.endswith(".csv"):
+                with open(path, "rb") as content:
+                    found[name] = content.read()
+            elif file.endswith(".parquet"):
+                found[name] = pq.read_table(path, partitioning=None).to_pylist()
+    return found
+
+
+def test_the_layout_is_the_contract(config, in_process):
+    run(config, in_process)
+    assert sorted(os.listdir(config.output)) == sorted(
+        ["_state", "features", "rejects", "pca_model", "run.json"]
+        + ["training_pca", "training_pca_csv", "test_pca", "test_pca_csv"]
+    )
+    table = pq.read_table(f"{config.output}/features")
+    assert table.schema.names == ["path", "split", "label", "width", "height", "bytes", "sha256", "features"]
+    assert table.schema.field("features").type == pa.list_(pa.float32(), 1280)
+    assert sorted(os.listdir(f"{config.output}/training_pca")) == ["label=a", "label=b"]
+    assert pq.read_table(f"{config.output}/training_pca/label=a/part-00000.parquet").schema.names == [
+        "path",
+        "split",
+        "pca",
+    ]
+    assert len(pd.read_parquet(f"{config.output}/rejects")) == 0
+    report = json.loads(Path(config.output, "run.json").read_bytes())
+    assert report["splits"]["Training"] == {"listed": 12, "featured": 12, "rejected": 0, "reasons": {}}
+    assert report["splits"]["Test"]["featured"] == 3
+    assert len(report["explained_variance_ratio"]) == report["n_components"] == 3
+    assert set(report["seconds"]) >= {"list", "extract", "fit", "project"}
+    assert report["versions"]["mission9"]
+    assert report["fingerprint"]
+
+
+def test_csv_has_numbers_in_columns_sorted_by_path(config, in_process):
+    run(config, in_process)
+    table = pd.read_csv(f"{config.output}/training_pca_csv/part-00000.csv")
+    assert list(table.columns) == ["path", "label", "pc_1", "pc_2", "pc_3"]
+    assert (table.dtypes[["pc_1", "pc_2", "pc_3"]] == np.float64).all()
+    assert table["path"].tolist() == sorted(table["path"])
+    assert len(table) == 12
+    parquet = pq.read_table(f"{config.output}/training_pca").sort_by("path")
+    np.testing.assert_array_equal(table[["pc_1", "pc_2", "pc_3"]].to_numpy(np.float32), vectors(parquet["pca"]))
+
+
+def test_scores_are_sklearns_of_the_features_fitted_on_training(config, in_process):
+    run(config, in_process)
+    table = features(config)
+    training = np.stack(table[table["split"] == "Training"]["features"]).astype(np.float64)
+    wanted = PCA(3, svd_solver="full").fit(training)
+    model = PCAModel.load(f"{config.output}/pca_model")
+    np.testing.assert_allclose(model.explained_variance_ratio_, wanted.explained_variance_ratio_, atol=1e-6)
+    for split in ("training", "test"):
+        scores = pq.read_table(f"{config.output}/{split}_pca").sort_by("path")
+        rows = np.stack([table.loc[path, "features"] for path in scores["path"].to_pylist()]).astype(np.float64)
+        np.testing.assert_allclose(vectors(scores["pca"]), wanted.transform(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_a_saved_model_projects_an_image_where_the_run_put_it(config, tree, in_process):
+    run(config, in_process)
+    projector = Projector(f"{config.output}/pca_model")
+    table = pd.read_csv(f"{config.output}/test_pca_csv/part-00000.csv")
+    for path, *_, first, second, third in table.itertuples(index=False):
+        np.testing.assert_allclose(projector(tree / path), [first, second, third], rtol=1e-3, atol=1e-3)
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same(config, in_process):
+    assert run(config, in_process).images_inferred == 15
+    first = result(config)
+    assert run(config, in_process).images_inferred == 0
+    assert result(config) == first
+
+
+def test_a_broken_run_goes_on_where_it_stopped(config, tree, in_process):
+    class Breaks(type(in_process)):
+        def map(self, task, count):
+            if count == 2:  # Test and Training, a shard each
+                task(0)
+                raise KeyboardInterrupt
+            return super().map(task, count)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, Breaks())
+    assert not os.path.exists(f"{config.output}/run.json")
+    assert not os.path.exists(f"{config.output}/features")
+    assert run(config, in_process).images_inferred == 12
+
+
+def test_changed_new_and_deleted_images(config, tree, pictures, in_process):
+    run(config, in_process)
+    (tree / "Test/a/0.jpg").write_bytes(pictures[9])
+    (tree / "Test/b/9.jpg").write_bytes(pictures[8])
+    (tree / "Training/a/5.jpg").unlink()
+    before = features(config)
+    run(config, in_process)
+    after = features(config)
+    assert set(after.index) == set(before.index) - {"Training/a/5.jpg"} | {"Test/b/9.jpg"}
+    assert after.loc["Test/a/0.jpg", "sha256"] != before.loc["Test/a/0.jpg", "sha256"]
+    fresh = RunConfig(input=config.input, output=config.output + "2", weights="demo", components=3)
+    run(fresh, in_process)
+    for path, row in features(fresh).iterrows():
+        np.testing.assert_allclose(after.loc[path, "features"], row["features"], rtol=1e-5, atol=1e-5)
+
+
+def test_other_settings_never_mix_with_what_is_there(config, in_process):
+    run(config, in_process)
+    cropped = RunConfig(**{**config.model_dump(), "preprocess": "crop"})
+    assert run(cropped, in_process).images_inferred == 15
+    assert run(config, in_process).images_inferred == 0
+    forced = RunConfig(**{**config.model_dump(), "overwrite": True})
+    assert run(forced, in_process).images_inferred == 15
+
+
+def test_a_share_of_variance(config, in_process):
+    report = run(RunConfig(**{**config.model_dump(), "components": 0.9}), in_process)
+    assert 1 < report.n_components < 12
+    assert report.variance_kept >= 0.9
+    assert report.variance_kept - report.explained_variance_ratio[-1] <= 0.9
+
+
+def test_bad_images_are_rows_in_rejects(config, tree, pictures, in_process):
+    (tree / "Training/a/empty.jpg").touch()
+    (tree / "Training/a/text.jpg").write_text("hello")
+    (tree / "Test/b/short.jpg").write_bytes(pictures[0][:900])
+    (tree / "Test/b/gone.jpg").symlink_to("/nowhere")
+    report = run(RunConfig(**{**config.model_dump(), "max_reject_rate": 0.5}), in_process)
+    rejects = pd.read_parquet(f"{config.output}/rejects").set_index("path")
+    assert rejects["reason"].to_dict() == {
+        "Test/b/gone.jpg": "vanished",
+        "Test/b/short.jpg": "truncated",
+        "Training/a/empty.jpg": "empty",
+        "Training/a/text.jpg": "not_an_image",
+    }
+    assert set(rejects.columns) == {"split", "label", "stage", "reason", "message", "bytes"}
+    assert (report.listed, report.featured, report.rejected) == (19, 15, 4)
+    assert len(features(config)) == 15
+
+
+def test_too_many_rejects_fail_the_run_and_say_where_they_are(config, tree, in_process):
+    for n in range(3):
+        (tree / f"Test/b/bad{n}.jpg").write_text("bad")
+    with pytest.raises(TooManyRejects, match=r"3 of 18 .*3 not_an_image") as caught:
+        run(config, in_process)
+    assert f"{config.output}/rejects" in str(caught.value)
+    assert len(pd.read_parquet(f"{config.output}/rejects")) == 3
+    assert not os.path.exists(f"{config.output}/run.json")
+
+
+def test_too_many_rejects_leave_an_earlier_result_as_it_was(config, tree, in_process):
+    run(config, in_process)
+    before = result(config)
+    (tree / "Test/b/bad.jpg").write_text("bad")
+    with pytest.raises(TooManyRejects, match="_state/rejects"):
+        run(config, in_process)
+    assert result(config) == before
+
+
+def test_nothing_but_rejects_fails_whatever_the_limit(tmp_path, in_process):
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for n in range(3):
+        (tmp_path / "in" / "a" / f"{n}.jpg").write_text("bad")
+    config = RunConfig(
+        input=str(tmp_path / "in"), output=str(tmp_path / "out"), weights="demo", components=1, max_reject_rate=1
+    )
+    with pytest.raises(TooManyRejects, match="3 of 3"):
+        run(config, in_process)
+
+
+def test_requests_that_cannot_be_carried_out_write_nothing(config, tree, tmp_path, in_process):
+    def refused(error, message, **settings):
+        with pytest.raises(error, match=message):
+            run(RunConfig(**{**config.model_dump(), **settings}), in_process)
+        assert not os.path.exists(config.output)
+
+    refused(InputError, "there is no folder", input=str(tmp_path / "nowhere"))
+    refused(InputError, "is a file", input=str(tree / "Test/a/0.jpg"))
+    (tmp_path / "empty").mkdir()
+    refused(InputError, "no images", input=str(tmp_path / "empty"))
+    refused(ConfigError, "13 components of 12 images: give 1 to 12", components=13)
+    refused(InputError, "none of Training", input=str(_only_test(tree, tmp_path)))
+    assert in_process.tasks == 0
+
+
+def _only_test(tree, tmp_path):
+    shutil.copytree(tree / "Test", tmp_path / "only" / "Test")
+    return tmp_path / "only"
+
+
+def test_a_folder_of_others_is_not_touched_unless_asked(config, in_process):
+    os.makedirs(config.output)
+    with open(f"{config.output}/thesis.txt", "w") as file:
+        file.write("years of work")
+    with pytest.raises(OutputError, match=r"holds thesis.txt"):
+        run(config, in_process)
+    assert os.listdir(config.output) == ["thesis.txt"]
+    run(RunConfig(**{**config.model_dump(), "overwrite": True}), in_process)
+    assert Path(config.output, "thesis.txt").read_text() == "years of work"
+
+
+def test_an_output_that_is_a_file_or_in_use(config, in_process):
+    with open_output(config.output, overwrite=False), pytest.raises(OutputError, match="another run.*pid"):
+        run(config, in_process)
+    with open(config.output + "file", "w"), pytest.raises(OutputError, match="is a file"):
+        run(RunConfig(**{**config.model_dump(), "output": config.output + "file"}), in_process)
+
+
+def test_tables_of_splits_that_are_gone_go(config, tree, in_process):
+    run(config, in_process)
+    shutil.rmtree(tree / "Test")
+    run(config, in_process)
+    assert not os.path.exists(f"{config.output}/test_pca")
+    assert not os.path.exists(f"{config.output}/test_pca_csv")
+
+
+def label_tree(root, labels, pictures):
+    for n, label in enumerate(labels):
+        for split in ("Training", "Test"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            (folder / "1.jpg").write_bytes(pictures[n % 10])
+            (folder / "2.jpg").write_bytes(pictures[(n + 1) % 10])
+    return root
+
+
+@pytest.mark.parametrize("labels", [ODD_LABELS, ["001", "002", "010", "1"]], ids=["odd", "digits"])
+def test_labels_come_back_as_they_were_everywhere(labels, tmp_path, pictures, spark):
+    config = RunConfig(
+        input=str(label_tree(tmp_path / "in", labels, pictures)),
+        output=str(tmp_path / "out"),
+        weights="demo",
+        components=2,
+    )
+    run(config, SparkRunner(spark, 2))
+    folder = f"{config.output}/training_pca"
+    wanted = {f"Training/{label}/{n}.jpg": label for label in labels for n in (1, 2)}
+    assert len(os.listdir(folder)) == len(labels)
+
+    text = ds.partitioning(pa.schema([("label", pa.string())]), flavor="hive")
+    table = pd.read_parquet(folder, partitioning=text)
+    assert dict(zip(table["path"], table["label"], strict=True)) == wanted
+
+    query = f"select path, label from read_parquet('{folder}/*/*', hive_partitioning=true, hive_types_autocast=false)"
+    assert dict(duckdb.sql(query).fetchall()) == wanted
+
+    frame = pl.read_parquet(f"{folder}/", hive_schema={"label": pl.String})
+    assert dict(zip(frame["path"], frame["label"], strict=True)) == wanted
+
+    rows = spark.read.schema("path string, split string, pca array<float>, label string").parquet(folder).collect()
+    assert {row.path: row.label for row in rows} == wanted
+    assert all(len(row.pca) == 2 for row in rows)
+
+    lines = pd.read_csv(f"{folder}_csv/part-00000.csv", dtype={"label": str}, keep_default_na=False)
+    assert dict(zip(lines["path"], lines["label"], strict=True)) == wanted
+
+
+def test_labels_that_mean_null_or_do_not_fit_are_rejects_that_say_why(tmp_path, pictures, in_process):
+    labels = ["a", "b", "__HIVE_DEFAULT_PARTITION__", "x" * 255]
+    config = RunConfig(
+        input=str(label_tree(tmp_path / "in", labels, pictures)),
+        output=str(tmp_path / "out"),
+        weights="demo",
+        components=2,
+        max_reject_rate=0.9,
+    )
+    report = run(config, in_process)
+    assert report.reasons == {"unusable_label": 8}
+    rejects = pd.read_parquet(f"{config.output}/rejects")
+    assert rejects["message"].str.contains("means null|longer than").all()
+
+
+@pytest.fixture(scope="module")
+def undivided(sample, tmp_path_factory) -> RunConfig:
+    """A finished run of the sample in one process."""
+    output = str(tmp_path_factory.mktemp("undivided") / "out")
+    config = RunConfig(input=str(sample), output=output, weights="demo", components=5)
+    run(config, InProcessRunner())
+    return config
+
+
+def assert_same_tables(one: RunConfig, other: RunConfig) -> None:
+    first, second = features(one), features(other)
+    assert first.index.equals(second.index)
+    np.testing.assert_allclose(np.stack(first["features"]), np.stack(second["features"]), rtol=1e-5, atol=1e-5)
+    for split in ("training", "test"):
+        tables = [pd.read_csv(f"{c.output}/{split}_pca_csv/part-00000.csv") for c in (one, other)]
+        assert tables[0][["path", "label"]].equals(tables[1][["path", "label"]])
+        np.testing.assert_allclose(tables[0].iloc[:, 2:], tables[1].iloc[:, 2:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 7])
+def test_the_number_of_partitions_changes_nothing(partitions, undivided, tmp_path, spark):
+    spread = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
+    run(spread, SparkRunner(spark, 2, partitions=partitions))
+    assert_same_tables(undivided, spread)
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_cluster_of_two_worker_processes_gives_the_same(undivided, tmp_path, standalone_cluster):
+    """The command itself, on separate processes that a master hands tasks to."""
+    clustered = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
+    command = [sys.executable, "-m", "mission9", "run", "--master", standalone_cluster, "--weights", "demo"]
+    options = ["--input", clustered.input, "--output", clustered.output, "--components", "5"]
+    memory = {"SPARK_DRIVER_MEMORY": "1g", "SPARK_EXECUTOR_MEMORY": "1g"}
+    done = subprocess.run([*command, *options], env=os.environ | memory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert standalone_cluster in done.stderr
+    assert_same_tables(undivided, clustered)
