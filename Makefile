@@ -7,7 +7,7 @@ SOURCES := pyproject.toml requirements.txt requirements-dev.txt
 
 .PHONY: help
 help:  ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s ':'
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: install
 install: .venv/.runtime  ## Set up: .venv with everything pinned, mission9, and a Java
@@ -25,7 +25,7 @@ test: .venv/.dev  ## Set up, then lint, check types and run the tests
 
 .PHONY: test-spark35
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own
-	$(SPARK35)/bin/pytest -m spark
+	$(SPARK35)/bin/pytest -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py
 
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)

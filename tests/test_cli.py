@@ -8,11 +8,9 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 
 from mission9 import __version__
 from mission9.cli import main
-from mission9.runner import SparkRunner
 
 
 @pytest.fixture
@@ -104,6 +102,7 @@ def test_only_undecodable_images_have_exit_code_3(arguments, tmp_path, spark, ca
 
 @pytest.mark.parametrize("kind", ["truncated", "another network", "malicious"])
 def test_weights_that_cannot_be_used(kind, arguments, tmp_path, demo_tensors, capsys):
+    torch = pytest.importorskip("torch")
     path, canary = tmp_path / "w.pth", tmp_path / "canary"
     if kind == "truncated":
         torch.save({name: torch.from_numpy(array.copy()) for name, array in demo_tensors.items()}, path)

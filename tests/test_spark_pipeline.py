@@ -52,7 +52,7 @@ def test_extract_says_which_image_is_bad(extractor, pictures, tmp_path):
 @pytest.fixture
 def pipeline(spark):
     with SparkImagePipeline(weights="demo", max_reject_rate=0.3) as pipeline:
-        assert pipeline.spark is spark
+        assert pipeline.spark.sparkContext is spark.sparkContext
         yield pipeline
     assert spark.range(1).count() == 1  # a session that was there is not stopped
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_share_of_every_label_and_at_least_one(source, tmp_path):
 
 def test_smaller_subsets_are_parts_of_larger_ones_of_the_source(source, tmp_path):
     contents = [files(make_subset(source, tmp_path / "subsets", p)[0]) for p in (1, 5, 10, 25, 50, 100)]
-    for smaller, larger in zip(contents, contents[1:], strict=False):
+    for smaller, larger in pairwise(contents):
         assert smaller.items() < larger.items()
     assert contents[-1].items() < files(source).items()
 

@@ -45,8 +45,10 @@ def _middle(image: Image.Image) -> Image.Image:
 
 
 def _not_too_long(image: Image.Image) -> Image.Image:
-    """The middle of a picture more than eight times as long as it is wide, since resizing 1 x 60,000 pixels
-    to a shorter side of 232 would take gigabytes for what the crop throws away."""
+    """The middle of a picture that is more than eight times as long as wide.
+
+    Resizing 1 x 60,000 pixels to a shorter side of 232 would take gigabytes, for what the crop throws away.
+    """
     width, height = image.size
     longest = 8 * min(width, height)
     if max(width, height) <= longest:

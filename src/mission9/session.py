@@ -45,7 +45,7 @@ def spark_session(config: RunConfig) -> Iterator[SparkSession]:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError("pyspark is not installed: pip install 'mission9[spark]'") from error
-    active = SparkSession.getActiveSession()
+    active = SparkSession.getActiveSession() or _running_session()
     spark = active or start_session(config)
     try:
         yield spark
@@ -102,6 +102,15 @@ def ui_address(spark: SparkSession) -> str | None:
 def is_connect(spark: SparkSession) -> bool:
     """Whether the session speaks to a remote server, which has no sparkContext here."""
     return "connect" in type(spark).__module__
+
+
+def _running_session() -> SparkSession | None:
+    """A session of this process that is no thread's active one: the JVM forgets that when a connection is renewed."""
+    from pyspark.sql import SparkSession
+
+    session: SparkSession | None = getattr(SparkSession, "_instantiatedSession", None)
+    context = getattr(session, "_sc", None)
+    return session if getattr(context, "_jsc", None) is not None else None
 
 
 def find_java() -> str:
