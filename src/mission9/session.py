@@ -35,8 +35,22 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 
 
 @contextmanager
-def spark_session(config: RunConfig) -> Iterator[SparkSession]:
-    """The active session, or a new one that ends with the context.
+def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
+    """A runner on the running session, or on a new one that ends with the context.
+
+    Raises:
+        SetupError: pyspark or Java is missing, or Spark does not start.
+    """
+    spark, is_ours = find_or_start_session(config)
+    try:
+        yield SparkRunner(spark, parallelism(spark))
+    finally:
+        if is_ours:
+            spark.stop()
+
+
+def find_or_start_session(config: RunConfig) -> tuple[SparkSession, bool]:
+    """The running session, or a new one; and whether it was made here, for its maker to stop.
 
     Raises:
         SetupError: pyspark or Java is missing, or Spark does not start.
@@ -45,20 +59,8 @@ def spark_session(config: RunConfig) -> Iterator[SparkSession]:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SetupError("pyspark is not installed: pip install 'mission9[spark]'") from error
-    active = SparkSession.getActiveSession() or _running_session()
-    spark = active or start_session(config)
-    try:
-        yield spark
-    finally:
-        if active is None:
-            spark.stop()
-
-
-@contextmanager
-def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
-    """A runner on the active session, or on a new one that ends with the context."""
-    with spark_session(config) as spark:
-        yield SparkRunner(spark, parallelism(spark))
+    running = SparkSession.getActiveSession() or _running_session()
+    return running or start_session(config), running is None
 
 
 def start_session(config: RunConfig) -> SparkSession:

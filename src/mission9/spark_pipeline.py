@@ -6,7 +6,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import reduce
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,7 +21,7 @@ from mission9.output import Output, open_output
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_extraction
 from mission9.schema import LISTING, OUTCOME, projected, vectors
-from mission9.session import parallelism, spark_session
+from mission9.session import find_or_start_session, parallelism
 from mission9.stages.fit_pca import MOST_PARTIALS
 from mission9.stages.infer_features import ImageRow, infer_features
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images, split_and_label
@@ -51,8 +50,8 @@ class SparkImagePipeline:
 
     def __init__(self, config: RunConfig | None = None, **settings: Any) -> None:
         self.config = config or RunConfig(**settings)
-        self._stack = ExitStack()
-        self.spark = self._stack.enter_context(spark_session(self.config))
+        self.spark, self._is_ours = find_or_start_session(self.config)
+        self._kept: list[DataFrame] = []
 
     def load_images(self, path: str) -> DataFrame:
         """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet."""
@@ -83,7 +82,7 @@ class SparkImagePipeline:
             return infer_features((row for batch in batches for row in _image_rows(batch)), extraction)
 
         features = df.mapInArrow(extract, _ddl(OUTCOME)).persist()
-        self._stack.callback(features.unpersist)
+        self._kept.append(features)
         return features
 
     def apply_pca(self, df: DataFrame, n_components: int | float = 50) -> tuple[DataFrame, PCAModel]:
@@ -160,7 +159,12 @@ class SparkImagePipeline:
 
     def close(self) -> None:
         """Let go of what is kept, and stop the session if it was made here."""
-        self._stack.close()
+        for df in self._kept:
+            df.unpersist()
+        self._kept.clear()
+        if self._is_ours:
+            self.spark.stop()
+            self._is_ours = False
 
     def __enter__(self) -> Self:
         return self
