@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from mission9 import pca
 from mission9.errors import ConfigError, ModelError
 from mission9.pca import Moments, PCAModel, moments_of
+from tests.conftest import SHARED
 
 
 def data(rows=400, features=30, seed=0):
@@ -33,6 +34,16 @@ def assert_equals_sklearn(rows, k):
 
 def test_equals_sklearn():
     assert_equals_sklearn(data(), 10)
+
+
+@pytest.mark.real
+def test_equals_the_golden_pca():
+    golden = np.load(SHARED / "golden" / "fruits-64.npz")
+    model = fitted(golden["features"], 5)
+    np.testing.assert_allclose(model.mean_, golden["pca_mean"], rtol=1e-9)
+    np.testing.assert_allclose(model.components_, golden["pca_components"], atol=1e-8)
+    np.testing.assert_allclose(model.explained_variance_, golden["pca_explained_variance"], rtol=1e-8)
+    np.testing.assert_allclose(model.transform(golden["features"]), golden["pca_projection"], atol=1e-7)
 
 
 def test_equals_sklearn_far_from_the_origin():

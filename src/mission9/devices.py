@@ -30,6 +30,8 @@ def why_no_cuda() -> str:
         return "torch is not installed: pip install 'mission9[torch]'"
     import torch
 
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built for the CPU alone; install a build for your CUDA"
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} was built for CUDA {torch.version.cuda}, and finds no GPU that suits it"
     return ""

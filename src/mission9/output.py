@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from mission9.errors import OutputError, UsageError
 from mission9.files import replace_folder, write_whole
@@ -79,22 +80,24 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
     """
     output = Output(Path(root).absolute())
     is_new = not output.root.exists()
+    _check_is_ours(output, overwrite=overwrite)
     try:
-        _check_is_ours(output, overwrite=overwrite)
         output.state.mkdir(parents=True, exist_ok=True)
-        with _locked(output):
+        lock = (output.state / "lock").open("a+")
+    except OSError as error:
+        raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
+    with lock:
+        _hold(lock, output)
+        try:
             shutil.rmtree(output.work, ignore_errors=True)
             output.work.mkdir()
-            try:
-                yield output
-            finally:
-                shutil.rmtree(output.work, ignore_errors=True)
-    except PermissionError as error:
-        raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
-    except UsageError:
-        if is_new and not (output.state / _SHARDS).exists():
-            shutil.rmtree(output.root, ignore_errors=True)
-        raise
+            yield output
+        except UsageError:
+            if is_new and not (output.state / _SHARDS).exists():
+                shutil.rmtree(output.root, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(output.work, ignore_errors=True)
 
 
 def _check_is_ours(output: Output, *, overwrite: bool) -> None:
@@ -110,20 +113,17 @@ def _check_is_ours(output: Output, *, overwrite: bool) -> None:
         )
 
 
-@contextmanager
-def _locked(output: Output) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
-    with (output.state / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise OutputError(f"another run is writing {output.root}: {lock.read() or 'just started'}") from error
-        lock.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
-        lock.flush()
-        yield
+def _hold(lock: TextIO, output: Output) -> None:
+    """Take the folder's lock; the system lets go of it when the file is closed, or the process ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        raise OutputError(f"another run is writing {output.root}: {lock.read() or 'just started'}") from error
+    lock.truncate(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
+    lock.flush()
 
 
 def _tables(root: Path) -> set[str]:

@@ -54,7 +54,7 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
             collected = _extract(runner, extraction, output, shards, report)
         _check_rejects(output, report)
         with report.timed("fit"):
-            model = fit_pca(runner, collected.features[report.fitted_on], config.components)
+            model = fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
         with report.timed("project"):
             for split, files in collected.features.items():
                 _project(runner, model, files, output, split)

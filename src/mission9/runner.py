@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
+from mission9.errors import TaskError
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Task = Callable[[int], bytes]
+
+# The line that ends a Python traceback, which Spark quotes in the middle of its own.
+_PYTHON_ERROR = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Rejects)\b: .*)$", re.MULTILINE)
 
 
 class Runner(Protocol):
@@ -42,6 +48,15 @@ class SparkRunner:
         if not count:
             return []
         numbers = self._spark.range(0, count, 1, self._partitions or count)
-        rows = numbers.mapInArrow(run, "number long, result binary").collect()
+        try:
+            rows = numbers.mapInArrow(run, "number long, result binary").collect()
+        except Exception as error:  # classic and Connect, 3.5 and 4 raise different ones
+            raise TaskError(f"a Spark task failed: {_cause(str(error))}") from error
         results = {row.number: bytes(row.result) for row in rows}
         return [results[number] for number in range(count)]
+
+
+def _cause(text: str) -> str:
+    """The Python error among the lines that Spark says, else the first of them."""
+    found = _PYTHON_ERROR.findall(text)
+    return str(found[0]) if found else text.strip().partition("\n")[0]

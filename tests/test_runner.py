@@ -1,0 +1,33 @@
+import pytest
+
+from mission9.errors import TaskError
+from mission9.runner import SparkRunner
+
+
+@pytest.mark.parametrize("partitions", [None, 1, 3])
+def test_results_come_in_order_of_number(spark, partitions):
+    runner = SparkRunner(spark, 2, partitions=partitions)
+    assert runner.map(lambda number: str(number).encode(), 10) == [str(n).encode() for n in range(10)]
+    assert runner.map(bytes, 0) == []
+
+
+def test_a_failing_task_is_told_by_its_own_error(spark):
+    def task(number: int) -> bytes:
+        raise ValueError(f"number {number} is wrong")
+
+    with pytest.raises(TaskError, match="^a Spark task failed: ValueError: number 0 is wrong$"):
+        SparkRunner(spark, 2).map(task, 1)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(spark, tmp_path):
+    def task(number: int) -> bytes:
+        import os
+
+        mark = tmp_path / f"{number}"
+        if number == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), 9)
+        return b"done"
+
+    assert SparkRunner(spark, 2).map(task, 4) == [b"done"] * 4
