@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
 
 from mission9.config import RunConfig
 from mission9.runner import Task
@@ -25,7 +26,7 @@ SHARED = REPOSITORY.parent / "shared"
 REAL_WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet-converted.pth"
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     absent = pytest.mark.skip(reason=f"the real images and weights are not in {SHARED}")
     for item in items:
         if item.get_closest_marker("real") and not SHARED.is_dir():
@@ -35,14 +36,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch):
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("MISSION9_") or name in ("SPARK_DRIVER_MEMORY", "SPARK_EXECUTOR_MEMORY"):
             monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
-def spark():
+def spark() -> Iterator[SparkSession]:
     from mission9.session import start_session
 
     session = start_session(RunConfig(driver_memory="2g", master="local[2]"))
@@ -51,7 +52,7 @@ def spark():
 
 
 @pytest.fixture
-def standalone_cluster(tmp_path) -> Iterator[str]:
+def standalone_cluster(tmp_path: Path) -> Iterator[str]:
     """The address of a Spark master on the loopback with two worker processes of one core each."""
     import pyspark
 
@@ -76,7 +77,8 @@ def standalone_cluster(tmp_path) -> Iterator[str]:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _wait_for_workers(url: str, count: int) -> None:
@@ -116,12 +118,12 @@ def demo_weights() -> Weights:
 
 
 @pytest.fixture(scope="session")
-def demo_tensors(demo_weights) -> Tensors:
+def demo_tensors(demo_weights: Weights) -> Tensors:
     return demo_weights.tensors()
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory) -> Path:
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The generated sample as `mission9 demo` writes it."""
     root = tmp_path_factory.mktemp("sample") / "fruits"
     write_sample(root)
@@ -135,7 +137,7 @@ def pictures() -> list[bytes]:
 
 
 @pytest.fixture
-def tree(tmp_path, pictures) -> Iterator[Path]:
+def tree(tmp_path: Path, pictures: list[bytes]) -> Path:
     """Training: a (6), b (6); Test: a (2), b (1). Fifteen images."""
     root = tmp_path / "images"
     for folder, count in (("Training/a", 6), ("Training/b", 6), ("Test/a", 2), ("Test/b", 1)):

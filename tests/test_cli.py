@@ -1,24 +1,29 @@
 """What a person meets: exit codes, one clear line for a mistake, and results on standard output."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from pyspark.sql import SparkSession
 
 from mission9 import __version__
 from mission9.cli import main
+from mission9.weights import Tensors
 
 
 @pytest.fixture
-def arguments(tree, tmp_path):
+def arguments(tree: Path, tmp_path: Path) -> list[str]:
     return ["--input", str(tree), "--output", str(tmp_path / "out"), "--weights", "demo", "--components", "3"]
 
 
-def told(capsys, code, *command):
+def told(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> str:
     """What a command that fails with `code` says: one line, no traceback."""
     assert main(command) == code
     captured = capsys.readouterr()
@@ -28,7 +33,7 @@ def told(capsys, code, *command):
     return lines[0]
 
 
-def test_version_and_help(capsys):
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
     assert main(["run", "--help"]) == 0
@@ -39,7 +44,9 @@ def test_version_and_help(capsys):
         assert option in text
 
 
-def test_a_run_prints_its_counts_and_where_things_are(arguments, spark, capsys):
+def test_a_run_prints_its_counts_and_where_things_are(
+    arguments: list[str], spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", *arguments]) == 0
     out = capsys.readouterr().out
     assert "Training" in out
@@ -48,7 +55,9 @@ def test_a_run_prints_its_counts_and_where_things_are(arguments, spark, capsys):
     assert arguments[3] in out
 
 
-def test_project_prints_a_json_line_for_each_image(arguments, spark, tree, tmp_path, capsys):
+def test_project_prints_a_json_line_for_each_image(
+    arguments: list[str], spark: SparkSession, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", *arguments]) == 0
     capsys.readouterr()
     (tmp_path / "bad.jpg").write_text("bad")
@@ -82,17 +91,21 @@ def test_project_prints_a_json_line_for_each_image(arguments, spark, tree, tmp_p
         (["--engine", "openvino", "--device", "cuda"], "openvino computes on the CPU"),
     ],
 )
-def test_mistakes_are_told_in_a_line_with_exit_code_2(arguments, change, message, capsys):
+def test_mistakes_are_told_in_a_line_with_exit_code_2(
+    arguments: list[str], change: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = dict(zip(arguments[::2], arguments[1::2], strict=True)) | dict(zip(change[::2], change[1::2], strict=True))
     assert message in told(capsys, 2, "run", *(word for pair in given.items() for word in pair))
 
 
-def test_no_images(tmp_path, capsys):
+def test_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert "no images" in told(capsys, 2, "run", "--input", str(tmp_path / "empty"), "--weights", "demo")
 
 
-def test_only_undecodable_images_have_exit_code_3(arguments, tmp_path, spark, capsys):
+def test_only_undecodable_images_have_exit_code_3(
+    arguments: list[str], tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bad" / "a").mkdir(parents=True)
     for n in range(4):
         (tmp_path / "bad" / "a" / f"{n}.jpg").write_text("no image")
@@ -101,7 +114,9 @@ def test_only_undecodable_images_have_exit_code_3(arguments, tmp_path, spark, ca
 
 
 @pytest.mark.parametrize("kind", ["truncated", "another network", "malicious"])
-def test_weights_that_cannot_be_used(kind, arguments, tmp_path, demo_tensors, capsys):
+def test_weights_that_cannot_be_used(
+    kind: str, arguments: list[str], tmp_path: Path, demo_tensors: Tensors, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch = pytest.importorskip("torch")
     path, canary = tmp_path / "w.pth", tmp_path / "canary"
     if kind == "truncated":
@@ -117,7 +132,9 @@ def test_weights_that_cannot_be_used(kind, arguments, tmp_path, demo_tensors, ca
     assert not os.path.exists(arguments[3])
 
 
-def test_imagenet_without_network_says_how_to_give_a_file(arguments, tmp_path, monkeypatch, capsys):
+def test_imagenet_without_network_says_how_to_give_a_file(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -125,7 +142,7 @@ def test_imagenet_without_network_says_how_to_give_a_file(arguments, tmp_path, m
     assert "--weights mobilenet_v2-7ebf99e0.pth" in line
 
 
-def test_no_java(arguments, tmp_path):
+def test_no_java(arguments: list[str], tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": str(tmp_path)}
     command = [sys.executable, "-m", "mission9", "run", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -136,7 +153,7 @@ def test_no_java(arguments, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_an_old_java_is_named(arguments, tmp_path):
+def test_an_old_java_is_named(arguments: list[str], tmp_path: Path) -> None:
     old = tmp_path / "bin" / "java"
     old.parent.mkdir()
     old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
@@ -148,11 +165,13 @@ def test_an_old_java_is_named(arguments, tmp_path):
     assert f"{old} is Java 8" in done.stderr
 
 
-def test_a_model_that_is_none(tmp_path, capsys):
+def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no PCA model" in told(capsys, 2, "project", "--model", str(tmp_path), "x.jpg")
 
 
-def test_a_model_with_other_weights_is_refused(arguments, spark, tree, demo_tensors, capsys):
+def test_a_model_with_other_weights_is_refused(
+    arguments: list[str], spark: SparkSession, tree: Path, demo_tensors: Tensors, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", *arguments]) == 0
     model = f"{arguments[3]}/pca_model"
     other = {name: array + np.float32(0.1) for name, array in demo_tensors.items()}

@@ -1,10 +1,16 @@
+from __future__ import annotations
+
 import json
 from functools import reduce
+from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from mission9 import pca
@@ -13,16 +19,16 @@ from mission9.pca import Moments, PCAModel, moments_of
 from tests.conftest import SHARED
 
 
-def data(rows=400, features=30, seed=0):
+def data(rows: int = 400, features: int = 30, seed: int = 0) -> NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(rows, features)) @ rng.normal(size=(features, features))
 
 
-def fitted(rows, k, **options):
-    return pca.fit(moments_of([rows], rows.shape[1]), k, **options)
+def fitted(rows: NDArray[Any], k: int | float, *, whiten: bool = False) -> PCAModel:
+    return pca.fit(moments_of([rows], rows.shape[1]), k, whiten=whiten)
 
 
-def assert_equals_sklearn(rows, k):
+def assert_equals_sklearn(rows: NDArray[Any], k: int | float) -> None:
     ours, theirs = fitted(rows, k), PCA(k, svd_solver="full").fit(rows)
     np.testing.assert_allclose(ours.explained_variance_ratio_, theirs.explained_variance_ratio_, atol=1e-6)
     np.testing.assert_allclose(ours.explained_variance_, theirs.explained_variance_, rtol=1e-6)
@@ -32,12 +38,12 @@ def assert_equals_sklearn(rows, k):
     np.testing.assert_allclose(ours.components_, theirs.components_, atol=1e-6)  # signs too
 
 
-def test_equals_sklearn():
+def test_equals_sklearn() -> None:
     assert_equals_sklearn(data(), 10)
 
 
 @pytest.mark.real
-def test_equals_the_golden_pca():
+def test_equals_the_golden_pca() -> None:
     golden = np.load(SHARED / "golden" / "fruits-64.npz")
     model = fitted(golden["features"], 5)
     np.testing.assert_allclose(model.mean_, golden["pca_mean"], rtol=1e-9)
@@ -46,40 +52,40 @@ def test_equals_the_golden_pca():
     np.testing.assert_allclose(model.transform(golden["features"]), golden["pca_projection"], atol=1e-7)
 
 
-def test_equals_sklearn_far_from_the_origin():
+def test_equals_sklearn_far_from_the_origin() -> None:
     assert_equals_sklearn(np.random.default_rng(1).normal(1e4, 1, (500, 20)), 5)
 
 
-def test_float32_rows_are_taken_in_float64():
+def test_float32_rows_are_taken_in_float64() -> None:
     # scikit-learn would compute these in float32, and lose digits far from the origin.
     rows = np.random.default_rng(1).normal(1e4, 1, (500, 20)).astype(np.float32)
     np.testing.assert_array_equal(fitted(rows, 5).components_, fitted(rows.astype(np.float64), 5).components_)
 
 
-def test_equals_sklearn_with_constant_columns_and_repeated_rows():
+def test_equals_sklearn_with_constant_columns_and_repeated_rows() -> None:
     rows = np.repeat(data(100), 3, axis=0)
     rows[:, [2, 5]] = 7.0
     assert_equals_sklearn(rows, 8)
 
 
-def test_equals_sklearn_with_fewer_rows_than_columns():
+def test_equals_sklearn_with_fewer_rows_than_columns() -> None:
     assert_equals_sklearn(data(rows=12, features=40), 8)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.95, 0.999])
-def test_a_share_of_variance_takes_as_many_components_as_sklearn(share):
+def test_a_share_of_variance_takes_as_many_components_as_sklearn(share: float) -> None:
     rows = data()
     assert fitted(rows, share).n_components_ == PCA(share, svd_solver="full").fit(rows).n_components_
 
 
-def test_whitened_as_sklearn():
+def test_whitened_as_sklearn() -> None:
     rows = data()
     np.testing.assert_allclose(
         fitted(rows, 4, whiten=True).transform(rows), PCA(4, whiten=True).fit_transform(rows), atol=1e-6
     )
 
 
-def test_components_are_orthonormal_scores_centred_and_inverse_returns():
+def test_components_are_orthonormal_scores_centred_and_inverse_returns() -> None:
     rows = data()
     model = fitted(rows, 30)
     np.testing.assert_allclose(model.components_ @ model.components_.T, np.eye(30), atol=1e-10)
@@ -87,14 +93,14 @@ def test_components_are_orthonormal_scores_centred_and_inverse_returns():
     np.testing.assert_allclose(model.inverse_transform(model.transform(rows)), rows, atol=1e-8)
 
 
-def test_uncentred_scores_are_spark_mls_convention():
+def test_uncentred_scores_are_spark_mls_convention() -> None:
     rows = data()
     model = fitted(rows, 3)
     np.testing.assert_allclose(model.transform(rows, centre=False), rows @ model.components_.T)
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.randoms())
-def test_moments_do_not_depend_on_how_rows_are_shared_out(sizes, random):
+def test_moments_do_not_depend_on_how_rows_are_shared_out(sizes: list[int], random: Random) -> None:
     rows = data(rows=sum(sizes), features=6) + 1e4
     parts = [Moments.of(part) for part in np.split(rows, np.cumsum(sizes)[:-1])]
     random.shuffle(parts)
@@ -105,7 +111,7 @@ def test_moments_do_not_depend_on_how_rows_are_shared_out(sizes, random):
         np.testing.assert_allclose(merged.scatter, Moments.of(rows).scatter, rtol=1e-7, atol=1e-6)
 
 
-def test_moments_survive_a_trip_as_bytes():
+def test_moments_survive_a_trip_as_bytes() -> None:
     moments = Moments.of(data())
     back = Moments.from_bytes(moments.to_bytes())
     assert back.count == moments.count
@@ -113,7 +119,7 @@ def test_moments_survive_a_trip_as_bytes():
 
 
 @pytest.mark.filterwarnings("error")
-def test_rows_all_equal_have_no_variance_and_no_nan(caplog):
+def test_rows_all_equal_have_no_variance_and_no_nan(caplog: pytest.LogCaptureFixture) -> None:
     model = fitted(np.ones((50, 8)), 3)
     assert model.explained_variance_ratio_.tolist() == [0, 0, 0]
     assert np.isfinite(model.transform(np.ones((2, 8)))).all()
@@ -121,19 +127,19 @@ def test_rows_all_equal_have_no_variance_and_no_nan(caplog):
 
 
 @pytest.mark.parametrize("k", [0, -1, 31, 1.0, 1.5, 0.0])
-def test_impossible_numbers_of_components(k):
+def test_impossible_numbers_of_components(k: int | float) -> None:
     with pytest.raises(ConfigError, match="give 1 to 30"):
         fitted(data(), k)
 
 
-def test_more_components_than_rows_and_too_few_rows():
+def test_more_components_than_rows_and_too_few_rows() -> None:
     with pytest.raises(ConfigError, match="give 1 to 12"):
         fitted(data(rows=12), 13)
     with pytest.raises(ConfigError, match="at least 2 images"):
         fitted(data(rows=1), 1)
 
 
-def test_saved_and_loaded_models_are_the_same(tmp_path):
+def test_saved_and_loaded_models_are_the_same(tmp_path: Path) -> None:
     rows = data()
     model = fitted(rows, 5, whiten=True)
     model.save(tmp_path, {"preprocess": "stretch"})
@@ -143,7 +149,7 @@ def test_saved_and_loaded_models_are_the_same(tmp_path):
     np.testing.assert_array_equal(loaded.moments.scatter, model.moments.scatter)
 
 
-def test_damaged_models_are_refused(tmp_path):
+def test_damaged_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no PCA model"):
         PCAModel.load(tmp_path)
     fitted(data(), 5).save(tmp_path)

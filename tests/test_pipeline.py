@@ -1,11 +1,14 @@
 """The whole run: rows conserved, results whole, nothing done twice, and every label as it was."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,13 +18,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.output import open_output
 from mission9.projector import Projector
-from mission9.runner import SparkRunner
+from mission9.runner import SparkRunner, Task
 from mission9.schema import vectors
 from tests.conftest import InProcessRunner
 
@@ -47,17 +51,17 @@ ODD_LABELS = [
 
 
 @pytest.fixture
-def config(tree, tmp_path) -> RunConfig:
+def config(tree: Path, tmp_path: Path) -> RunConfig:
     return RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=3)
 
 
-def features(config) -> pd.DataFrame:
+def features(config: RunConfig) -> pd.DataFrame:
     return pd.read_parquet(f"{config.output}/features").set_index("path").sort_index()
 
 
-def result(config) -> dict[str, bytes | list]:
+def result(config: RunConfig) -> dict[str, Any]:
     """Everything a run publishes but its times: rows as they are, CSV as bytes."""
-    found = {}
+    found: dict[str, Any] = {}
     for root, _, files in os.walk(config.output):
         if "_state" in root:
             continue
@@ -72,7 +76,7 @@ def result(config) -> dict[str, bytes | list]:
     return found
 
 
-def test_the_layout_is_the_contract(config, in_process):
+def test_the_layout_is_the_contract(config: RunConfig, in_process: InProcessRunner) -> None:
     run(config, in_process)
     tables = {"features", "rejects", "pca_model", "training_pca", "training_pca_csv", "test_pca", "test_pca_csv"}
     assert set(os.listdir(config.output)) == tables | {"_state", "run.json"}
@@ -95,7 +99,7 @@ def test_the_layout_is_the_contract(config, in_process):
     assert report["fingerprint"]
 
 
-def test_csv_has_numbers_in_columns_sorted_by_path(config, in_process):
+def test_csv_has_numbers_in_columns_sorted_by_path(config: RunConfig, in_process: InProcessRunner) -> None:
     run(config, in_process)
     table = pd.read_csv(f"{config.output}/training_pca_csv/part-00000.csv")
     assert list(table.columns) == ["path", "label", "pc_1", "pc_2", "pc_3"]
@@ -106,7 +110,7 @@ def test_csv_has_numbers_in_columns_sorted_by_path(config, in_process):
     np.testing.assert_array_equal(table[["pc_1", "pc_2", "pc_3"]].to_numpy(np.float32), vectors(parquet["pca"]))
 
 
-def test_scores_are_sklearns_of_the_features_fitted_on_training(config, in_process):
+def test_scores_are_sklearns_of_the_features_fitted_on_training(config: RunConfig, in_process: InProcessRunner) -> None:
     run(config, in_process)
     table = features(config)
     training = np.stack(table[table["split"] == "Training"]["features"]).astype(np.float64)
@@ -119,7 +123,9 @@ def test_scores_are_sklearns_of_the_features_fitted_on_training(config, in_proce
         np.testing.assert_allclose(vectors(scores["pca"]), wanted.transform(rows), rtol=1e-4, atol=1e-4)
 
 
-def test_a_saved_model_projects_an_image_where_the_run_put_it(config, tree, in_process):
+def test_a_saved_model_projects_an_image_where_the_run_put_it(
+    config: RunConfig, tree: Path, in_process: InProcessRunner
+) -> None:
     run(config, in_process)
     projector = Projector(f"{config.output}/pca_model")
     table = pd.read_csv(f"{config.output}/test_pca_csv/part-00000.csv")
@@ -127,16 +133,16 @@ def test_a_saved_model_projects_an_image_where_the_run_put_it(config, tree, in_p
         np.testing.assert_allclose(projector(tree / path), [first, second, third], rtol=1e-3, atol=1e-3)
 
 
-def test_a_second_run_computes_nothing_and_gives_the_same(config, in_process):
+def test_a_second_run_computes_nothing_and_gives_the_same(config: RunConfig, in_process: InProcessRunner) -> None:
     assert run(config, in_process).images_inferred == 15
     first = result(config)
     assert run(config, in_process).images_inferred == 0
     assert result(config) == first
 
 
-def test_a_broken_run_goes_on_where_it_stopped(config, tree, in_process):
-    class Breaks(type(in_process)):
-        def map(self, task, count):
+def test_a_broken_run_goes_on_where_it_stopped(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
+    class Breaks(InProcessRunner):
+        def map(self, task: Task, count: int) -> list[bytes]:
             if count == 2:  # Test and Training, a shard each
                 task(0)
                 raise KeyboardInterrupt
@@ -149,7 +155,9 @@ def test_a_broken_run_goes_on_where_it_stopped(config, tree, in_process):
     assert run(config, in_process).images_inferred == 12
 
 
-def test_changed_new_and_deleted_images(config, tree, pictures, in_process):
+def test_changed_new_and_deleted_images(
+    config: RunConfig, tree: Path, pictures: list[bytes], in_process: InProcessRunner
+) -> None:
     run(config, in_process)
     (tree / "Test/a/0.jpg").write_bytes(pictures[9])
     (tree / "Test/b/9.jpg").write_bytes(pictures[8])
@@ -165,7 +173,7 @@ def test_changed_new_and_deleted_images(config, tree, pictures, in_process):
         np.testing.assert_allclose(after.loc[path, "features"], row["features"], rtol=1e-5, atol=1e-5)
 
 
-def test_other_settings_never_mix_with_what_is_there(config, in_process):
+def test_other_settings_never_mix_with_what_is_there(config: RunConfig, in_process: InProcessRunner) -> None:
     run(config, in_process)
     cropped = RunConfig(**{**config.model_dump(), "preprocess": "crop"})
     assert run(cropped, in_process).images_inferred == 15
@@ -174,14 +182,16 @@ def test_other_settings_never_mix_with_what_is_there(config, in_process):
     assert run(forced, in_process).images_inferred == 15
 
 
-def test_a_share_of_variance(config, in_process):
+def test_a_share_of_variance(config: RunConfig, in_process: InProcessRunner) -> None:
     report = run(RunConfig(**{**config.model_dump(), "components": 0.9}), in_process)
     assert 1 < report.n_components < 12
     assert report.variance_kept >= 0.9
     assert report.variance_kept - report.explained_variance_ratio[-1] <= 0.9
 
 
-def test_bad_images_are_rows_in_rejects(config, tree, pictures, in_process):
+def test_bad_images_are_rows_in_rejects(
+    config: RunConfig, tree: Path, pictures: list[bytes], in_process: InProcessRunner
+) -> None:
     (tree / "Training/a/empty.jpg").touch()
     (tree / "Training/a/text.jpg").write_text("hello")
     (tree / "Test/b/short.jpg").write_bytes(pictures[0][:900])
@@ -199,7 +209,9 @@ def test_bad_images_are_rows_in_rejects(config, tree, pictures, in_process):
     assert len(features(config)) == 15
 
 
-def test_too_many_rejects_fail_the_run_and_say_where_they_are(config, tree, in_process):
+def test_too_many_rejects_fail_the_run_and_say_where_they_are(
+    config: RunConfig, tree: Path, in_process: InProcessRunner
+) -> None:
     for n in range(3):
         (tree / f"Test/b/bad{n}.jpg").write_text("bad")
     with pytest.raises(TooManyRejects, match=r"3 of 18 .*3 not_an_image") as caught:
@@ -209,7 +221,9 @@ def test_too_many_rejects_fail_the_run_and_say_where_they_are(config, tree, in_p
     assert not os.path.exists(f"{config.output}/run.json")
 
 
-def test_too_many_rejects_leave_an_earlier_result_as_it_was(config, tree, in_process):
+def test_too_many_rejects_leave_an_earlier_result_as_it_was(
+    config: RunConfig, tree: Path, in_process: InProcessRunner
+) -> None:
     run(config, in_process)
     before = result(config)
     (tree / "Test/b/bad.jpg").write_text("bad")
@@ -218,7 +232,7 @@ def test_too_many_rejects_leave_an_earlier_result_as_it_was(config, tree, in_pro
     assert result(config) == before
 
 
-def test_nothing_but_rejects_fails_whatever_the_limit(tmp_path, in_process):
+def test_nothing_but_rejects_fails_whatever_the_limit(tmp_path: Path, in_process: InProcessRunner) -> None:
     (tmp_path / "in" / "a").mkdir(parents=True)
     for n in range(3):
         (tmp_path / "in" / "a" / f"{n}.jpg").write_text("bad")
@@ -229,8 +243,10 @@ def test_nothing_but_rejects_fails_whatever_the_limit(tmp_path, in_process):
         run(config, in_process)
 
 
-def test_requests_that_cannot_be_carried_out_write_nothing(config, tree, tmp_path, in_process):
-    def refused(error, message, **settings):
+def test_requests_that_cannot_be_carried_out_write_nothing(
+    config: RunConfig, tree: Path, tmp_path: Path, in_process: InProcessRunner
+) -> None:
+    def refused(error: type[Exception], message: str, **settings: Any) -> None:
         with pytest.raises(error, match=message):
             run(RunConfig(**{**config.model_dump(), **settings}), in_process)
         assert not os.path.exists(config.output)
@@ -244,12 +260,12 @@ def test_requests_that_cannot_be_carried_out_write_nothing(config, tree, tmp_pat
     assert in_process.tasks == 0
 
 
-def _only_test(tree, tmp_path):
+def _only_test(tree: Path, tmp_path: Path) -> Path:
     shutil.copytree(tree / "Test", tmp_path / "only" / "Test")
     return tmp_path / "only"
 
 
-def test_a_folder_of_others_is_not_touched_unless_asked(config, in_process):
+def test_a_folder_of_others_is_not_touched_unless_asked(config: RunConfig, in_process: InProcessRunner) -> None:
     os.makedirs(config.output)
     with open(f"{config.output}/thesis.txt", "w") as file:
         file.write("years of work")
@@ -260,14 +276,14 @@ def test_a_folder_of_others_is_not_touched_unless_asked(config, in_process):
     assert Path(config.output, "thesis.txt").read_text() == "years of work"
 
 
-def test_an_output_that_is_a_file_or_in_use(config, in_process):
+def test_an_output_that_is_a_file_or_in_use(config: RunConfig, in_process: InProcessRunner) -> None:
     with open_output(config.output, overwrite=False), pytest.raises(OutputError, match="another run.*pid"):
         run(config, in_process)
     with open(config.output + "file", "w"), pytest.raises(OutputError, match="is a file"):
         run(RunConfig(**{**config.model_dump(), "output": config.output + "file"}), in_process)
 
 
-def test_tables_of_splits_that_are_gone_go(config, tree, in_process):
+def test_tables_of_splits_that_are_gone_go(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
     run(config, in_process)
     shutil.rmtree(tree / "Test")
     run(config, in_process)
@@ -275,7 +291,7 @@ def test_tables_of_splits_that_are_gone_go(config, tree, in_process):
     assert not os.path.exists(f"{config.output}/test_pca_csv")
 
 
-def label_tree(root, labels, pictures):
+def label_tree(root: Path, labels: list[str], pictures: list[bytes]) -> Path:
     for n, label in enumerate(labels):
         for split in ("Training", "Test"):
             folder = root / split / label
@@ -286,7 +302,9 @@ def label_tree(root, labels, pictures):
 
 
 @pytest.mark.parametrize("labels", [ODD_LABELS, ["001", "002", "010", "1"]], ids=["odd", "digits"])
-def test_labels_come_back_as_they_were_everywhere(labels, tmp_path, pictures, spark):
+def test_labels_come_back_as_they_were_everywhere(
+    labels: list[str], tmp_path: Path, pictures: list[bytes], spark: SparkSession
+) -> None:
     config = RunConfig(
         input=str(label_tree(tmp_path / "in", labels, pictures)),
         output=str(tmp_path / "out"),
@@ -303,7 +321,7 @@ def test_labels_come_back_as_they_were_everywhere(labels, tmp_path, pictures, sp
     assert dict(zip(table["path"], table["label"], strict=True)) == wanted
 
     query = f"select path, label from read_parquet('{folder}/*/*', hive_partitioning=true, hive_types_autocast=false)"
-    assert dict(duckdb.sql(query).fetchall()) == wanted
+    assert dict(duckdb.connect().execute(query).fetchall()) == wanted
 
     frame = pl.read_parquet(f"{folder}/", hive_schema={"label": pl.String})
     assert dict(zip(frame["path"], frame["label"], strict=True)) == wanted
@@ -316,7 +334,9 @@ def test_labels_come_back_as_they_were_everywhere(labels, tmp_path, pictures, sp
     assert dict(zip(lines["path"], lines["label"], strict=True)) == wanted
 
 
-def test_labels_that_mean_null_or_do_not_fit_are_rejects_that_say_why(tmp_path, pictures, in_process):
+def test_labels_that_mean_null_or_do_not_fit_are_rejects_that_say_why(
+    tmp_path: Path, pictures: list[bytes], in_process: InProcessRunner
+) -> None:
     labels = ["a", "b", "__HIVE_DEFAULT_PARTITION__", "x" * 255]
     config = RunConfig(
         input=str(label_tree(tmp_path / "in", labels, pictures)),
@@ -332,7 +352,7 @@ def test_labels_that_mean_null_or_do_not_fit_are_rejects_that_say_why(tmp_path, 
 
 
 @pytest.fixture(scope="module")
-def undivided(sample, tmp_path_factory) -> RunConfig:
+def undivided(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     """A finished run of the sample in one process."""
     output = str(tmp_path_factory.mktemp("undivided") / "out")
     config = RunConfig(input=str(sample), output=output, weights="demo", components=5)
@@ -351,7 +371,9 @@ def assert_same_tables(one: RunConfig, other: RunConfig) -> None:
 
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])
-def test_the_number_of_partitions_changes_nothing(partitions, undivided, tmp_path, spark):
+def test_the_number_of_partitions_changes_nothing(
+    partitions: int | None, undivided: RunConfig, tmp_path: Path, spark: SparkSession
+) -> None:
     spread = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
     run(spread, SparkRunner(spark, 2, partitions=partitions))
     assert_same_tables(undivided, spread)
@@ -359,7 +381,9 @@ def test_the_number_of_partitions_changes_nothing(partitions, undivided, tmp_pat
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_a_cluster_of_two_worker_processes_gives_the_same(undivided, tmp_path, standalone_cluster):
+def test_a_cluster_of_two_worker_processes_gives_the_same(
+    undivided: RunConfig, tmp_path: Path, standalone_cluster: str
+) -> None:
     """The command itself, on separate processes that a master hands tasks to."""
     clustered = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
     command = [sys.executable, "-m", "mission9", "run", "--master", standalone_cluster, "--weights", "demo"]

@@ -1,22 +1,24 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from mission9.preprocess import to_input
+from mission9.preprocess import Preprocess, to_input
 
 
-def picture(width, height, seed=0):
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return Image.fromarray(pixels)
 
 
-def test_stretch_is_pillows_bilinear_to_224():
+def test_stretch_is_pillows_bilinear_to_224() -> None:
     image = picture(100, 60)
     wanted = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(to_input(image, "stretch"), wanted)
 
 
-def test_stretch_leaves_224_as_it_is():
+def test_stretch_leaves_224_as_it_is() -> None:
     image = picture(224, 224)
     np.testing.assert_array_equal(to_input(image, "stretch"), np.asarray(image))
 
@@ -24,7 +26,7 @@ def test_stretch_leaves_224_as_it_is():
 @pytest.mark.parametrize(
     ("size", "resized"), [((300, 200), (348, 232)), ((200, 301), (232, 349)), ((232, 232), (232, 232))]
 )
-def test_crop_is_the_middle_of_the_shorter_side_at_232(size, resized):
+def test_crop_is_the_middle_of_the_shorter_side_at_232(size: tuple[int, int], resized: tuple[int, int]) -> None:
     image = picture(*size)
     left, top = round((resized[0] - 224) / 2), round((resized[1] - 224) / 2)
     wanted = np.asarray(image.resize(resized, Image.Resampling.BILINEAR))[top : top + 224, left : left + 224]
@@ -33,5 +35,5 @@ def test_crop_is_the_middle_of_the_shorter_side_at_232(size, resized):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1), (3, 224)])
 @pytest.mark.parametrize("how", ["stretch", "crop"])
-def test_any_shape_fits(size, how):
+def test_any_shape_fits(size: tuple[int, int], how: Preprocess) -> None:
     assert to_input(picture(*size), how).shape == (224, 224, 3)

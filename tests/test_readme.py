@@ -1,5 +1,7 @@
 """The README's commands and examples, run in order as a reader would, in one folder."""
 
+from __future__ import annotations
+
 import os
 import re
 import shlex
@@ -24,13 +26,13 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("make ")])
-def test_make_targets_exist(command):
+def test_make_targets_exist(command: str) -> None:
     subprocess.run([*shlex.split(command), "-n"], cwd=REPOSITORY, check=True, capture_output=True)
 
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_commands_and_examples_run(tmp_path):
+def test_commands_and_examples_run(tmp_path: Path) -> None:
     tool = Path(sys.executable).parent / "mission9"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "SPARK_DRIVER_MEMORY": "2g"}
 
@@ -47,7 +49,7 @@ def test_commands_and_examples_run(tmp_path):
     assert (tmp_path / "data/notebook/training_pca_csv/part-00000.csv").is_file()
 
 
-def test_the_table_of_settings_tells_the_defaults():
+def test_the_table_of_settings_tells_the_defaults() -> None:
     rows = re.findall(r"^\| (`--[^|]*) \| [^|]* \| ([^|]*) \|$", README, flags=re.MULTILINE)
     told = {name: text for names, text in rows for name in re.findall(r"`--([a-z-]+)`", names)}
     defaults = RunConfig()
@@ -57,6 +59,6 @@ def test_the_table_of_settings_tells_the_defaults():
             assert f"`{value}`" in text, name
 
 
-def test_links_lead_somewhere():
+def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (REPOSITORY / target).exists(), target

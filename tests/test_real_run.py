@@ -1,5 +1,7 @@
 """The command on 4,000 real photographs with real weights: what the design promises, in numbers."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -19,7 +21,7 @@ pytestmark = [pytest.mark.real, pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory) -> str:
+def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("real") / "out")
     command = [sys.executable, "-m", "mission9", "run", "--input", str(SHARED / "fruits-360")]
     done = subprocess.run(
@@ -32,11 +34,11 @@ def output(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def table(output) -> pd.DataFrame:
+def table(output: str) -> pd.DataFrame:
     return pd.read_parquet(f"{output}/features").set_index("path")
 
 
-def test_every_image_is_featured(output, table):
+def test_every_image_is_featured(output: str, table: pd.DataFrame) -> None:
     with open(f"{output}/run.json") as file:
         report = json.load(file)
     assert report["splits"] == {
@@ -48,13 +50,13 @@ def test_every_image_is_featured(output, table):
     assert table.index.is_unique
 
 
-def test_features_are_the_golden_ones(table):
+def test_features_are_the_golden_ones(table: pd.DataFrame) -> None:
     golden = np.load(SHARED / "golden" / "fruits-64.npz")
     found = np.stack([table.loc[path, "features"] for path in golden["paths"]])
     assert_close(found, golden["features"], cosine=0.99999, relative=1e-3)
 
 
-def test_the_pca_is_sklearns_full_svd(output, table):
+def test_the_pca_is_sklearns_full_svd(output: str, table: pd.DataFrame) -> None:
     training = np.stack(table[table["split"] == "Training"]["features"]).astype(np.float64)
     wanted, model = PCA(50, svd_solver="full").fit(training), PCAModel.load(f"{output}/pca_model")
     np.testing.assert_allclose(model.explained_variance_ratio_, wanted.explained_variance_ratio_, atol=1e-6)
@@ -68,7 +70,7 @@ def test_the_pca_is_sklearns_full_svd(output, table):
             assert np.abs(vectors(scores["pca"]).astype(np.float64).mean(0)).max() <= 1e-4
 
 
-def test_files_are_few_and_rows_complete(output):
+def test_files_are_few_and_rows_complete(output: str) -> None:
     assert len(os.listdir(f"{output}/training_pca")) == len(os.listdir(f"{output}/test_pca")) == 40
     assert all(len(os.listdir(f"{output}/training_pca/{label}")) == 1 for label in os.listdir(f"{output}/training_pca"))
     for split, count in (("training", 3000), ("test", 1000)):

@@ -1,17 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
+from pyspark.sql import SparkSession
 
 from mission9.errors import TaskError
 from mission9.runner import SparkRunner
 
 
 @pytest.mark.parametrize("partitions", [None, 1, 3])
-def test_results_come_in_order_of_number(spark, partitions):
+def test_results_come_in_order_of_number(spark: SparkSession, partitions: int | None) -> None:
     runner = SparkRunner(spark, 2, partitions=partitions)
     assert runner.map(lambda number: str(number).encode(), 10) == [str(n).encode() for n in range(10)]
     assert runner.map(bytes, 0) == []
 
 
-def test_a_failing_task_is_told_by_its_own_error(spark):
+def test_a_failing_task_is_told_by_its_own_error(spark: SparkSession) -> None:
     def task(number: int) -> bytes:
         raise ValueError(f"number {number} is wrong")
 
@@ -20,7 +25,7 @@ def test_a_failing_task_is_told_by_its_own_error(spark):
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(spark, tmp_path):
+def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(spark: SparkSession, tmp_path: Path) -> None:
     def task(number: int) -> bytes:
         import os
 

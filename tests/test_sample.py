@@ -1,7 +1,11 @@
+from __future__ import annotations
+
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -9,10 +13,10 @@ from mission9 import RunConfig, run
 from mission9.sample import SPLITS, VARIETIES, draw, jpeg, write_sample
 from mission9.schema import vectors
 from mission9.weights import DEMO_FILE
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, InProcessRunner
 
 
-def test_the_sample_is_large_enough_and_complete(sample):
+def test_the_sample_is_large_enough_and_complete(sample: Path) -> None:
     files = list(sample.rglob("*.jpg"))
     assert len(files) == sum(SPLITS.values()) * len(VARIETIES) >= 600
     assert len(VARIETIES) >= 12
@@ -21,7 +25,7 @@ def test_the_sample_is_large_enough_and_complete(sample):
         assert picture.size == (100, 100)
 
 
-def test_the_same_call_draws_the_same_picture_and_others_differ():
+def test_the_same_call_draws_the_same_picture_and_others_differ() -> None:
     apple, banana = VARIETIES[0], VARIETIES[3]
     np.testing.assert_array_equal(draw(apple, stream=0, number=1), draw(apple, stream=0, number=1))
     others = [draw(apple, stream=0, number=2), draw(apple, stream=1, number=1), draw(banana, stream=0, number=1)]
@@ -29,23 +33,25 @@ def test_the_same_call_draws_the_same_picture_and_others_differ():
     assert Image.open(io.BytesIO(jpeg(draw(apple, stream=0, number=1)))).format == "JPEG"
 
 
-def test_writing_twice_changes_nothing(sample):
+def test_writing_twice_changes_nothing(sample: Path) -> None:
     times = {path: path.stat().st_mtime_ns for path in sample.rglob("*.jpg")}
     assert write_sample(sample) == len(times)
     assert {path: path.stat().st_mtime_ns for path in sample.rglob("*.jpg")} == times
 
 
-def test_the_demo_weights_are_small_half_precision():
+def test_the_demo_weights_are_small_half_precision() -> None:
     path = REPOSITORY / "src" / "mission9" / "data" / DEMO_FILE
     assert path.stat().st_size <= 5_000_000
 
 
-def scores(folder):
+def scores(folder: Path) -> tuple[NDArray[np.float32], list[str]]:
     table = pq.read_table(folder)
     return vectors(table["pca"]), table["label"].to_pylist()
 
 
-def test_neighbours_in_50_components_tell_the_varieties_apart(sample, tmp_path, in_process):
+def test_neighbours_in_50_components_tell_the_varieties_apart(
+    sample: Path, tmp_path: Path, in_process: InProcessRunner
+) -> None:
     run(RunConfig(input=str(sample), output=str(tmp_path / "out"), weights="demo"), in_process)
     training, labels = scores(tmp_path / "out" / "training_pca")
     test, wanted = scores(tmp_path / "out" / "test_pca")

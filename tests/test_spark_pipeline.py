@@ -1,31 +1,39 @@
 """The interface for notebooks, with the arguments and results that the original project printed."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pyspark.sql import SparkSession
 
 from mission9 import MobileNetV2Extractor, PCAModel, RunConfig, SparkImagePipeline, run
 from mission9.errors import ConfigError, ImageError, InputError, TooManyRejects
+from mission9.feature_extractor import ImageLike
 from mission9.schema import vectors
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, InProcessRunner
 
 
 @pytest.fixture(scope="module")
-def extractor(demo_weights):
+def extractor() -> MobileNetV2Extractor:
     return MobileNetV2Extractor(device="auto", batch_size=32, weights="demo")
 
 
-def test_extract_takes_a_path_bytes_a_picture_or_an_array(extractor, pictures, tmp_path):
+def test_extract_takes_a_path_bytes_a_picture_or_an_array(
+    extractor: MobileNetV2Extractor, pictures: list[bytes], tmp_path: Path
+) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(pictures[0])
     with Image.open(path) as image:
-        forms = [str(path), path, pictures[0], image, np.asarray(image)]
+        forms: list[ImageLike] = [str(path), path, pictures[0], image, np.asarray(image)]
         vectors_ = [extractor.extract(form) for form in forms]
     assert vectors_[0].shape == (1280,)
     assert vectors_[0].dtype == np.float32
@@ -33,31 +41,35 @@ def test_extract_takes_a_path_bytes_a_picture_or_an_array(extractor, pictures, t
         np.testing.assert_array_equal(vector, vectors_[0])
 
 
-def test_extract_batch_keeps_the_order(extractor, pictures):
+def test_extract_batch_keeps_the_order(extractor: MobileNetV2Extractor, pictures: list[bytes]) -> None:
     features = extractor.extract_batch(pictures)
     assert features.shape == (10, 1280)
     np.testing.assert_allclose(features[7], extractor.extract(pictures[7]), rtol=1e-4, atol=1e-5)
     assert extractor.extract_batch([]).shape == (0, 1280)
 
 
-def test_extract_says_which_image_is_bad(extractor, pictures, tmp_path):
+def test_extract_says_which_image_is_bad(
+    extractor: MobileNetV2Extractor, pictures: list[bytes], tmp_path: Path
+) -> None:
     with pytest.raises(ImageError, match="image 1:"):
         extractor.extract_batch([pictures[0], b"bad"])
     with pytest.raises(ImageError, match="nowhere.jpg"):
         extractor.extract(tmp_path / "nowhere.jpg")
     with pytest.raises(ImageError, match=r"\(H, W, 3\) uint8"):
-        extractor.extract(np.zeros((10, 10)))
+        extractor.extract(np.zeros((10, 10), np.uint8))
 
 
 @pytest.fixture
-def pipeline(spark):
+def pipeline(spark: SparkSession) -> Iterator[SparkImagePipeline]:
     with SparkImagePipeline(weights="demo", max_reject_rate=0.3) as pipeline:
         assert pipeline.spark.sparkContext is spark.sparkContext
         yield pipeline
     assert spark.range(1).count() == 1  # a session that was there is not stopped
 
 
-def test_the_four_steps_give_what_a_run_gives(pipeline, tree, tmp_path, in_process):
+def test_the_four_steps_give_what_a_run_gives(
+    pipeline: SparkImagePipeline, tree: Path, tmp_path: Path, in_process: InProcessRunner
+) -> None:
     df = pipeline.load_images(str(tree))
     df_features = pipeline.extract_features(df)
     df_pca, model = pipeline.apply_pca(df_features, n_components=3)
@@ -65,7 +77,7 @@ def test_the_four_steps_give_what_a_run_gives(pipeline, tree, tmp_path, in_proce
 
     assert isinstance(model, PCAModel)
     assert df_features.count() == df_pca.count() == 15
-    assert len(df_pca.first().pca) == 3
+    assert len(df_pca.take(1)[0].pca) == 3
     config = RunConfig(input=str(tree), output=str(tmp_path / "run"), weights="demo", components=3)
     run(config, in_process)
     for split in ("training", "test"):
@@ -83,7 +95,7 @@ def test_the_four_steps_give_what_a_run_gives(pipeline, tree, tmp_path, in_proce
 
 
 @pytest.mark.parametrize("partitions", [1, 7])
-def test_partitions_change_nothing(partitions, pipeline, tree):
+def test_partitions_change_nothing(partitions: int, pipeline: SparkImagePipeline, tree: Path) -> None:
     df = pipeline.load_images(str(tree))
     one = {row.path: row.features for row in pipeline.extract_features(df).collect()}
     other = {row.path: row.features for row in pipeline.extract_features(df.repartition(partitions)).collect()}
@@ -92,14 +104,14 @@ def test_partitions_change_nothing(partitions, pipeline, tree):
         np.testing.assert_allclose(one[path], other[path], rtol=1e-5, atol=1e-5)
 
 
-def test_spark_binary_files_are_taken_too(pipeline, tree):
+def test_spark_binary_files_are_taken_too(pipeline: SparkImagePipeline, tree: Path) -> None:
     df = pipeline.spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(str(tree))
     rows = pipeline.extract_features(df).collect()
     assert {(row.split, row.label) for row in rows} == {(s, a) for s in ("Training", "Test") for a in ("a", "b")}
     assert all(row.reason is None and len(row.features) == 1280 for row in rows)
 
 
-def test_bad_images_are_rows_with_a_reason(pipeline, tree):
+def test_bad_images_are_rows_with_a_reason(pipeline: SparkImagePipeline, tree: Path) -> None:
     (tree / "Training/a/bad.jpg").write_text("bad")
     df = pipeline.extract_features(pipeline.load_images(str(tree)))
     (row,) = df.where("features is null").collect()
@@ -109,7 +121,7 @@ def test_bad_images_are_rows_with_a_reason(pipeline, tree):
     assert df_pca.count() == 15
 
 
-def test_mistakes_are_told(pipeline, tree, tmp_path):
+def test_mistakes_are_told(pipeline: SparkImagePipeline, tree: Path, tmp_path: Path) -> None:
     df = pipeline.extract_features(pipeline.load_images(str(tree)))
     with pytest.raises(ConfigError, match="give 1 to 12"):
         pipeline.apply_pca(df, n_components=13)
@@ -146,7 +158,7 @@ print(mission9.__file__)
 
 
 @pytest.mark.spark
-def test_the_original_names_work_from_a_bare_checkout(tree, tmp_path):
+def test_the_original_names_work_from_a_bare_checkout(tree: Path, tmp_path: Path) -> None:
     """Without mission9 installed: an environment that sees the other packages only, in a copy of the sources."""
     import shutil
     import site

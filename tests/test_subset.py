@@ -1,7 +1,10 @@
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,7 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(tmp_path: Path) -> Path:
     root = tmp_path / "fruits-360"
     for folder, count in (("Training/Apple 1", 200), ("Training/Pêche", 30), ("Test/Apple 1", 3)):
         (root / folder).mkdir(parents=True)
@@ -22,11 +25,11 @@ def source(tmp_path):
     return root
 
 
-def files(folder):
+def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_share_of_every_label_and_at_least_one(source, tmp_path):
+def test_a_share_of_every_label_and_at_least_one(source: Path, tmp_path: Path) -> None:
     folder, count = make_subset(source, tmp_path / "subsets", 5)
     assert folder.name == "fruits-360-5pct"
     found = [os.path.dirname(name) for name in files(folder)]
@@ -38,7 +41,7 @@ def test_a_share_of_every_label_and_at_least_one(source, tmp_path):
     assert count == 13
 
 
-def test_smaller_subsets_are_parts_of_larger_ones_of_the_source(source, tmp_path):
+def test_smaller_subsets_are_parts_of_larger_ones_of_the_source(source: Path, tmp_path: Path) -> None:
     contents = [files(make_subset(source, tmp_path / "subsets", p)[0]) for p in (1, 5, 10, 25, 50, 100)]
     for smaller, larger in pairwise(contents):
         assert smaller.items() < larger.items()
@@ -46,7 +49,7 @@ def test_smaller_subsets_are_parts_of_larger_ones_of_the_source(source, tmp_path
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_a_second_call_changes_nothing_and_the_source_is_untouched(source, tmp_path, copy):
+def test_a_second_call_changes_nothing_and_the_source_is_untouched(source: Path, tmp_path: Path, copy: bool) -> None:
     before = files(source)
     folder, _ = make_subset(source, tmp_path / "subsets", 10, copy=copy)
     times = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
@@ -57,7 +60,7 @@ def test_a_second_call_changes_nothing_and_the_source_is_untouched(source, tmp_p
     assert (one.stat().st_nlink > 1) is not copy
 
 
-def test_impossible_requests(source, tmp_path):
+def test_impossible_requests(source: Path, tmp_path: Path) -> None:
     for percentage in (0, -1, 101):
         with pytest.raises(ConfigError, match="at most 100"):
             make_subset(source, tmp_path, percentage)
@@ -68,7 +71,7 @@ def test_impossible_requests(source, tmp_path):
         make_subset(tmp_path / "empty", tmp_path / "out", 5)
 
 
-def test_command_and_script_do_the_same(source, tmp_path, capsys):
+def test_command_and_script_do_the_same(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--input", str(source), "--output", str(tmp_path / "subsets")]
     assert main(["subset", "--all", *options]) == 0
     assert main(["subset", "--list", *options]) == 0

@@ -1,8 +1,12 @@
+from __future__ import annotations
+
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.errors import ImageError
@@ -11,7 +15,7 @@ from mission9.stages.decode_image import decode_image
 LIMIT = 1_000_000
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -30,25 +34,25 @@ def reason(data: bytes, limit: int = LIMIT) -> str:
 
 
 @pytest.fixture
-def photo(pictures) -> Image.Image:
+def photo(pictures: list[bytes]) -> Image.Image:
     return Image.open(io.BytesIO(pictures[0]))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
-def test_lossless_formats_give_the_very_pixels(kind):
+def test_lossless_formats_give_the_very_pixels(kind: str) -> None:
     image = Image.new("RGB", (8, 4), (200, 10, 30))
     options = {"lossless": True} if kind == "WEBP" else {}
     np.testing.assert_array_equal(decoded(encoded(image, kind, **options)), np.asarray(image))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
-def test_other_modes_become_the_same_picture_in_rgb(mode, photo):
+def test_other_modes_become_the_same_picture_in_rgb(mode: str, photo: Image.Image) -> None:
     picture = photo.convert(mode)
     np.testing.assert_array_equal(decoded(encoded(picture, "TIFF")), np.asarray(picture.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_transparency_lies_over_white_whatever_it_hides(kind):
+def test_transparency_lies_over_white_whatever_it_hides(kind: str) -> None:
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = (255, 0, 0, 255)
     pixels[0, 1] = (9, 99, 199, 0)  # junk that nobody should see
@@ -59,7 +63,7 @@ def test_transparency_lies_over_white_whatever_it_hides(kind):
     assert abs(int(found[1, 0, 0]) - 127) <= 1
 
 
-def test_palette_and_grey_with_transparency():
+def test_palette_and_grey_with_transparency() -> None:
     palette = Image.new("P", (2, 1), 0)
     palette.putpalette([255, 0, 0, 0, 255, 0])
     palette.putpixel((1, 0), 1)
@@ -69,7 +73,7 @@ def test_palette_and_grey_with_transparency():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bits_are_scaled_and_never_flat_white(kind):
+def test_16_bits_are_scaled_and_never_flat_white(kind: str) -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(ramp), kind))[..., 0].ravel(), np.arange(256))
 
@@ -84,11 +88,11 @@ def test_16_bits_are_scaled_and_never_flat_white(kind):
         (np.array([[0, np.nan, 1]], np.float32), [0, 0, 255]),
     ],
 )
-def test_32_bits_are_scaled_by_the_range_they_use(values, wanted):
+def test_32_bits_are_scaled_by_the_range_they_use(values: NDArray[Any], wanted: list[int]) -> None:
     assert decoded(encoded(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == wanted
 
 
-def test_animations_give_their_first_frame():
+def test_animations_give_their_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for kind in ("GIF", "WEBP", "PNG", "TIFF"):
         options = {"lossless": True} if kind == "WEBP" else {}
@@ -97,7 +101,7 @@ def test_animations_give_their_first_frame():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation, photo):
+def test_exif_orientation_is_applied(orientation: int, photo: Image.Image) -> None:
     turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # how a camera held like this has stored the picture
     stored = photo.transpose(Image.Transpose(turn[orientation])) if orientation in turn else photo
     exif = Image.Exif()
@@ -107,7 +111,7 @@ def test_exif_orientation_is_applied(orientation, photo):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_metadata_does_not_reject_a_picture(pictures):
+def test_broken_metadata_does_not_reject_a_picture(pictures: list[bytes]) -> None:
     data = pictures[0]
     broken = (
         data[:2] + b"\xff\xe1" + struct.pack(">H", 20) + b"Exif\0\0MM\0*\xff\xff\xff\xff\xff\xff\xff\xff" + data[2:]
@@ -116,17 +120,17 @@ def test_broken_metadata_does_not_reject_a_picture(pictures):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"])
-def test_a_truncated_picture_is_never_half_a_picture(kind, photo):
+def test_a_truncated_picture_is_never_half_a_picture(kind: str, photo: Image.Image) -> None:
     data = encoded(photo, kind)
     for share in (0.3, 0.5, 0.7, 0.9):
         assert reason(data[: int(len(data) * share)]) in ("truncated", "corrupt", "not_an_image"), share
 
 
-def test_truncation_has_its_own_reason(pictures):
+def test_truncation_has_its_own_reason(pictures: list[bytes]) -> None:
     assert reason(pictures[0][: len(pictures[0]) // 2]) == "truncated"
 
 
-def test_what_is_no_picture():
+def test_what_is_no_picture() -> None:
     assert reason(b"") == "empty"
     assert reason(b"hello, this is text") == "not_an_image"
     assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n") == "unsupported_format"
@@ -135,7 +139,7 @@ def test_what_is_no_picture():
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_too_many_pixels_are_refused_by_the_header_alone():
+def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     claims = bytearray(encoded(Image.new("RGB", (1, 1)), "BMP"))
     claims[18:26] = struct.pack("<ii", 12_000, 12_000)
     assert reason(bytes(claims)) == "too_many_pixels"

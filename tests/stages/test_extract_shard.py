@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,13 +23,14 @@ def outcomes(good: int, bad: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=OUTCOME)
 
 
-def shard(number=0, images=5) -> Shard:
+def shard(number: int = 0, images: int = 5) -> Shard:
     return Shard(number, f"key{number}", "all", images)
 
 
-def test_a_committed_shard_holds_both_tables_and_is_done(tmp_path):
+def test_a_committed_shard_holds_both_tables_and_is_done(tmp_path: Path) -> None:
     commit(tmp_path, shard(), outcomes(3, 2))
     marker = read_marker(tmp_path, "key0")
+    assert marker is not None
     assert (marker.features.rows, marker.rejects.rows) == (3, 2)
     assert pq.read_schema(features_file(tmp_path, "key0")).equals(FEATURES_TABLE)
     assert pq.read_table(features_file(tmp_path, "key0"))["path"].to_pylist() == ["0.jpg", "1.jpg", "2.jpg"]
@@ -34,7 +38,7 @@ def test_a_committed_shard_holds_both_tables_and_is_done(tmp_path):
     assert pending([shard(), shard(1)], tmp_path) == (shard(1),)
 
 
-def test_lost_or_doubled_rows_are_never_committed(tmp_path):
+def test_lost_or_doubled_rows_are_never_committed(tmp_path: Path) -> None:
     for wrong in (outcomes(3, 1), outcomes(3, 3)):
         with pytest.raises(RuntimeError, match="5 images"):
             commit(tmp_path, shard(), wrong)
@@ -42,7 +46,7 @@ def test_lost_or_doubled_rows_are_never_committed(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["no marker", "half a marker", "other marker", "no table", "short table"])
-def test_a_shard_that_is_not_whole_is_not_done(tmp_path, damage):
+def test_a_shard_that_is_not_whole_is_not_done(tmp_path: Path, damage: str) -> None:
     commit(tmp_path, shard(), outcomes(3, 2))
     marker, table = tmp_path / "key0.json", features_file(tmp_path, "key0")
     if damage == "no marker":
@@ -58,15 +62,16 @@ def test_a_shard_that_is_not_whole_is_not_done(tmp_path, damage):
     assert read_marker(tmp_path, "key0") is None
 
 
-def test_a_second_try_takes_the_place_of_the_first(tmp_path):
+def test_a_second_try_takes_the_place_of_the_first(tmp_path: Path) -> None:
     commit(tmp_path, shard(), outcomes(3, 2))
     commit(tmp_path, shard(), outcomes(5, 0))
     marker = read_marker(tmp_path, "key0")
+    assert marker is not None
     assert (marker.features.rows, marker.rejects.rows) == (5, 0)
     assert not rejects_file(tmp_path, "key0").exists()
 
 
-def test_collecting_counts_every_row_and_sweeping_leaves_only_shards(tmp_path):
+def test_collecting_counts_every_row_and_sweeping_leaves_only_shards(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
     for number, (good, bad) in enumerate([(3, 2), (5, 0), (0, 5)]):

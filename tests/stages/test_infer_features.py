@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +14,11 @@ from mission9.engines import choose_engine
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.schema import OUTCOME, vectors
 from mission9.stages.infer_features import Extraction, ImageRow, infer_features
-from mission9.weights import Weights
+from mission9.weights import Tensors, Weights
 
 
 @pytest.fixture
-def extraction(demo_weights) -> Extraction:
+def extraction(demo_weights: Weights) -> Extraction:
     return Extraction(
         engine=choose_engine(device="cpu"),
         weights=demo_weights,
@@ -24,13 +28,15 @@ def extraction(demo_weights) -> Extraction:
     )
 
 
-def outcomes(rows, extraction) -> pa.Table:
+def outcomes(rows: list[ImageRow], extraction: Extraction) -> pa.Table:
     table = pa.Table.from_batches(infer_features(rows, extraction), schema=OUTCOME)
     assert table["path"].to_pylist() == [row.path for row in rows]
     return table
 
 
-def test_each_vector_is_its_own_images_among_bad_ones(pictures, extraction, demo_weights):
+def test_each_vector_is_its_own_images_among_bad_ones(
+    pictures: list[bytes], extraction: Extraction, demo_weights: Weights
+) -> None:
     contents = [pictures[n % 10] if n % 3 else b"bad" * n for n in range(200)]
     rows = [ImageRow(f"{n}.jpg", "all", "a", len(content), content=content) for n, content in enumerate(contents)]
     table = outcomes(rows, extraction)
@@ -46,7 +52,7 @@ def test_each_vector_is_its_own_images_among_bad_ones(pictures, extraction, demo
             assert (row["stage"], row["reason"]) == ("decode", "not_an_image" if content else "empty")
 
 
-def test_reasons_of_reading(tmp_path, pictures, extraction):
+def test_reasons_of_reading(tmp_path: Path, pictures: list[bytes], extraction: Extraction) -> None:
     (tmp_path / "large.jpg").write_bytes(b"x" * 100)
     (tmp_path / "folder.jpg").mkdir()
     small = Extraction(**{**vars(extraction), "max_bytes": 99})
@@ -57,18 +63,20 @@ def test_reasons_of_reading(tmp_path, pictures, extraction):
 
 
 @pytest.mark.timeout(20)
-def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path, extraction):
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, extraction: Extraction) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     table = outcomes([ImageRow("pipe.jpg", "all", "a", 0, root=str(tmp_path))], extraction)
     assert table["reason"].to_pylist() == ["unreadable"]
 
 
-def test_a_label_that_no_folder_can_carry_is_a_reject(pictures, extraction):
+def test_a_label_that_no_folder_can_carry_is_a_reject(pictures: list[bytes], extraction: Extraction) -> None:
     rows = [ImageRow("x.jpg", "all", label, 1, content=pictures[0]) for label in ("x" * 300, "fine")]
     assert outcomes(rows, extraction)["reason"].to_pylist() == ["unusable_label", None]
 
 
-def test_features_that_are_not_finite_are_rejects(pictures, extraction, demo_tensors):
+def test_features_that_are_not_finite_are_rejects(
+    pictures: list[bytes], extraction: Extraction, demo_tensors: Tensors
+) -> None:
     # Weights that loading would refuse, taken with torch: OpenVINO's ReLU6 makes a number of NaN.
     # Finite weights whose features are not: a linear layer gives infinity, and the next adds and subtracts it.
     huge = dict(demo_tensors) | {"features.17.conv.2.weight": np.full((320, 960, 1, 1), 1e38, np.float32)}
@@ -84,20 +92,25 @@ def test_features_that_are_not_finite_are_rejects(pictures, extraction, demo_ten
     assert (row["stage"], row["reason"], row["features"]) == ("infer", "non_finite_features", None)
 
 
-def test_nothing_in_nothing_out(extraction):
+def test_nothing_in_nothing_out(extraction: Extraction) -> None:
     assert outcomes([], extraction).num_rows == 0
 
 
-def test_the_fingerprint_changes_with_what_changes_features(extraction, demo_tensors):
+def test_the_fingerprint_changes_with_what_changes_features(extraction: Extraction, demo_tensors: Tensors) -> None:
     other = Weights("x", safetensors.numpy.save({k: v + 1 for k, v in demo_tensors.items()}))
-    changes = [{}, {"weights": other}, {"preprocess": "crop"}, {"engine": choose_engine(engine="torch", device="cpu")}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"weights": other},
+        {"preprocess": "crop"},
+        {"engine": choose_engine(engine="torch", device="cpu")},
+    ]
     prints = [Extraction(**{**vars(extraction), **change}).fingerprint for change in changes]
     assert len(set(prints)) == len(prints)
     renamed = Weights("another name", extraction.weights.data)
     assert Extraction(**{**vars(extraction), "weights": renamed}).fingerprint == extraction.fingerprint
 
 
-def test_vectors_of_a_slice(extraction, pictures):
+def test_vectors_of_a_slice(extraction: Extraction, pictures: list[bytes]) -> None:
     rows = [ImageRow(f"{n}.jpg", "all", "a", 1, content=pictures[n]) for n in range(6)]
     table = outcomes(rows, extraction)
     np.testing.assert_array_equal(vectors(table["features"])[2:4], vectors(table.slice(2, 2)["features"]))

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -7,22 +11,22 @@ from mission9.errors import InputError
 from mission9.stages.list_images import Found, fitting_split, list_images, split_and_label
 
 
-def listed(root, **options):
+def listed(root: Path, *, all_files: bool = False) -> tuple[list[dict[str, Any]], Found]:
     found = Found()
-    batches = list(list_images(str(root), found, **options))
+    batches = list(list_images(str(root), found, all_files=all_files))
     rows = pa.Table.from_batches(batches).to_pylist() if batches else []
     assert found.listed.total() == len(rows)
     return rows, found
 
 
-def put(root, *names):
+def put(root: Path, *names: str) -> None:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
 
 
-def test_split_label_size_and_time(tmp_path):
+def test_split_label_size_and_time(tmp_path: Path) -> None:
     put(tmp_path, "Training/Apple Red 1/r_0_100.jpg")
     os.utime(tmp_path / "Training/Apple Red 1/r_0_100.jpg", ns=(0, 1_700_000_000_123_456_789))
     rows, _ = listed(tmp_path)
@@ -37,7 +41,7 @@ def test_split_label_size_and_time(tmp_path):
     ]
 
 
-def test_rows_come_in_the_order_of_their_paths(tmp_path):
+def test_rows_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
     put(tmp_path, "a/z.jpg", "a.b/1.jpg", "a/b/c.jpg", "a-/1.jpg", "B/1.jpg", "é/1.jpg", "a/b.jpg")
     rows, _ = listed(tmp_path)
     paths = [row["path"].encode() for row in rows]
@@ -45,7 +49,7 @@ def test_rows_come_in_the_order_of_their_paths(tmp_path):
     assert len(paths) == 7
 
 
-def test_split_folders_by_their_usual_names(tmp_path):
+def test_split_folders_by_their_usual_names(tmp_path: Path) -> None:
     put(tmp_path, "train/a/1.jpg", "VAL/a/1.jpg", "test/a/1.jpg", "other/a/1.jpg")
     rows, _ = listed(tmp_path)
     assert {row["path"]: row["split"] for row in rows} == {
@@ -56,14 +60,14 @@ def test_split_folders_by_their_usual_names(tmp_path):
     }
 
 
-def test_without_splits_everything_is_all_and_labels_are_folders(tmp_path):
+def test_without_splits_everything_is_all_and_labels_are_folders(tmp_path: Path) -> None:
     put(tmp_path, "set/a/1.jpg", "set/b/deep/2.jpg", "set/3.jpg")
     rows, _ = listed(tmp_path / "set")
     assert {row["split"] for row in rows} == {"all"}
     assert {row["path"]: row["label"] for row in rows} == {"3.jpg": "set", "a/1.jpg": "a", "b/deep/2.jpg": "deep"}
 
 
-def test_files_that_are_no_images_are_counted_by_extension(tmp_path):
+def test_files_that_are_no_images_are_counted_by_extension(tmp_path: Path) -> None:
     put(
         tmp_path, "LICENSE", "README.md", "Training/a/1.jpg", "Training/a/notes.txt", "Training/a/2.TXT", "Test/a/noext"
     )
@@ -76,7 +80,7 @@ def test_files_that_are_no_images_are_counted_by_extension(tmp_path):
     assert not found.skipped
 
 
-def test_odd_names_are_rows_like_any_other(tmp_path):
+def test_odd_names_are_rows_like_any_other(tmp_path: Path) -> None:
     names = ["_x.jpg", ".x.jpg", "._x.jpg", "A.JPG", "a:b.jpg", "a\nb.jpg", "a%20b.png", "x.jpeg", "x" * 251 + ".jpg"]
     put(tmp_path, *(f"a/{name}" for name in names))
     (tmp_path / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
@@ -86,7 +90,7 @@ def test_odd_names_are_rows_like_any_other(tmp_path):
 
 
 @pytest.mark.timeout(20)
-def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path):
+def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path: Path) -> None:
     put(tmp_path, "in/a/1.jpg", "out/2.jpg")
     root = tmp_path / "in"
     (root / "a" / "loop").symlink_to(root, target_is_directory=True)
@@ -98,7 +102,7 @@ def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path):
     assert [row["path"] for row in rows] == ["a/1.jpg", "a/gone.jpg", "b/1.jpg", "b/gone.jpg"]
 
 
-def test_what_is_no_folder(tmp_path):
+def test_what_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         listed(tmp_path / "nowhere")
     put(tmp_path, "file.jpg")
@@ -108,12 +112,12 @@ def test_what_is_no_folder(tmp_path):
     assert listed(tmp_path / "empty")[0] == []
 
 
-def test_split_and_label_of_a_path_alone():
+def test_split_and_label_of_a_path_alone() -> None:
     assert split_and_label("file:/data/train/fruits/Test/Apple/1.jpg") == ("Test", "Apple")
     assert split_and_label("1.jpg") == ("all", "")
 
 
-def test_the_split_to_fit_on():
+def test_the_split_to_fit_on() -> None:
     assert fitting_split({"Test": 5, "Training": 1, "all": 9}) == "Training"
     assert fitting_split({"Test": 5, "all": 9}) == "all"
     with pytest.raises(InputError, match="none of Training"):

@@ -1,19 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from mission9.schema import projected
 from mission9.stages import save_results as module
 from mission9.stages.save_results import save_results
 
 
-def chunk(labels):
+def chunk(labels: list[str]) -> pa.Table:
     rows = [{"path": f"{n}.jpg", "split": "all", "label": label, "pca": [n, 0.1]} for n, label in enumerate(labels)]
     return pa.Table.from_pylist(rows, schema=projected(2))
 
 
-def test_one_file_a_label_and_one_csv(tmp_path):
+def test_one_file_a_label_and_one_csv(tmp_path: Path) -> None:
     save_results([chunk(["a", "a", "b"]), chunk(["b", "c"])], tmp_path / "p", tmp_path / "c", components=2)
     files = sorted(str(file.relative_to(tmp_path / "p")) for file in (tmp_path / "p").rglob("*.parquet"))
     assert files == [f"label={label}/part-00000.parquet" for label in "abc"]
@@ -25,7 +30,7 @@ def test_one_file_a_label_and_one_csv(tmp_path):
     assert len(table) == 5
 
 
-def test_labels_that_come_and_go_lose_no_row(tmp_path, monkeypatch):
+def test_labels_that_come_and_go_lose_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OPEN_LABELS", 2)
     labels = list("abcabcabc")
     save_results([chunk(labels), chunk(labels)], tmp_path / "p", tmp_path / "c", components=2)
@@ -33,7 +38,7 @@ def test_labels_that_come_and_go_lose_no_row(tmp_path, monkeypatch):
     assert counts == {"a": 6, "b": 6, "c": 6}
 
 
-def test_csv_survives_hostile_text(tmp_path):
+def test_csv_survives_hostile_text(tmp_path: Path) -> None:
     labels = ['a,"b"\nc', " a ", "007", "NULL", "=1+1", "é🍑", "line\r\nend"]
     save_results([chunk(labels)], tmp_path / "p", tmp_path / "c", components=2)
     table = pd.read_csv(tmp_path / "c" / "part-00000.csv", dtype={"label": str}, keep_default_na=False)
