@@ -38,6 +38,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == __version__
     assert main(["run", "--help"]) == 0
     text = capsys.readouterr().out
+    assert "Training/LABEL/" in text  # angle brackets would vanish as markup
     for option in ("--input", "--output", "--weights", "--preprocess", "--components", "--device", "--engine"):
         assert option in text
     for option in ("--precision", "--batch-size", "--master", "--max-reject-rate", "--config", "--overwrite"):

@@ -49,7 +49,7 @@ class RunConfig(BaseSettings):
 
     input: str = Field(
         "dataset/fruits-360_dataset/fruits-360",
-        description="Folder of images: Training/<label>/ and Test/<label>/, or just <label>/.",
+        description="Folder of images: Training/LABEL/ and Test/LABEL/, or just LABEL/.",
     )
     output: str = Field("data/Results", description="Folder for the results; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
@@ -77,7 +77,7 @@ class RunConfig(BaseSettings):
         description="Spark executor memory [env: SPARK_EXECUTOR_MEMORY].",
         validation_alias=AliasChoices("executor_memory", "SPARK_EXECUTOR_MEMORY"),
     )
-    config: Path | None = Field(None, description="TOML file of settings, named as the options are.")
+    config: Path | None = Field(None, description="TOML file of settings: max_reject_rate = 0.1, say.")
 
     def __init__(self, **settings: Any) -> None:
         try:
