@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,11 @@ def test_project_prints_a_json_line_for_each_image(
         (["--max-reject-rate", "7"], "max_reject_rate"),
         (["--preprocess", "zoom"], "preprocess"),
         (["--nonsense", "1"], "--nonsense"),
+        (["--components", "1.0"], "between 0 and 1"),
+        (["--max-pixels", "1000000000"], "max_pixels"),
+        (["--driver-memory", "512"], "driver_memory"),
+        (["--output", "x" * 300], "cannot be written: File name too long"),
+        (["--input", "caf\udce9"], "not UTF-8"),
         (["--engine", "openvino", "--device", "cuda"], "openvino computes on the CPU"),
     ],
 )
@@ -141,6 +148,33 @@ def test_imagenet_without_network_says_how_to_give_a_file(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     line = told(capsys, 1, "run", *arguments[:4], "--weights", "imagenet")
     assert "--weights mobilenet_v2-7ebf99e0.pth" in line
+
+
+def test_a_master_that_is_none_is_told_without_a_stack(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "mission9", "run", *arguments, "--master", "local[0]"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Spark does not start on local[0,4]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not os.path.exists(arguments[3])
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(sample: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mission9", "run", "--input", str(sample), "--output", str(tmp_path / "out")]
+    with subprocess.Popen([*command, "--weights", "demo"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while "extract:" not in said:
+            said += process.stderr.readline()
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        said += process.stderr.read()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "mission9: interrupted; the same command goes on where this one stopped"
+    assert "Traceback" not in said
+    assert not os.path.exists(tmp_path / "out" / "run.json")
 
 
 def test_no_java(arguments: list[str], tmp_path: Path) -> None:

@@ -126,7 +126,25 @@ def test_rows_all_equal_have_no_variance_and_no_nan(caplog: pytest.LogCaptureFix
     assert "explain nothing" in caplog.text
 
 
-@pytest.mark.parametrize("k", [0, -1, 31, 1.0, 1.5, 0.0])
+def test_numbers_of_numpy_are_numbers() -> None:
+    rows = data()
+    assert fitted(rows, np.int64(3)).n_components_ == 3  # type: ignore[arg-type]
+    assert fitted(rows, np.float32(0.5)).n_components_ == fitted(rows, 0.5).n_components_  # type: ignore[arg-type]
+
+
+def test_a_share_never_takes_more_components_than_rows() -> None:
+    rows = data(rows=10, features=40)
+    share = float(np.nextafter(1, 0))
+    assert fitted(rows, share).n_components_ <= 10
+    with pytest.raises(ConfigError, match="all the same"):
+        fitted(np.ones((4, 8)), 0.95)
+
+
+def test_whitening_where_nothing_varies_gives_zeros() -> None:
+    assert fitted(np.ones((4, 8)), 2, whiten=True).transform(np.ones((3, 8))).tolist() == [[0, 0]] * 3
+
+
+@pytest.mark.parametrize("k", [0, -1, 31, 1.0, 1.5, 0.0, True, np.int64(31), "3"])
 def test_impossible_numbers_of_components(k: int | float) -> None:
     with pytest.raises(ConfigError, match="give 1 to 30"):
         fitted(data(), k)

@@ -23,6 +23,7 @@ from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
+from mission9.files import replace_folder
 from mission9.output import open_output
 from mission9.projector import Projector
 from mission9.runner import SparkRunner, Task
@@ -195,7 +196,7 @@ def test_bad_images_are_rows_in_rejects(
     (tree / "Training/a/empty.jpg").touch()
     (tree / "Training/a/text.jpg").write_text("hello")
     (tree / "Test/b/short.jpg").write_bytes(pictures[0][:900])
-    (tree / "Test/b/gone.jpg").symlink_to("/nowhere")
+    (tree / "Test/b/gone.jpg").symlink_to(tree / "nowhere")
     report = run(RunConfig(**{**config.model_dump(), "max_reject_rate": 0.5}), in_process)
     rejects = pd.read_parquet(f"{config.output}/rejects").set_index("path")
     assert rejects["reason"].to_dict() == {
@@ -274,6 +275,102 @@ def test_a_folder_of_others_is_not_touched_unless_asked(config: RunConfig, in_pr
     assert os.listdir(config.output) == ["thesis.txt"]
     run(RunConfig(**{**config.model_dump(), "overwrite": True}), in_process)
     assert Path(config.output, "thesis.txt").read_text() == "years of work"
+
+
+def test_folders_of_others_beside_a_result_stay(config: RunConfig, in_process: InProcessRunner) -> None:
+    run(config, in_process)
+    theirs = Path(config.output, "customer_pca")
+    theirs.mkdir()
+    (theirs / "data.txt").write_text("precious")
+    run(config, in_process)
+    assert (theirs / "data.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["features", "validation_pca"])
+def test_a_folder_of_others_under_our_name_is_never_replaced(
+    name: str, config: RunConfig, in_process: InProcessRunner
+) -> None:
+    theirs = Path(config.output, name, "z.csv")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("precious")
+    forced = RunConfig(**{**config.model_dump(), "overwrite": True})
+    with pytest.raises(OutputError, match=f"{name} was not written by mission9"):
+        run(forced, in_process)
+    assert os.listdir(config.output) == [name]
+    assert theirs.read_text() == "precious"
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
+    moment: int, config: RunConfig, tmp_path: Path, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config, in_process)
+    fewer = RunConfig(**{**config.model_dump(), "components": 2})
+    calls = iter(range(1, 100))
+
+    def dying(*arguments: Any, **options: Any) -> None:
+        if next(calls) == moment:
+            raise KeyboardInterrupt
+        replace_folder(*arguments, **options)
+
+    monkeypatch.setattr("mission9.output.replace_folder", dying)
+    try:
+        run(fewer, in_process)
+    except KeyboardInterrupt:
+        assert not Path(config.output, "run.json").exists()
+    monkeypatch.undo()
+    with open_output(config.output, overwrite=False):
+        pass
+    finished = result(fewer)
+    assert Path(config.output, "run.json").exists()
+    assert not Path(config.output, "_state", "ready").exists()
+    fresh = RunConfig(**{**fewer.model_dump(), "output": str(tmp_path / "fresh")})
+    run(fresh, in_process)
+    assert finished == result(fresh)
+
+
+def test_results_may_lie_below_the_images_but_not_among_them(
+    config: RunConfig, tree: Path, in_process: InProcessRunner
+) -> None:
+    below = RunConfig(**{**config.model_dump(), "output": str(tree / "results")})
+    assert run(below, in_process).images_inferred == 15
+    assert run(below, in_process).images_inferred == 0
+    among = RunConfig(**{**config.model_dump(), "output": str(tree), "overwrite": True})
+    with pytest.raises(OutputError, match="among the images"):
+        run(among, in_process)
+
+
+def test_the_input_is_one_folder_however_it_is_named(
+    config: RunConfig, tree: Path, tmp_path: Path, in_process: InProcessRunner
+) -> None:
+    # "link/.." is the folder that holds the link's target, not the one that holds the link.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(tree / "Test")
+    odd = RunConfig(**{**config.model_dump(), "input": str(tmp_path / "elsewhere" / "link" / "..")})
+    assert run(odd, in_process).featured == 15
+
+
+def test_a_renamed_folder_gives_the_new_label(
+    tmp_path: Path, pictures: list[bytes], in_process: InProcessRunner
+) -> None:
+    (tmp_path / "apples").mkdir()
+    for n in range(3):
+        (tmp_path / "apples" / f"{n}.jpg").write_bytes(pictures[n])
+    for name in ("apples", "pears"):
+        config = RunConfig(input=str(tmp_path / name), output=str(tmp_path / "out"), weights="demo", components=1)
+        if name == "pears":
+            (tmp_path / "apples").rename(tmp_path / "pears")
+        run(config, in_process)
+        assert os.listdir(tmp_path / "out" / "all_pca") == [f"label={name}"]
+
+
+def test_too_few_images_left_to_fit_on_are_told_with_the_rejects(
+    config: RunConfig, tree: Path, in_process: InProcessRunner
+) -> None:
+    for path in (tree / "Training").rglob("*.jpg"):
+        path.write_text("bad")
+    with pytest.raises(TooManyRejects, match="12 of 15 .*at least 2 images.*rejects"):
+        run(RunConfig(**{**config.model_dump(), "max_reject_rate": 1}), in_process)
 
 
 def test_an_output_that_is_a_file_or_in_use(config: RunConfig, in_process: InProcessRunner) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from mission9 import MobileNetV2Extractor, PCAModel, RunConfig, SparkImagePipeline, run
-from mission9.errors import ConfigError, ImageError, InputError, TooManyRejects
+from mission9.errors import ConfigError, ImageError, InputError, OutputError, TooManyRejects
 from mission9.feature_extractor import ImageLike
 from mission9.schema import vectors
 from tests.conftest import REPOSITORY, InProcessRunner
@@ -129,6 +129,10 @@ def test_mistakes_are_told(pipeline: SparkImagePipeline, tree: Path, tmp_path: P
         pipeline.load_images(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="lacks path, root"):
         pipeline.extract_features(pipeline.spark.range(3))
+    (tmp_path / "run" / "_state").mkdir(parents=True)
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds the result of a run"):
+        pipeline.save_pca_results(pipeline.apply_pca(df, 2)[0], str(tmp_path / "run"))
     with pytest.raises(InputError, match="lacks pca"):
         pipeline.save_pca_results(df, str(tmp_path / "out"))
     for n in range(10):
@@ -163,7 +167,7 @@ def test_the_original_names_work_from_a_bare_checkout(tree: Path, tmp_path: Path
     import shutil
     import site
 
-    checkout = tmp_path / "checkout"
+    checkout = tmp_path / "a checkout"
     shutil.copytree(REPOSITORY / "src", checkout / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mission9.cli import main
-from mission9.errors import ConfigError, InputError
+from mission9.errors import ConfigError, InputError, OutputError
 from mission9.subset import list_subsets, make_subset
 from tests.conftest import REPOSITORY
 
@@ -60,12 +60,30 @@ def test_a_second_call_changes_nothing_and_the_source_is_untouched(source: Path,
     assert (one.stat().st_nlink > 1) is not copy
 
 
+def test_a_subset_is_not_put_into_its_source(source: Path) -> None:
+    with pytest.raises(OutputError, match="lies in the dataset itself"):
+        make_subset(source, source / "subsets", 10)
+
+
+def test_a_link_becomes_the_picture_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "real.jpg").write_bytes(b"picture")
+    (tmp_path / "in" / "a" / "link.jpg").symlink_to("../../real.jpg")
+    for _ in range(2):
+        folder, count = make_subset(tmp_path / "in", tmp_path / "out", 100)
+        assert count == 1
+        assert files(folder) == {"a/link.jpg": b"picture"}
+
+
 def test_impossible_requests(source: Path, tmp_path: Path) -> None:
     for percentage in (0, -1, 101):
         with pytest.raises(ConfigError, match="at most 100"):
             make_subset(source, tmp_path, percentage)
     with pytest.raises(InputError, match="no folder"):
         make_subset(tmp_path / "nowhere", tmp_path, 5)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        make_subset(source, tmp_path / "file", 5)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images"):
         make_subset(tmp_path / "empty", tmp_path / "out", 5)

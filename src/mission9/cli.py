@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,22 +30,34 @@ app = App(
     version=mission9.__version__,
     version_flags="--version",
     help_flags=["--help", "-h"],
+    suppress_keyboard_interrupt=False,  # main has its own word for it
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mission9").setLevel(logging.INFO)
+    _set_up_logging()
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(_explain(error), 2)
     except Mission9Error as error:
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _set_up_logging() -> None:
+    handler = logging.StreamHandler()
+    # py4j writes to the root logger, and at length, that Spark went away when Ctrl-C told it to.
+    handler.addFilter(lambda record: record.name != "root")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("mission9").setLevel(logging.INFO)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
 
 
 @app.command

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,8 +27,12 @@ Precision = Literal["float32"]
 Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
+_SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
 
-# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels.
+_MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
+
+# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
+# twice as many whatever we say.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 MAX_BYTES = 256 * 1024 * 1024
 
@@ -61,21 +66,21 @@ class RunConfig(BaseSettings):
     batch_size: int | None = Field(None, ge=1, description="Images a step; by default what suits the engine.")
     master: str | None = Field(None, description="Spark master: local[4], spark://..., yarn; default: all cores here.")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="Fail when more than this share is rejected.")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="Reject pictures of more pixels.")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Reject pictures of more pixels.")
     max_bytes: int = Field(MAX_BYTES, ge=1, description="Reject files of more bytes.")
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")
     driver_memory: str = Field(
         "8g",
-        pattern=r"^\d+[kmgtKMGT]?$",
+        pattern=_MEMORY,
         description="Spark driver memory [env: SPARK_DRIVER_MEMORY].",
-        validation_alias=AliasChoices("driver_memory", "SPARK_DRIVER_MEMORY"),
+        validation_alias="SPARK_DRIVER_MEMORY",
     )
     executor_memory: str = Field(
         "8g",
-        pattern=r"^\d+[kmgtKMGT]?$",
+        pattern=_MEMORY,
         description="Spark executor memory [env: SPARK_EXECUTOR_MEMORY].",
-        validation_alias=AliasChoices("executor_memory", "SPARK_EXECUTOR_MEMORY"),
+        validation_alias="SPARK_EXECUTOR_MEMORY",
     )
     config: Path | None = Field(None, description="TOML file of settings: max_reject_rate = 0.1, say.")
 
@@ -84,6 +89,23 @@ class RunConfig(BaseSettings):
             super().__init__(**settings)
         except ValidationError as error:
             raise ConfigError(explain(error)) from error
+
+    @field_validator("input", "output", "weights")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("the path is not UTF-8, which tables cannot hold; rename it, or make a link") from error
+        return value
+
+    @field_validator("components", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("give a number")
+        # Text, from the command line or the environment: 50 is a number of components, 1.0 a share.
+        return float(value) if isinstance(value, str) and _SHARE.fullmatch(value.strip()) else value
 
     @field_validator("components")
     @classmethod
@@ -129,6 +151,6 @@ def explain(error: ValidationError) -> str:
 
 def _refuse_unknown_environment(names: set[str]) -> None:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in names}
-    unknown = sorted(key for key in os.environ if key.startswith(ENV_PREFIX) and key not in known)
+    unknown = sorted(key for key in os.environ if key.upper().startswith(ENV_PREFIX) and key.upper() not in known)
     if unknown:
         raise ConfigError(f"the environment sets {', '.join(unknown)}, which mission9 does not know; unset it")

@@ -14,19 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from mission9.errors import OutputError, UsageError
+from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import replace_folder, write_whole
+from mission9.schema import SPLITS
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
-_STATE, _SHARDS = "_state", "shards"
+_STATE, _SHARDS, _NAMES = "_state", "shards", "tables.json"
+
+
+def scores_folder(split: str) -> str:
+    """The name of the folder of a split's scores; its CSV lies in the same with `_csv`."""
+    return f"{split.lower()}_pca"
+
+
+# Every name that a result may take beside `run.json` and the state.
+_TABLES = frozenset(
+    [FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER]
+    + [scores_folder(split) + ending for split in SPLITS for ending in ("", "_csv")]
+)
 
 
 @dataclass(frozen=True)
 class Output:
     """The layout of an output folder.
 
-    Tables are made in `work` and moved to `root` when all are complete, `run.json` last; `shards` keeps what workers
-    have committed, for the next run too.
+    Tables are made in `work`. When all are complete it becomes `ready` by one rename, and from then on the new result
+    stands: what is left is to move it into place, by this run or, if it is killed, by the next that opens the folder.
+    `shards` keeps what workers have committed.
     """
 
     root: Path
@@ -43,29 +57,58 @@ class Output:
     def work(self) -> Path:
         return self.state / "work"
 
+    @property
+    def ready(self) -> Path:
+        return self.state / "ready"
+
+    @property
+    def trash(self) -> Path:
+        return self.state / "trash"
+
     def shards(self, fingerprint: str) -> Path:
         """Where the shards of one features table are committed."""
         return self.state / _SHARDS / fingerprint
 
-    def publish(self, report: bytes) -> None:
-        """Make the tables in `work` the result: those of the last run go, and `run.json` comes last."""
-        (self.root / REPORT).unlink(missing_ok=True)
-        old = _tables(self.root)
-        for name in old - self.publish_tables():
-            shutil.rmtree(self.root / name)
-        write_whole(self.root / REPORT, report)
+    def publish(self, report: bytes | None = None) -> None:
+        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
+        names = sorted(folder.name for folder in self.work.iterdir())
+        write_whole(self.work / _NAMES, json.dumps(names).encode())
+        if report is not None:
+            write_whole(self.work / REPORT, report)
+        self.work.rename(self.ready)
+        self.complete()
 
-    def publish_tables(self) -> set[str]:
-        """Put every table in `work` in its place, and say which there were."""
-        new = {folder.name for folder in self.work.iterdir()}
+    def complete(self) -> None:
+        """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same."""
+        new = set(json.loads((self.ready / _NAMES).read_bytes()))
+        (self.root / REPORT).unlink(missing_ok=True)
+        for name in self.published() - new:
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        self._record(self.published() | new)
         for name in sorted(new):
-            replace_folder(self.work / name, self.root / name, trash=self.state / "trash")
-        return new
+            if (self.ready / name).exists():
+                replace_folder(self.ready / name, self.root / name, trash=self.trash)
+        self._record(new)
+        if (self.ready / REPORT).exists():
+            write_whole(self.root / REPORT, (self.ready / REPORT).read_bytes())
+        self.trash.mkdir(exist_ok=True)
+        self.ready.rename(self.trash / "published")
+        shutil.rmtree(self.trash)
+
+    def published(self) -> set[str]:
+        """The names of the tables in `root` that mission9 put there."""
+        names = self.state / _NAMES
+        return set(json.loads(names.read_bytes())) if names.exists() else set()
+
+    def _record(self, names: set[str]) -> None:
+        write_whole(self.state / _NAMES, json.dumps(sorted(names)).encode())
 
     def keep_rejects(self) -> Path:
         """Put the rejects of a run that fails where they can be read, beside an older result if there is one."""
         place = self.state if (self.root / REPORT).exists() else self.root
-        replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.state / "trash")
+        if place == self.root:
+            self._record(self.published() | {REJECTS_FOLDER})
+        replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.trash)
         return place / REJECTS_FOLDER
 
 
@@ -73,15 +116,16 @@ class Output:
 def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
     """The output folder, made if need be and locked against other runs.
 
-    A folder that this call made is taken away again where the request turns out to be impossible.
+    What this call made is taken away again where the request turns out to be impossible.
 
     Raises:
         OutputError: it is a file, cannot be written, holds files of others, or another run is writing it.
     """
     output = Output(Path(root).absolute())
-    is_new = not output.root.exists()
-    _check_is_ours(output, overwrite=overwrite)
     try:
+        is_new, has_state = not output.root.exists(), output.state.is_dir()
+        if not has_state:
+            _check_may_begin(output, overwrite=overwrite)
         output.state.mkdir(parents=True, exist_ok=True)
         lock = (output.state / "lock").open("a+")
     except OSError as error:
@@ -89,28 +133,45 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
     with lock:
         _hold(lock, output)
         try:
-            shutil.rmtree(output.work, ignore_errors=True)
-            output.work.mkdir()
+            _tidy(output)
             yield output
-        except UsageError:
-            if is_new and not (output.state / _SHARDS).exists():
-                shutil.rmtree(output.root, ignore_errors=True)
+        except (UsageError, SetupError):
+            if not has_state and not (output.state / _SHARDS).exists():
+                shutil.rmtree(output.root if is_new else output.state, ignore_errors=True)
             raise
         finally:
             shutil.rmtree(output.work, ignore_errors=True)
 
 
-def _check_is_ours(output: Output, *, overwrite: bool) -> None:
+def _check_may_begin(output: Output, *, overwrite: bool) -> None:
+    """Refuse a folder of others, unless asked to write beside what is there; never write over it."""
     if not output.root.exists():
         return
     if not output.root.is_dir():
         raise OutputError(f"the output {output.root} is a file; give a folder with --output")
     others = [name for name in os.listdir(output.root) if not name.startswith(".")]
-    if others and not output.state.is_dir() and not overwrite:
+    taken = sorted(_TABLES.union([REPORT]).intersection(others))
+    if taken:
+        raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: give another")
+    if others and not overwrite:
         raise OutputError(
             f"the output folder {output.root} holds {others[0]}, which mission9 did not write: give another folder, "
-            "or --overwrite to write beside it (only mission9's own names are replaced)"
+            "or --overwrite to write beside it"
         )
+
+
+def _tidy(output: Output) -> None:
+    """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
+    if output.ready.exists():
+        output.complete()
+    for leftover in (output.work, output.trash, *output.state.glob("chunks*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for partial in (*output.state.glob(".*"), *output.root.glob(f".{REPORT}.*")):
+        partial.unlink()
+    taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
+    if taken:
+        raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
+    output.work.mkdir()
 
 
 def _hold(lock: TextIO, output: Output) -> None:
@@ -124,13 +185,3 @@ def _hold(lock: TextIO, output: Output) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
     lock.flush()
-
-
-def _tables(root: Path) -> set[str]:
-    """The folders in `root` with names that mission9 gives."""
-    ours = (FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER)
-    return {
-        folder.name
-        for folder in root.iterdir()
-        if folder.is_dir() and (folder.name in ours or folder.name.endswith(("_pca", "_pca_csv")))
-    }

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class PCAModel:
         block = np.asarray(rows, np.float64)
         scores = ((block - self.mean_) if centre else block) @ self.components_.T
         if self.whiten:
-            scores /= np.sqrt(np.maximum(self.explained_variance_, np.finfo(np.float64).tiny))
+            scores /= np.maximum(np.sqrt(self.explained_variance_), np.finfo(np.float64).eps)  # as scikit-learn
         return np.asarray(scores)
 
     def inverse_transform(self, scores: NDArray[Any]) -> Floats:
@@ -177,7 +178,7 @@ class PCAModel:
             )
         except FileNotFoundError as error:
             raise ModelError(f"there is no PCA model in {folder} (a run writes OUTPUT/pca_model)") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError, OSError) as error:
+        except (ValueError, SafetensorError, KeyError, TypeError, AttributeError, OSError) as error:
             raise ModelError(f"the PCA model in {folder} is damaged: {error}") from error
 
 
@@ -190,9 +191,10 @@ def check_components(n_components: int | float, samples: int, features: int) -> 
     if samples < 2:
         raise ConfigError(f"a PCA needs at least 2 images to fit on, and there is {samples or 'none'}")
     most = min(samples, features)
-    if isinstance(n_components, int) and not 1 <= n_components <= most:
-        raise ConfigError(f"{n_components} components of {samples} images: give 1 to {most}, or a share like 0.95")
-    if isinstance(n_components, float) and not 0 < n_components < 1:
+    if isinstance(n_components, Integral) and not isinstance(n_components, bool):
+        if not 1 <= n_components <= most:
+            raise ConfigError(f"{n_components} components of {samples} images: give 1 to {most}, or a share like 0.95")
+    elif not isinstance(n_components, Real) or isinstance(n_components, bool) or not 0 < n_components < 1:
         raise ConfigError(f"{n_components} components: give 1 to {most}, or a share of variance between 0 and 1")
 
 
@@ -211,7 +213,12 @@ def fit(moments: Moments, n_components: int | float, *, whiten: bool = False) ->
     variance = np.maximum(values[::-1], 0.0)
     total = variance.sum()
     ratio = variance / total if total > 0 else np.zeros_like(variance)
-    k = n_components if isinstance(n_components, int) else _components_for(ratio, n_components)
+    if isinstance(n_components, Integral):
+        k = int(n_components)
+    elif total > 0:
+        k = _components_for(ratio[: min(moments.count, features)], float(n_components))
+    else:
+        raise ConfigError("the images are all the same: there is no variance to keep a share of")
     _warn_beyond_rank(variance, k)
     components = vectors.T[::-1][:k]
     largest = np.abs(components).argmax(1)

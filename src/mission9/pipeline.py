@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from mission9.config import RunConfig
 from mission9.engines import choose_engine
-from mission9.errors import InputError, TooManyRejects
+from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output
+from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
 from mission9.runner import Runner
 from mission9.session import spark_runner
@@ -89,7 +90,11 @@ def _new_report(config: RunConfig, extraction: Extraction) -> Report:
 
 def _list(config: RunConfig, output: Output, report: Report) -> list[Shard]:
     found = Found()
-    shards = plan_shards(list_images(config.input, found, all_files=config.all_files), output.plan)
+    root, results = os.path.realpath(config.input), os.path.realpath(output.root)
+    if root == results:
+        raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
+    rows = list_images(root, found, all_files=config.all_files, leave_out=results)
+    shards = plan_shards(rows, output.plan)
     if not shards:
         raise InputError(f"there are no images in {config.input} ({found.total} other files)")
     report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(shards)
@@ -109,7 +114,7 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, shards: lis
     report.images_inferred = sum(shard.images for shard in todo)
     done_before = report.listed - report.images_inferred
     logger.info("extract: %s images to do, %s done before", f"{report.images_inferred:,}", f"{done_before:,}")
-    root = str(Path(report.config["input"]).absolute())
+    root = os.path.realpath(report.config["input"])
     task = ExtractShards(root=root, plan=output.plan, shards=todo, extraction=extraction, folder=folder)
     runner.map(task, len(todo))
     collected = collect_shards(
@@ -125,18 +130,25 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, shards: lis
 
 
 def _check_rejects(output: Output, report: Report) -> None:
+    """Fail where too many were rejected, by the limit or by what is left to fit on."""
     limit = report.config["max_reject_rate"]
-    if report.rejected < report.listed and report.rejected <= limit * report.listed:
-        return
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common())
-    raise TooManyRejects(
-        f"{report.rejected:,} of {report.listed:,} images were rejected ({reasons}); at most {limit:.1%} may be "
-        f"(--max-reject-rate). Each is a row of {output.keep_rejects()}"
-    )
+    too_many = report.rejected == report.listed or report.rejected > limit * report.listed
+    consequence = f"at most {limit:.1%} may be (--max-reject-rate)"
+    try:
+        check_components(report.config["components"], report.splits[report.fitted_on].featured, FEATURES)
+    except ConfigError as error:
+        consequence = consequence if too_many else str(error)
+        too_many = True
+    if too_many:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common())
+        raise TooManyRejects(
+            f"{report.rejected:,} of {report.listed:,} images were rejected ({reasons}); {consequence}. "
+            f"Each is a row of {output.keep_rejects()}"
+        )
 
 
 def _project(runner: Runner, model: PCAModel, files: list[Path], output: Output, split: str) -> None:
-    name, chunks = f"{split.lower()}_pca", output.state / "chunks"
+    name, chunks = scores_folder(split), output.state / "chunks"
     shutil.rmtree(chunks, ignore_errors=True)
     scores = project(runner, model, files, chunks)
     save_results(scores, output.work / name, output.work / f"{name}_csv", components=model.n_components_)
@@ -146,8 +158,7 @@ def _project(runner: Runner, model: PCAModel, files: list[Path], output: Output,
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:
     folder = output.work / MODEL_FOLDER
     facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
-    limits = {"max_pixels": extraction.max_pixels, "max_bytes": extraction.max_bytes}
-    model.save(folder, facts | {"preprocess": extraction.preprocess} | limits)
+    model.save(folder, facts | {"preprocess": extraction.preprocess})
     (folder / SAVED_FILE).write_bytes(extraction.weights.data)
     report.n_components = model.n_components_
     report.explained_variance_ratio = model.explained_variance_ratio_.tolist()

@@ -53,5 +53,6 @@ def _not_too_long(image: Image.Image) -> Image.Image:
     longest = 8 * min(width, height)
     if max(width, height) <= longest:
         return image
+    longest += (max(width, height) - longest) % 2  # an even rest, so that the middle stays the middle
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))

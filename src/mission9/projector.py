@@ -28,10 +28,12 @@ class Projector:
         folder = Path(model)
         self.model = PCAModel.load(folder)
         facts = self.model.facts
-        if "weights" not in facts:
-            raise ModelError(f"the PCA model in {folder} does not say which weights it was made with")
-        weights = read_saved_weights(folder, name=facts["weights"]["name"], sha256=facts["weights"]["sha256"])
-        self._extractor = MobileNetV2Extractor(device, weights=weights, preprocess=facts["preprocess"], engine=engine)
+        try:
+            name, sha256, preprocess = facts["weights"]["name"], facts["weights"]["sha256"], facts["preprocess"]
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"the PCA model in {folder} does not say which weights it was made with") from error
+        weights = read_saved_weights(folder, name=name, sha256=sha256)
+        self._extractor = MobileNetV2Extractor(device, weights=weights, preprocess=preprocess, engine=engine)
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:
         features = self._extractor.extract(image)

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from mission9.mobilenet_v2 import FEATURES
 
+# The values of the column `split`; images that lie in no split's folder are of the last.
+SPLITS = (TRAINING, VALIDATION, TEST, NO_SPLIT) = ("Training", "Validation", "Test", "all")
+
 # One row a file found under the input, in order of path. `modified` is nanoseconds since 1970.
 LISTING = pa.schema(
     [

@@ -69,7 +69,8 @@ def start_session(config: RunConfig) -> SparkSession:
     Raises:
         SetupError: Java is missing, or Spark does not start.
     """
-    from pyspark.errors import PySparkException, PySparkRuntimeError
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     master = _master(config)
@@ -81,12 +82,17 @@ def start_session(config: RunConfig) -> SparkSession:
         builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
-    except (PySparkException, PySparkRuntimeError, OSError) as error:
-        raise SetupError(
-            f"Spark does not start on {master}: {error}; see its output above, and --driver-memory"
-        ) from error
+    except (PySparkException, Py4JError, OSError) as error:
+        raise SetupError(f"Spark does not start on {master}: {_first_cause(error)}") from error
     logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page")
     return spark
+
+
+def _first_cause(error: Exception) -> str:
+    """What Java says, without its stack."""
+    java = getattr(error, "java_exception", None)
+    text = str(java.toString() if java is not None else error).strip()
+    return text.splitlines()[0] if text else "see its output above, and the memory settings"
 
 
 def parallelism(spark: SparkSession) -> int:
@@ -173,7 +179,7 @@ def _settings(config: RunConfig, master: str) -> dict[str, str]:
     settings = {
         "spark.driver.memory": config.driver_memory,
         "spark.executor.memory": config.executor_memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{log4j}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(str(log4j)).as_uri()}",
         "spark.ui.showConsoleProgress": "false",
     }
     if not master.startswith("yarn") and not master.startswith("k8s"):

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from mission9 import pca
 from mission9.config import RunConfig
-from mission9.errors import InputError, TooManyRejects
+from mission9.errors import InputError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
-from mission9.output import Output, open_output
+from mission9.output import REPORT, Output, open_output, scores_folder
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_extraction
 from mission9.schema import LISTING, OUTCOME, projected, vectors
@@ -55,7 +55,7 @@ class SparkImagePipeline:
 
     def load_images(self, path: str) -> DataFrame:
         """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet."""
-        root = os.path.abspath(path)
+        root = os.path.realpath(path)
         check_folder(root)
         all_files, schema = self.config.all_files, pa.schema([("root", pa.string()), *LISTING])
 
@@ -121,12 +121,14 @@ class SparkImagePipeline:
         if not splits:
             raise InputError("there are no rows to save")
         with open_output(output, overwrite=self.config.overwrite) as place:
+            if (place.root / REPORT).exists():
+                raise OutputError(f"{output} holds the result of a run; give another folder")
             for split in splits:
                 self._save_split(df.where(df.split == split), split, place)
-            place.publish_tables()
+            place.publish()
 
     def _save_split(self, df: DataFrame, split: str, place: Output) -> None:
-        chunks = place.work / f".chunks_{split}"
+        chunks = place.state / f"chunks_{split}"
         chunks.mkdir()
 
         def write(batches: Batches) -> Batches:
@@ -139,7 +141,7 @@ class SparkImagePipeline:
         written = sorted(df.orderBy("path").mapInArrow(write, "number long, file string").collect())
         tables = (pq.read_table(row.file) for row in written)
         components = len(df.select("pca").take(1)[0].pca)
-        name = f"{split.lower()}_pca"
+        name = scores_folder(split)
         fixed = (table.cast(projected(components)) for table in tables)
         save_results(fixed, place.work / name, place.work / f"{name}_csv", components=components)
         shutil.rmtree(chunks)

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mission9.errors import ConfigError, InputError
+from mission9.errors import ConfigError, InputError, OutputError
 from mission9.names import IMAGE_EXTENSIONS
 
 PERCENTAGES = (1, 5, 10, 25, 50)
@@ -22,19 +22,25 @@ def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = F
 
     Raises:
         InputError: `source` is no folder, or holds no images.
+        OutputError: `target` lies in the dataset, or cannot be written.
         ConfigError: the percentage is not above 0 and at most 100.
     """
     if not 0 < percentage <= 100:
         raise ConfigError(f"percentage = {percentage}: give more than 0 and at most 100")
     if not source.is_dir():
         raise InputError(f"there is no folder {source}; give the dataset with --input")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise OutputError(f"{target} lies in the dataset itself; give a folder beside it with --output")
     folder = target / f"{source.resolve().name}-{percentage:g}pct"
     count = 0
     for name, _, files in os.walk(source):
         images = [file for file in files if os.path.splitext(file)[1].lower() in IMAGE_EXTENSIONS]
         relative = Path(name).relative_to(source)
         for image in _chosen(relative, images, percentage):
-            _place(source / relative / image, folder / relative / image, copy=copy)
+            try:
+                _place(source / relative / image, folder / relative / image, copy=copy)
+            except OSError as error:
+                raise OutputError(f"{folder / relative / image} cannot be made: {error.strerror}") from error
             count += 1
     if not count:
         raise InputError(f"there are no images in {source}")
@@ -58,8 +64,9 @@ def _chosen(folder: Path, images: list[str], percentage: float) -> list[str]:
 
 
 def _place(source: Path, target: Path, *, copy: bool) -> None:
-    if target.exists():
+    if os.path.lexists(target):
         return
+    source = source.resolve()  # of a link, the picture that it leads to
     target.parent.mkdir(parents=True, exist_ok=True)
     if not copy:
         try:

@@ -91,15 +91,39 @@ def test_odd_names_are_rows_like_any_other(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(20)
 def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path: Path) -> None:
-    put(tmp_path, "in/a/1.jpg", "out/2.jpg")
+    put(tmp_path, "in/a/1.jpg", "in/c/1.jpg", "out/2.jpg")
     root = tmp_path / "in"
     (root / "a" / "loop").symlink_to(root, target_is_directory=True)
-    (root / "a" / "self").symlink_to(root / "a", target_is_directory=True)
-    (root / "b").symlink_to(root / "a", target_is_directory=True)
+    (root / "a" / "self").symlink_to("self")
+    (root / "a" / "to_c").symlink_to(root / "c", target_is_directory=True)
+    (root / "c" / "to_a").symlink_to(root / "a", target_is_directory=True)
+    (root / "b").symlink_to("a", target_is_directory=True)
     (root / "away").symlink_to(tmp_path / "out", target_is_directory=True)
+    (root / "a" / "away.jpg").symlink_to(tmp_path / "out" / "2.jpg")
     (root / "a" / "gone.jpg").symlink_to(root / "nowhere")
-    rows, _ = listed(root)
-    assert [row["path"] for row in rows] == ["a/1.jpg", "a/gone.jpg", "b/1.jpg", "b/gone.jpg"]
+    rows, found = listed(root)
+    folders = {"a": ("a", "a/to_c"), "b": ("b", "b/to_c"), "c": ("c", "c/to_a")}
+    paths = {row["path"] for row in rows}
+    for first, second in folders.values():
+        assert {f"{first}/1.jpg", f"{second}/1.jpg"} <= paths
+    assert {"a/gone.jpg", "a/self"} <= paths  # reading them will say what is wrong
+    assert not any("loop" in path or "away" in path for path in paths)
+    assert max(path.count("/") for path in paths) == 2
+    assert found.skipped["(link)"] > 0
+
+
+def test_results_among_the_images_are_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, "in/a/1.jpg", "in/results/features/x.jpg", "in/results/_state/lock")
+    batches = list(list_images(str(tmp_path / "in"), found := Found(), leave_out=str(tmp_path / "in" / "results")))
+    assert batches[0]["path"].to_pylist() == ["a/1.jpg"]
+    assert found.total == 1
+
+
+def test_names_that_are_all_extension_are_skipped_by_name(tmp_path: Path) -> None:
+    put(tmp_path, "a/.DS_Store", "a/.gitkeep", "a/1.jpg", "test")
+    rows, found = listed(tmp_path)
+    assert {row["path"]: row["split"] for row in rows} == {"a/1.jpg": "all", "test": "all"}
+    assert dict(found.skipped) == {".ds_store": 1, ".gitkeep": 1}
 
 
 def test_what_is_no_folder(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SHARD_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of consecutive images of one split; `key` names its content: paths, sizes and times."""
+    """A run of consecutive images of one split; `key` names its content: every column of its rows."""
 
     number: int
     key: str
@@ -74,6 +74,6 @@ def _ends(rows: pa.RecordBatch) -> list[int]:
 
 def _key(rows: pa.RecordBatch) -> str:
     digest = hashlib.sha256()
-    for name in ("path", "bytes", "modified"):
+    for name in LISTING.names:
         digest.update("\0".join(map(str, rows[name].to_pylist())).encode() + b"\1")
     return digest.hexdigest()[:24]

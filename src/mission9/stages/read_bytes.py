@@ -24,7 +24,7 @@ def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
                 raise ImageError("too_many_bytes", f"{facts.st_size} bytes are more than {max_bytes}")
             return file.read(max_bytes)
     except FileNotFoundError as error:
-        raise ImageError("vanished", "the file was listed and is gone") from error
+        raise ImageError("vanished", "there is no such file (any more)") from error
     except PermissionError as error:
         raise ImageError("permission_denied", "the file may not be read") from error
     except OSError as error:
