@@ -182,7 +182,7 @@ def _print_report(report: Report) -> None:
         print(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
-    print(f"results in {report.config['output']}")
+    print(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")
 
 
 def _explain(error: CycloptsError) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,10 @@ class PCAModel:
         if self.whiten:
             scores /= np.maximum(np.sqrt(self.explained_variance_), np.finfo(np.float64).eps)  # as scikit-learn
         return np.asarray(scores)
+
+    def without_moments(self) -> PCAModel:
+        """The same model but for its 13 MB of moments, which `transform` does not need: for sending to workers."""
+        return replace(self, moments=Moments.empty(0))
 
     def inverse_transform(self, scores: NDArray[Any]) -> Floats:
         """(n, k) scores -> (n, d) the nearest rows that the components can express."""

@@ -104,8 +104,10 @@ class SparkImagePipeline:
         moments = reduce(Moments.merge, (Moments.from_bytes(bytes(row.moments)) for row in partials))
         model = pca.fit(moments, n_components)
 
+        sent = model.without_moments()
+
         def to_scores(batches: Batches) -> Batches:
-            return (project_batch(batch, model).cast(_SCORES) for batch in batches)
+            return (project_batch(batch, sent).cast(_SCORES) for batch in batches)
 
         return rows.mapInArrow(to_scores, _ddl(_SCORES)), model
 

@@ -43,7 +43,7 @@ def project(runner: Runner, model: PCAModel, files: Sequence[Path], folder: Path
     count = min(len(files), _CHUNKS_A_WORKER * runner.parallelism)
     bounds = [len(files) * n // count for n in range(count + 1)] if count else [0]
     groups = tuple(tuple(files[start:end]) for start, end in pairwise(bounds))
-    runner.map(ProjectFiles(model, groups, folder), count)
+    runner.map(ProjectFiles(model.without_moments(), groups, folder), count)
     return (pq.read_table(_chunk(folder, n)) for n in range(count))
 
 
