@@ -85,7 +85,7 @@ def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path, suffix: str, l
     with pytest.raises(WeightsError, match="were not run"):
         load_weights(str(path))
     assert not canary.exists()
-    path.write_bytes(pickle.dumps(Canary(canary)))
+    path.write_bytes(pickle.dumps(Canary(canary), protocol=2))
     with pytest.raises(WeightsError, match="were not run"):
         load_weights(str(path))
     assert not canary.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import os
+import pickle  # for the name of its error only
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,11 +120,13 @@ def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
     try:
         # weights_only refuses everything but tensors and plain containers, without running it.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make the parser fail in every way there is
+    except pickle.UnpicklingError as error:  # torch's own words advise to load the file unsafely
         raise WeightsError(
-            f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, "
-            f"which are refused and were not run ({_first_line(error)})"
+            f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, which "
+            "are refused and were not run; get it anew from a source you trust, best as .safetensors"
         ) from error
+    except Exception as error:  # damaged files make the parser fail in every way there is
+        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
     return _arrays(path, state)
 
 
@@ -150,14 +153,16 @@ def _download_imagenet() -> Path:
             )
         )
     except (requests.RequestException, OSError) as error:
+        offline = isinstance(error, requests.ConnectionError)
+        why = "there is no connection to its server" if offline else _first_sentence(error)
         raise SetupError(
-            f"the imagenet weights cannot be downloaded ({_first_line(error)}); fetch {IMAGENET_URL} elsewhere and "
-            "give the file with --weights mobilenet_v2-7ebf99e0.pth, or use --weights demo"
+            f"the imagenet weights cannot be downloaded: {why}. Fetch {IMAGENET_URL} elsewhere and give the file with "
+            "--weights mobilenet_v2-7ebf99e0.pth, or use --weights demo"
         ) from error
     except ValueError as error:  # pooch's word for a wrong hash
         raise WeightsError(f"what {IMAGENET_URL} gave is not the file it should be: {error}") from error
 
 
-def _first_line(error: Exception) -> str:
+def _first_sentence(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    return text.splitlines()[0].partition(". ")[0][:200]
