@@ -169,7 +169,9 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(sample: Path, tmp_path: Path)
         assert process.stderr is not None
         said = ""
         while "extract:" not in said:
-            said += process.stderr.readline()
+            line = process.stderr.readline()
+            assert line, said
+            said += line
         time.sleep(2)
         process.send_signal(signal.SIGINT)
         said += process.stderr.read()
