@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -42,6 +44,10 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
         SetupError: pyspark or Java is missing, or Spark does not start.
     """
     spark, is_ours = find_or_start_session(config)
+    if is_ours and threading.current_thread() is threading.main_thread():
+        # PySpark's handler asks the JVM to cancel in the middle of another call to it, and may fail with an error
+        # that hides the Ctrl-C; here stopping the session cancels all the same.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield SparkRunner(spark, parallelism(spark))
     finally:
