@@ -6,8 +6,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.config import EngineName
-from mission9.engines import choose_engine, make_engine
+from mission9.engines import EngineName, choose_engine, make_engine
 from mission9.engines.torch_model import MobileNetV2Features
 from mission9.errors import ConfigError, SetupError
 from mission9.preprocess import MEAN, STD, to_input

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 import mission9
-from mission9.config import Device, EngineName, Flag, RunConfig, explain
+from mission9.config import Flag, RunConfig, explain
+from mission9.engines import Device, EngineName
 from mission9.errors import ImageError, Mission9Error
 from mission9.subset import PERCENTAGES
 

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from pydantic import Field, ValidationError, field_validator
@@ -17,13 +17,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from mission9.engines import Device, EngineName, Precision
 from mission9.errors import ConfigError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess
+from mission9.stages.decode_image import MAX_PIXELS
+from mission9.stages.read_bytes import MAX_BYTES
 
-Device = Literal["auto", "cpu", "cuda"]
-EngineName = Literal["auto", "torch", "openvino"]
-Precision = Literal["float32"]
 Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
@@ -31,10 +31,6 @@ _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a 
 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
 
-# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
-# twice as many whatever we say.
-MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-MAX_BYTES = 256 * 1024 * 1024
 
 
 @Parameter(name="*")

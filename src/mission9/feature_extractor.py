@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.config import MAX_BYTES, MAX_PIXELS, Device, EngineName
-from mission9.engines import choose_engine, make_engine
+from mission9.engines import Device, EngineName, choose_engine, make_engine
 from mission9.errors import ImageError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess, to_input
-from mission9.stages.decode_image import decode_image, to_rgb
-from mission9.stages.read_bytes import read_bytes
+from mission9.stages.decode_image import MAX_PIXELS, decode_image, to_rgb
+from mission9.stages.read_bytes import MAX_BYTES, read_bytes
 from mission9.weights import Weights, load_weights
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]

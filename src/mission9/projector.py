@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mission9.config import Device, EngineName
+from mission9.engines import Device, EngineName
 from mission9.errors import ModelError
 from mission9.feature_extractor import ImageLike, MobileNetV2Extractor
 from mission9.pca import PCAModel

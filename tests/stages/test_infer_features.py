@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 import safetensors.numpy
 
-from mission9.config import MAX_BYTES, MAX_PIXELS
 from mission9.engines import choose_engine
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.schema import OUTCOME, vectors
+from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+from mission9.stages.read_bytes import MAX_BYTES
 from mission9.weights import Tensors, Weights
 
 

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.config import Device, EngineName, Precision
 from mission9.errors import ConfigError, SetupError
 from mission9.weights import Weights
+
+Device = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "torch", "openvino"]
+Precision = Literal["float32", "bfloat16", "bf16", "float16", "int8"]
 
 
 class Engine(Protocol):
@@ -29,8 +32,15 @@ class EngineSpec:
 
     engine: Literal["torch", "openvino"]
     device: Literal["cpu", "cuda"]
-    precision: Precision = "float32"
+    precision: Precision = "float32"  # never the short "bf16"
     batch_size: int | None = None
+
+
+_PRECISIONS: dict[tuple[str, str], tuple[Precision, ...]] = {
+    ("openvino", "cpu"): ("float32", "bfloat16", "int8"),
+    ("torch", "cpu"): ("float32", "bfloat16"),
+    ("torch", "cuda"): ("float32", "bfloat16", "float16"),
+}
 
 
 def choose_engine(
@@ -44,7 +54,7 @@ def choose_engine(
 
     Raises:
         SetupError: the engine's package is not installed, or there is no such device.
-        ConfigError: the engine does not run on the device.
+        ConfigError: the engine does not run on the device, or not in that precision.
     """
     if device == "auto":
         device = "cuda" if engine != "openvino" and devices.has_cuda() else "cpu"
@@ -56,6 +66,10 @@ def choose_engine(
         engine = "openvino" if device == "cpu" and _installed("openvino") else "torch"
     if not _installed(engine):
         raise SetupError(f"{engine} is not installed: pip install 'mission9[{engine}]'")
+    precision = "bfloat16" if precision == "bf16" else precision
+    possible = _PRECISIONS[engine, device]
+    if precision not in possible:
+        raise ConfigError(f"{engine} on {device} computes in {', '.join(possible)}, not in {precision}")
     return EngineSpec(engine=engine, device=device, precision=precision, batch_size=batch_size)
 
 

@@ -11,6 +11,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mission9.errors import ImageError
 
+# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
+# twice as many whatever we say.
+MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+
 # Parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 

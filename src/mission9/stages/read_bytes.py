@@ -7,6 +7,8 @@ import stat
 
 from mission9.errors import ImageError
 
+MAX_BYTES = 256 * 1024 * 1024
+
 
 def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
     """The whole content of a regular file.
