@@ -32,7 +32,6 @@ _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
 
 
-
 @Parameter(name="*")
 class RunConfig(BaseSettings):
     """The settings of one run; frozen once made.
