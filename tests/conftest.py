@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
+from mission9 import runners
 from mission9.config import RunConfig
-from mission9.runner import Task
+from mission9.runners import Task
 from mission9.sample import VARIETIES, draw, jpeg, write_sample
 from mission9.weights import Tensors, Weights, load_weights
 
@@ -94,8 +95,8 @@ def _wait_for_workers(url: str, count: int) -> None:
     raise TimeoutError(f"{url} does not show {count} workers")
 
 
-class InProcessRunner:
-    """Tasks in this process, one after the other."""
+class InProcessRunner(runners.InProcessRunner):
+    """Tasks in this process, counted, as if there were two workers."""
 
     parallelism = 2
 
@@ -104,7 +105,7 @@ class InProcessRunner:
 
     def map(self, task: Task, count: int) -> list[bytes]:
         self.tasks += count
-        return [task(number) for number in range(count)]
+        return super().map(task, count)
 
 
 @pytest.fixture

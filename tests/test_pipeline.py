@@ -26,7 +26,8 @@ from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.files import replace_folder
 from mission9.output import open_output
 from mission9.projector import Projector
-from mission9.runner import SparkRunner, Task
+from mission9.runners import Task
+from mission9.runners.spark import SparkRunner
 from mission9.schema import vectors
 from tests.conftest import InProcessRunner
 

@@ -6,10 +6,10 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from cyclopts import Parameter
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +21,7 @@ from mission9.engines import Device, EngineName, Precision
 from mission9.errors import ConfigError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess
+from mission9.runners import RunnerName
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.read_bytes import MAX_BYTES
 
@@ -59,10 +60,14 @@ class RunConfig(BaseSettings):
     engine: EngineName = Field("auto", description="What computes them; auto: openvino on a CPU, torch on a GPU.")
     precision: Precision = Field("float32", description="Arithmetic of the features.")
     batch_size: int | None = Field(None, ge=1, description="Images a step; by default what suits the engine.")
+    runner: RunnerName = Field("auto", description="Who does the work: Spark, or worker processes without Java.")
+    workers: int | None = Field(None, ge=1, description="Worker processes of --runner local; default: one a core.")
     master: str | None = Field(None, description="Spark master: local[4], spark://..., yarn; default: all cores here.")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="Fail when more than this share is rejected.")
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Reject pictures of more pixels.")
     max_bytes: int = Field(MAX_BYTES, ge=1, description="Reject files of more bytes.")
+    verify_content: Flag = Field(False, description="Read every file to see what changed, not just sizes and times.")
+    pca_model: str | None = Field(None, description="Folder pca_model of an earlier run: project into it, fit none.")
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")
     driver_memory: str = Field(
@@ -85,11 +90,11 @@ class RunConfig(BaseSettings):
         except ValidationError as error:
             raise ConfigError(explain(error)) from error
 
-    @field_validator("input", "output", "weights")
+    @field_validator("input", "output", "weights", "pca_model")
     @classmethod
-    def _is_text(cls, value: str) -> str:
+    def _is_text(cls, value: str | None) -> str | None:
         try:
-            value.encode()
+            (value or "").encode()
         except UnicodeEncodeError as error:
             raise ValueError("the path is not UTF-8, which tables cannot hold; rename it, or make a link") from error
         return value
@@ -110,6 +115,12 @@ class RunConfig(BaseSettings):
         if isinstance(value, int) and not 1 <= value <= FEATURES:
             raise ValueError(f"an image has {FEATURES} features: give 1 to {FEATURES} components, or a share like 0.95")
         return value
+
+    @model_validator(mode="after")
+    def _model_has_its_components(self) -> Self:
+        if self.pca_model is not None and "components" in self.model_fields_set:
+            raise ValueError("the components are those of --pca-model: leave --components away")
+        return self
 
     @classmethod
     def settings_customise_sources(  # pydantic-settings' hook, with its signature

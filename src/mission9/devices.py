@@ -37,6 +37,14 @@ def why_no_cuda() -> str:
     return ""
 
 
+def gpus_here() -> int:
+    """How many GPUs this process may use."""
+    import torch
+
+    count: int = torch.cuda.device_count()
+    return len(_listed_devices(count)) or count
+
+
 def cuda_index() -> int:
     """The index of the GPU for this process: the address that Spark assigned, else one of the visible ones.
 

@@ -136,7 +136,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
             _tidy(output)
             yield output
         except (UsageError, SetupError):
-            if not has_state and not (output.state / _SHARDS).exists():
+            if not has_state and not any((output.state / _SHARDS).glob("*/*.json")):
                 shutil.rmtree(output.root if is_new else output.state, ignore_errors=True)
             raise
         finally:

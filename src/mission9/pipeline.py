@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
-from pathlib import Path
+
+import pyarrow as pa
 
 from mission9.config import RunConfig
 from mission9.engines import choose_engine
@@ -15,27 +17,35 @@ from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
-from mission9.runner import Runner
-from mission9.session import spark_runner
-from mission9.stages.collect_shards import Collected, collect_shards, pending, sweep
+from mission9.runners import InProcessRunner, Runner, open_runner
+from mission9.shards import read_marker
+from mission9.stages.collect_shards import Collected, collect_shards
+from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
+from mission9.stages.find_known import Known, nothing_is_as_it_was
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import Extraction
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
-from mission9.stages.plan_shards import Shard, plan_shards
+from mission9.stages.plan_shards import Plan, finish, plan_shards
 from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
 from mission9.stages.save_results import save_results
+from mission9.stages.verify_content import VerifyContent
 from mission9.weights import SAVED_FILE, load_weights
 
 logger = logging.getLogger(__name__)
+
+# Tables of no more rows are gathered, fitted and projected in this process, in a second or two.
+SMALL_TABLE = 10_000
+# So few images are extracted in this process before Spark would have started.
+FEW_IMAGES = 256
 
 
 def run(config: RunConfig, runner: Runner | None = None) -> Report:
     """Turn a folder of images into features, a PCA model and tables of scores.
 
-    What an earlier run of the same images and settings has committed is not computed again. Without `runner`, the
-    active Spark session is used, or one is made and ended.
+    What an earlier run of the same images and settings has committed is not computed again. Without `runner`, it is
+    chosen by the settings, and what is started for it is ended.
 
     Raises:
         UsageError: the request cannot be carried out; nothing was written.
@@ -44,21 +54,24 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
     """
     check_folder(config.input)
     extraction = make_extraction(config)
+    model = _given_model(config, extraction)
     report = _new_report(config, extraction)
     with ExitStack() as stack:
         output = stack.enter_context(open_output(config.output, overwrite=config.overwrite))
         with report.timed("list"):
-            shards = _list(config, output, report)
+            plan = _list(config, extraction, output, report)
         with report.timed("start"):
-            runner = runner or stack.enter_context(spark_runner(config))
+            runner = runner or stack.enter_context(_open_runner(config, plan, report))
         with report.timed("extract"):
-            collected = _extract(runner, extraction, output, shards, report)
+            _extract(runner, extraction, output, plan, report)
+        runner = InProcessRunner() if report.listed <= SMALL_TABLE else runner
+        with report.timed("compact"):
+            collected = _compact(runner, output, plan, report)
         _check_rejects(output, report)
         with report.timed("fit"):
-            model = fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
+            model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
         with report.timed("project"):
-            for split, files in collected.features.items():
-                _project(runner, model, files, output, split)
+            _project(runner, model, collected, output)
         with report.timed("save_model"):
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
@@ -79,6 +92,20 @@ def make_extraction(config: RunConfig) -> Extraction:
     )
 
 
+def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
+    """The model that `--pca-model` names, if it was made of such features."""
+    if config.pca_model is None:
+        return None
+    model = PCAModel.load(config.pca_model)
+    facts = model.facts
+    if facts["weights"]["sha256"] != extraction.weights.sha256 or facts["preprocess"] != extraction.preprocess:
+        raise ConfigError(
+            f"the PCA model in {config.pca_model} was made with weights {facts['weights']['name']} and preprocessing "
+            f"{facts['preprocess']}, so it means nothing to other features: give these, or fit anew without --pca-model"
+        )
+    return model
+
+
 def _new_report(config: RunConfig, extraction: Extraction) -> Report:
     return Report(
         config=config.model_dump(mode="json"),
@@ -88,39 +115,59 @@ def _new_report(config: RunConfig, extraction: Extraction) -> Report:
     )
 
 
-def _list(config: RunConfig, output: Output, report: Report) -> list[Shard]:
-    found = Found()
+def _list(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
+    found, folder = Found(), output.shards(extraction.fingerprint)
     root, results = os.path.realpath(config.input), os.path.realpath(output.root)
     if root == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
-    rows = list_images(root, found, all_files=config.all_files, leave_out=results)
-    shards = plan_shards(rows, output.plan)
-    if not shards:
-        raise InputError(f"there are no images in {config.input} ({found.total} other files)")
-    report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(shards)
-    report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
-    report.fitted_on = fitting_split(found.listed)
-    check_components(config.components, found.listed[report.fitted_on], FEATURES)
-    logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
-    return shards
-
-
-def _extract(runner: Runner, extraction: Extraction, output: Output, shards: list[Shard], report: Report) -> Collected:
-    folder = output.shards(extraction.fingerprint)
-    if report.config["overwrite"]:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    todo = pending(shards, folder)
-    report.images_inferred = sum(shard.images for shard in todo)
-    done_before = report.listed - report.images_inferred
-    logger.info("extract: %s images to do, %s done before", f"{report.images_inferred:,}", f"{done_before:,}")
+    rows = list_images(root, found, all_files=config.all_files, leave_out=results)
+    check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
+    known = Known(folder, check=nothing_is_as_it_was if config.overwrite else check)
+    plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
+    report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
+    report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
+    report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
+    logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
+    return plan
+
+
+def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) -> Iterator[pa.RecordBatch]:
+    """The same rows; in the end, before a plan of them takes the place of an earlier one, what speaks against it."""
+    yield from rows
+    if not found.listed:
+        raise InputError(f"there are no images in {config.input} ({found.total} other files)")
+    if config.pca_model is None:
+        check_components(config.components, found.listed[fitting_split(found.listed)], FEATURES)
+
+
+def _open_runner(config: RunConfig, plan: Plan, report: Report) -> AbstractContextManager[Runner]:
+    """A runner for what there is to do; none but this process where that is little, and nobody asks for another."""
+    is_little = report.listed <= SMALL_TABLE and plan.images_to_do <= FEW_IMAGES
+    if is_little and (not plan.shards or (config.runner == "auto" and config.master is None)):
+        return nullcontext(InProcessRunner())
+    return open_runner(config)
+
+
+def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan, report: Report) -> None:
+    folder = output.shards(extraction.fingerprint)
+    report.images_inferred = plan.images_to_do
+    done_before = report.listed - plan.images_to_do
+    logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
     root = os.path.realpath(report.config["input"])
-    task = ExtractShards(root=root, plan=output.plan, shards=todo, extraction=extraction, folder=folder)
-    runner.map(task, len(todo))
+    task = ExtractShards(root=root, todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
+    runner.map(task, len(plan.shards))
+
+
+def _compact(runner: Runner, output: Output, plan: Plan, report: Report) -> Collected:
+    """Make the tables of what is committed, and see that no image is missing."""
+    folder = output.shards(report.fingerprint)
+    todo = tuple(part for part in plan.parts if read_marker(folder, part.key) is None)
+    runner.map(CompactParts(plan.images, todo, folder), len(todo))
+    finish(plan, folder)
     collected = collect_shards(
-        shards, folder, features=output.work / FEATURES_FOLDER, rejects=output.work / REJECTS_FOLDER
+        plan.parts, folder, features=output.work / FEATURES_FOLDER, rejects=output.work / REJECTS_FOLDER
     )
-    sweep(shards, folder)
     for split, counts in report.splits.items():
         counts.featured = collected.featured[split]
         counts.reasons = dict(collected.rejected.get(split, {}))
@@ -135,7 +182,8 @@ def _check_rejects(output: Output, report: Report) -> None:
     too_many = report.rejected == report.listed or report.rejected > limit * report.listed
     consequence = f"at most {limit:.1%} may be (--max-reject-rate)"
     try:
-        check_components(report.config["components"], report.splits[report.fitted_on].featured, FEATURES)
+        if report.fitted_on:
+            check_components(report.config["components"], report.splits[report.fitted_on].featured, FEATURES)
     except ConfigError as error:
         consequence = consequence if too_many else str(error)
         too_many = True
@@ -147,11 +195,11 @@ def _check_rejects(output: Output, report: Report) -> None:
         )
 
 
-def _project(runner: Runner, model: PCAModel, files: list[Path], output: Output, split: str) -> None:
-    name, chunks = scores_folder(split), output.state / "chunks"
-    shutil.rmtree(chunks, ignore_errors=True)
-    scores = project(runner, model, files, chunks)
-    save_results(scores, output.work / name, output.work / f"{name}_csv", components=model.n_components_)
+def _project(runner: Runner, model: PCAModel, collected: Collected, output: Output) -> None:
+    chunks = output.state / "chunks"
+    for split, scores in project(runner, model, collected.features, chunks).items():
+        name = scores_folder(split)
+        save_results(scores, output.work / name, output.work / f"{name}_csv", components=model.n_components_)
     shutil.rmtree(chunks)
 
 

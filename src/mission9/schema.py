@@ -22,6 +22,10 @@ LISTING = pa.schema(
     ]
 )
 
+# The listing of a run with what became of it: the shard that holds each image's outcome, and the part, a shard as well,
+# that holds it when the run is done.
+PLAN = pa.schema([*LISTING, ("shard", pa.string()), ("part", pa.string())])
+
 # What a worker says of each image: features, or the stage, reason and message of its rejection.
 OUTCOME = pa.schema(
     [

@@ -34,6 +34,9 @@ AHEAD_IMAGES = 64
 AHEAD_BYTES = 64 * 1024 * 1024
 READERS = 2
 
+# Images of a shard: a few seconds of work for a core, or for a GPU and the cores that decode for it.
+SHARD_IMAGES = {"cpu": 256, "cuda": 8192}
+
 Pixels = NDArray[np.uint8]
 
 
@@ -46,6 +49,11 @@ class Extraction:
     preprocess: Preprocess
     max_pixels: int
     max_bytes: int
+
+    @property
+    def shard_images(self) -> int:
+        """How many images make a shard of a few seconds."""
+        return SHARD_IMAGES[self.engine.device]
 
     @cached_property
     def fingerprint(self) -> str:

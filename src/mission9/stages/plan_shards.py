@@ -1,79 +1,144 @@
-"""Rows of a listing -> a plan: shards of a few seconds of work, one row group each in one Parquet file."""
+"""Rows of a listing -> a plan: the parts of the finished table, and shards of a few seconds for what is not known.
+
+A plan lies in two Parquet files. In `images.parquet` every image listed is a row, with the shard that holds its
+outcome, and each row group is a part: the images that one file of the finished table will hold. In `todo.parquet` are
+the images that no earlier run has committed, a shard in each row group.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mission9.files import private_name
-from mission9.schema import LISTING
+from mission9.files import appearing, link_or_copy
+from mission9.schema import LISTING, PLAN
+from mission9.shards import Shard, sweep
+from mission9.stages.find_known import Known, done_file, plan_file
 
-# About two seconds of one core at a hundred images a second; large files make a shard shorter. What a shard
-# holds depends on the listing alone, so results do not depend on how many workers share the shards.
-SHARD_IMAGES = 256
+# Large files make a shard shorter.
 SHARD_BYTES = 64 * 1024 * 1024
+
+# A part's features are 40 to 80 MB, a size that readers like. It ends where a label does, so that new images of one
+# label leave most parts as they are.
+PART_IMAGES = 8192
+MOST_PART_IMAGES = 2 * PART_IMAGES
+
+Ends = Callable[[pa.RecordBatch], list[int]]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A run of consecutive images of one split; `key` names its content: every column of its rows."""
+class Plan:
+    """Where the rows of parts and of shards to compute are, and what these are."""
 
-    number: int
-    key: str
-    split: str
-    images: int
+    images: Path
+    todo: Path
+    parts: tuple[Shard, ...]
+    shards: tuple[Shard, ...]
 
-
-def plan_shards(listing: Iterable[pa.RecordBatch], plan: Path) -> list[Shard]:
-    """Cut a listing into shards and write them to `plan`, the n-th shard as the n-th row group."""
-    partial = private_name(plan)
-    shards = []
-    with pq.ParquetWriter(partial, LISTING) as writer:
-        for number, rows in enumerate(_cut(listing)):
-            writer.write_batch(rows, row_group_size=len(rows))
-            shards.append(Shard(number, _key(rows), rows["split"][0].as_py(), len(rows)))
-    partial.replace(plan)
-    return shards
+    @property
+    def images_to_do(self) -> int:
+        return sum(shard.images for shard in self.shards)
 
 
-def read_shard(plan: Path, number: int) -> pa.Table:
-    """The rows of one shard of a plan."""
-    with pq.ParquetFile(plan) as file:
-        return file.read_row_group(number)
+def plan_shards(listing: Iterable[pa.RecordBatch], known: Known, folder: Path, shard_images: int) -> Plan:
+    """Cut a listing into parts, and what is not known of each into shards; both files appear in `folder`."""
+    parts: list[Shard] = []
+    shards: list[Shard] = []
+    with (
+        appearing(plan_file(folder)) as images,
+        appearing(folder / "todo.parquet") as todo,
+        pq.ParquetWriter(images, PLAN) as part_writer,
+        pq.ParquetWriter(todo, LISTING) as shard_writer,
+    ):
+        for rows in _cut(listing, _ends_of_parts):
+            keys = known.shards_of(rows)
+            for shard, shard_rows in _cut_shards(rows.filter(keys.is_null()), shard_images, number=len(shards)):
+                shard_writer.write_batch(shard_rows, row_group_size=len(shard_rows))
+                keys = pc.replace_with_mask(keys, _first(keys.is_null(), shard.images), pa.scalar(shard.key))
+                shards.append(shard)
+            part = Shard(len(parts), _part_key(keys, known, shards), rows["split"][0].as_py(), len(rows))
+            columns = [*rows.columns, keys, pa.repeat(part.key, len(rows))]
+            part_writer.write_batch(pa.record_batch(columns, schema=PLAN), row_group_size=len(rows))
+            parts.append(part)
+    return Plan(plan_file(folder), folder / "todo.parquet", tuple(parts), tuple(shards))
 
 
-def _cut(listing: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def finish(plan: Plan, folder: Path) -> None:
+    """Note that all parts are committed, and clear away what is not of them."""
+    with appearing(done_file(folder)) as done:
+        link_or_copy(plan.images, done)
+    kept = {part.key for part in plan.parts} | {file.stem for file in (plan.images, plan.todo, done_file(folder))}
+    sweep(folder, kept)
+
+
+def read_group(file: Path, number: int) -> pa.Table:
+    """The rows of one part or shard of a plan."""
+    with pq.ParquetFile(file) as parquet:
+        return parquet.read_row_group(number)
+
+
+def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[Shard, pa.RecordBatch]]:
+    pieces = _cut([rows], lambda batch: _ends_of_shards(batch, most)) if len(rows) else iter(())
+    return [
+        (Shard(at, uuid.uuid4().hex, piece["split"][0].as_py(), len(piece)), piece)
+        for at, piece in enumerate(pieces, number)
+    ]
+
+
+def _first(mask: pa.Array, count: int) -> pa.Array:
+    """The first `count` of what a mask holds."""
+    return pc.and_(mask, pc.less_equal(pc.cumulative_sum(mask.cast(pa.int64())), count))
+
+
+def _part_key(keys: pa.Array, known: Known, shards: list[Shard]) -> str:
+    """The key of the one shard that holds a part and nothing else, so that nothing is to be compacted; or a new key."""
+    first = str(keys[0])
+    if len(pc.unique(keys)) == 1:
+        is_new = bool(shards) and shards[-1].key == first and shards[-1].images == len(keys)
+        if is_new or known.holds_just(first, len(keys)):
+            return first
+    return uuid.uuid4().hex
+
+
+def _cut(batches: Iterable[pa.RecordBatch], ends: Ends) -> Iterator[pa.RecordBatch]:
+    """The same rows, cut where `ends` says; what it is given begins a piece."""
     waiting: pa.RecordBatch | None = None
-    for batch in listing:
+    for batch in batches:
         rows = batch if waiting is None else pa.concat_batches([waiting, batch])
-        ends = _ends(rows)
-        for start, end in zip([0, *ends], ends, strict=False):
+        bounds = [0, *ends(rows)]
+        for start, end in pairwise(bounds):
             yield rows.slice(start, end - start)
-        waiting = rows.slice(ends[-1] if ends else 0)
+        waiting = rows.slice(bounds[-1])
     if waiting is not None and len(waiting):
         yield waiting
 
 
-def _ends(rows: pa.RecordBatch) -> list[int]:
-    """Where shards end among rows that begin one; the last shard, which may go on, has no end yet."""
-    ends, images, size = [], 0, 0
-    sizes, splits = rows["bytes"].to_pylist(), rows["split"].to_pylist()
-    for at, (row_size, split) in enumerate(zip(sizes, splits, strict=True)):
-        full = images == SHARD_IMAGES or size + row_size > SHARD_BYTES or split != splits[at - 1]
-        if images and full:
+def _ends_of_parts(rows: pa.RecordBatch) -> list[int]:
+    """Where parts end; the last, which may go on, has no end yet."""
+    ends, start = [], 0
+    splits, labels = rows["split"].to_pylist(), rows["label"].to_pylist()
+    for at in range(1, len(rows)):
+        images = at - start
+        label_ends = images >= PART_IMAGES and labels[at] != labels[at - 1]
+        if label_ends or images == MOST_PART_IMAGES or splits[at] != splits[at - 1]:
             ends.append(at)
-            images, size = 0, 0
-        images, size = images + 1, size + row_size
+            start = at
     return ends
 
 
-def _key(rows: pa.RecordBatch) -> str:
-    digest = hashlib.sha256()
-    for name in LISTING.names:
-        digest.update("\0".join(map(str, rows[name].to_pylist())).encode() + b"\1")
-    return digest.hexdigest()[:24]
+def _ends_of_shards(rows: pa.RecordBatch, most: int) -> list[int]:
+    """Where shards end among rows of one split."""
+    ends, start, size = [], 0, 0
+    for at, row_size in enumerate(rows["bytes"].to_pylist()):
+        if at > start and (at - start == most or size + row_size > SHARD_BYTES):
+            ends.append(at)
+            start, size = at, 0
+        size += row_size
+    return ends

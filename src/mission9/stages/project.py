@@ -1,8 +1,8 @@
-"""Committed features -> scores in the PCA space; on the workers, a chunk for each run of consecutive files."""
+"""Committed features -> scores in the PCA space; on the workers, a chunk for each run of consecutive rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,41 +10,45 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mission9.files import private_name
+from mission9.files import appearing
 from mission9.pca import PCAModel
-from mission9.runner import Runner
+from mission9.runners import Runner
 from mission9.schema import projected, vectors
+from mission9.stages.collect_shards import Rows
 
 _CHUNKS_A_WORKER = 4
 
 
 @dataclass(frozen=True)
-class ProjectFiles:
-    """Called with a number, writes the scores of that group of features files as one chunk into `folder`."""
+class ProjectRows:
+    """Called with a number, writes the scores of that group of rows as one chunk into `folder`."""
 
     model: PCAModel
-    groups: tuple[tuple[Path, ...], ...]
+    groups: tuple[tuple[Rows, ...], ...]
     folder: Path
 
     def __call__(self, number: int) -> bytes:
-        chunk = _chunk(self.folder, number)
-        partial = private_name(chunk)
-        with pq.ParquetWriter(partial, projected(self.model.n_components_)) as writer:
-            for file in self.groups[number]:
-                for batch in pq.read_table(file, columns=["path", "split", "label", "features"]).to_batches():
+        schema = projected(self.model.n_components_)
+        with appearing(_chunk(self.folder, number)) as file, pq.ParquetWriter(file, schema) as writer:
+            for rows in self.groups[number]:
+                for batch in rows.read(["path", "split", "label", "features"]).to_batches():
                     writer.write_batch(project_batch(batch, self.model))
-        partial.replace(chunk)
         return b""
 
 
-def project(runner: Runner, model: PCAModel, files: Sequence[Path], folder: Path) -> Iterator[pa.Table]:
-    """The scores of all rows in `files`, in their order, a chunk at a time; chunks lie in `folder` meanwhile."""
+def project(
+    runner: Runner, model: PCAModel, features: Mapping[str, Sequence[Rows]], folder: Path
+) -> dict[str, Iterator[pa.Table]]:
+    """The scores of all rows of each split, in their order, a chunk at a time; chunks lie in `folder` meanwhile."""
     folder.mkdir(parents=True)
-    count = min(len(files), _CHUNKS_A_WORKER * runner.parallelism)
-    bounds = [len(files) * n // count for n in range(count + 1)] if count else [0]
-    groups = tuple(tuple(files[start:end]) for start, end in pairwise(bounds))
-    runner.map(ProjectFiles(model.without_moments(), groups, folder), count)
-    return (pq.read_table(_chunk(folder, n)) for n in range(count))
+    groups: list[tuple[Rows, ...]] = []
+    numbers: dict[str, range] = {}
+    for split, rows in features.items():
+        chosen = _groups(rows, _CHUNKS_A_WORKER * runner.parallelism)
+        numbers[split] = range(len(groups), len(groups) + len(chosen))
+        groups += chosen
+    runner.map(ProjectRows(model.without_moments(), tuple(groups), folder), len(groups))
+    return {split: (pq.read_table(_chunk(folder, n)) for n in chunks) for split, chunks in numbers.items()}
 
 
 def project_batch(batch: pa.RecordBatch, model: PCAModel) -> pa.RecordBatch:
@@ -53,6 +57,12 @@ def project_batch(batch: pa.RecordBatch, model: PCAModel) -> pa.RecordBatch:
     scores = model.transform(vectors(batch["features"])).astype("float32")
     pca = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), type=schema.field("pca").type)
     return pa.record_batch([batch["path"], batch["split"], batch["label"], pca], schema=schema)
+
+
+def _groups(rows: Sequence[Rows], most: int) -> list[tuple[Rows, ...]]:
+    count = min(len(rows), most)
+    bounds = [len(rows) * n // count for n in range(count + 1)]
+    return [tuple(rows[start:end]) for start, end in pairwise(bounds)]
 
 
 def _chunk(folder: Path, number: int) -> Path:

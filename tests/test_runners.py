@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mission9.errors import TaskError
-from mission9.runner import SparkRunner
+from mission9.runners.spark import SparkRunner
 
 
 @pytest.mark.parametrize("partitions", [None, 1, 3])

@@ -8,19 +8,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from mission9.errors import ConservationError
-from mission9.schema import FEATURES_TABLE, OUTCOME, REJECTS_TABLE
-from mission9.stages.collect_shards import collect_shards, pending, sweep
-from mission9.stages.extract_shard import commit, features_file, read_marker, rejects_file
-from mission9.stages.plan_shards import Shard
+from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.shards import Shard, commit, features_file, read_marker, rejects_file, sweep
+from mission9.stages.collect_shards import collect_shards
 
 
-def outcomes(good: int, bad: int) -> pa.Table:
+def features(count: int) -> pa.Table:
     rows = [
         {"path": f"{n}.jpg", "split": "all", "label": "a", "width": 1, "height": 1, "bytes": 1, "sha256": "s"}
-        | ({"features": [float(n)] * 1280} if n < good else {"stage": "decode", "reason": "corrupt", "message": "m"})
-        for n in range(good + bad)
+        | {"features": [float(n)] * 1280}
+        for n in range(count)
     ]
-    return pa.Table.from_pylist(rows, schema=OUTCOME)
+    return pa.Table.from_pylist(rows, schema=FEATURES_TABLE)
+
+
+def rejects(count: int) -> pa.Table:
+    rows = [
+        {"path": f"bad{n}.jpg", "split": "all", "label": "a", "bytes": 1}
+        | {"stage": "decode", "reason": "corrupt", "message": "m"}
+        for n in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTS_TABLE)
 
 
 def shard(number: int = 0, images: int = 5) -> Shard:
@@ -28,26 +36,26 @@ def shard(number: int = 0, images: int = 5) -> Shard:
 
 
 def test_a_committed_shard_holds_both_tables_and_is_done(tmp_path: Path) -> None:
-    commit(tmp_path, shard(), outcomes(3, 2))
+    commit(tmp_path, shard(), features(3), rejects(2))
     marker = read_marker(tmp_path, "key0")
     assert marker is not None
-    assert (marker.features.rows, marker.rejects.rows) == (3, 2)
+    assert (marker.features.rows, marker.rejects.rows, marker.images) == (3, 2, 5)
     assert pq.read_schema(features_file(tmp_path, "key0")).equals(FEATURES_TABLE)
     assert pq.read_table(features_file(tmp_path, "key0"))["path"].to_pylist() == ["0.jpg", "1.jpg", "2.jpg"]
     assert pq.read_schema(rejects_file(tmp_path, "key0")).equals(REJECTS_TABLE)
-    assert pending([shard(), shard(1)], tmp_path) == (shard(1),)
+    assert read_marker(tmp_path, "key1") is None
 
 
 def test_lost_or_doubled_rows_are_never_committed(tmp_path: Path) -> None:
-    for wrong in (outcomes(3, 1), outcomes(3, 3)):
+    for bad in (1, 3):
         with pytest.raises(RuntimeError, match="5 images"):
-            commit(tmp_path, shard(), wrong)
+            commit(tmp_path, shard(), features(3), rejects(bad))
     assert read_marker(tmp_path, "key0") is None
 
 
 @pytest.mark.parametrize("damage", ["no marker", "half a marker", "other marker", "no table", "short table"])
 def test_a_shard_that_is_not_whole_is_not_done(tmp_path: Path, damage: str) -> None:
-    commit(tmp_path, shard(), outcomes(3, 2))
+    commit(tmp_path, shard(), features(3), rejects(2))
     marker, table = tmp_path / "key0.json", features_file(tmp_path, "key0")
     if damage == "no marker":
         marker.unlink()
@@ -63,28 +71,29 @@ def test_a_shard_that_is_not_whole_is_not_done(tmp_path: Path, damage: str) -> N
 
 
 def test_a_second_try_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    commit(tmp_path, shard(), outcomes(3, 2))
-    commit(tmp_path, shard(), outcomes(5, 0))
+    commit(tmp_path, shard(), features(3), rejects(2))
+    commit(tmp_path, shard(), features(5), rejects(0))
     marker = read_marker(tmp_path, "key0")
     assert marker is not None
     assert (marker.features.rows, marker.rejects.rows) == (5, 0)
     assert not rejects_file(tmp_path, "key0").exists()
 
 
-def test_collecting_counts_every_row_and_sweeping_leaves_only_shards(tmp_path: Path) -> None:
+def test_collecting_counts_every_row_and_sweeping_leaves_only_what_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
     for number, (good, bad) in enumerate([(3, 2), (5, 0), (0, 5)]):
-        commit(folder, shard(number), outcomes(good, bad))
-    commit(folder, shard(9), outcomes(5, 0))
+        commit(folder, shard(number), features(good), rejects(bad))
+    commit(folder, shard(9), features(5), rejects(0))
     (folder / ".key1.features.parquet.123").write_bytes(b"a try that was killed")
     shards = [shard(0), shard(1), shard(2)]
     collected = collect_shards(shards, folder, features=tmp_path / "features", rejects=tmp_path / "rejects")
     assert collected.featured["all"] == 8
+    assert [rows.read(["path"]).num_rows for rows in collected.features["all"]] == [3, 5]
     assert collected.rejected["all"] == {"corrupt": 7}
     assert len(pq.read_table(tmp_path / "features")) == 8
     assert len(pq.read_table(tmp_path / "rejects")) == 7
-    sweep(shards, folder)
+    sweep(folder, {"key0", "key1", "key2"})
     assert {file.name.split(".")[0] for file in folder.iterdir()} == {"key0", "key1", "key2"}
     with pytest.raises(ConservationError, match="not committed"):
         collect_shards([shard(9)], folder, features=tmp_path / "f2", rejects=tmp_path / "r2")

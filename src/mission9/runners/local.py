@@ -1,0 +1,93 @@
+"""Tasks in worker processes of this machine, without Spark and Java."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cloudpickle
+import loky
+
+from mission9.errors import TaskError
+from mission9.runners import Task
+from mission9.runners.environment import ONE_THREAD, WORKER
+
+_ATTEMPTS = 4  # as often as Spark tries a task
+
+
+class LocalRunner:
+    """Tasks on `workers` processes of one thread each, which stay for the next stage.
+
+    Processes that die are replaced, and what they had in hand is tried again.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.parallelism = workers
+        self._pool: loky.ProcessPoolExecutor | None = None
+
+    def map(self, task: Task, count: int) -> list[bytes]:
+        results: dict[int, bytes] = {}
+        failure: BaseException | None = None
+        # The task travels as a file, once: it may hold the network's weights.
+        with tempfile.TemporaryDirectory(prefix="mission9-") as folder:
+            file = Path(folder) / "task"
+            file.write_bytes(cloudpickle.dumps(task))
+            for _ in range(_ATTEMPTS):
+                failure = self._try(file, set(range(count)) - results.keys(), results)
+                if failure is None:
+                    return [results[number] for number in range(count)]
+                if isinstance(failure, BrokenProcessPool):
+                    self._end()
+        raise TaskError(f"a task failed: {_told(failure)}") from failure
+
+    def _try(self, file: Path, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
+        """Run the tasks of `numbers` once each; add their results, and return what the first that failed raised."""
+        self._pool = self._pool or loky.ProcessPoolExecutor(self.parallelism, env=ONE_THREAD, initializer=_begin)
+        futures: dict[int, Future[bytes]] = {n: self._pool.submit(_run, str(file), n) for n in sorted(numbers)}
+        wait(futures.values())
+        failures = {number: future.exception() for number, future in futures.items()}
+        results.update({n: future.result() for n, future in futures.items() if failures[n] is None})
+        return next((failure for failure in failures.values() if failure is not None), None)
+
+    def _end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+
+def _told(error: BaseException | None) -> str:
+    if isinstance(error, BrokenProcessPool):
+        return f"worker processes died {_ATTEMPTS} times, for want of memory perhaps ({str(error).splitlines()[0]})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _begin() -> None:
+    # Ctrl-C reaches every process of the terminal; the one that gave out the tasks ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ[WORKER] = multiprocessing.current_process().name.rpartition("-")[2]
+
+
+def _run(file: str, number: int) -> bytes:
+    return _load(file)(number)
+
+
+@lru_cache(maxsize=1)
+def _load(file: str) -> Task:
+    task: Task = cloudpickle.loads(Path(file).read_bytes())
+    return task

@@ -1,0 +1,154 @@
+"""Committed shards: a features file, a rejects file and a marker under one key.
+
+A shard is done when its marker is there, since the marker is written last and the tables' lengths in it are checked.
+Two tries of one shard, even at once, write the same rows under names of their own, and the last rename wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mission9.files import private_name, write_whole
+from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+
+# Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
+GROUP_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of images of one split, the `number`-th row group of a plan; `key` names its committed files."""
+
+    number: int
+    key: str
+    split: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A committed file: rows, length in bytes and SHA-256; of no file where there are no rows."""
+
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a finished shard holds."""
+
+    key: str
+    features: Table
+    rejects: Table
+
+    @property
+    def images(self) -> int:
+        return self.features.rows + self.rejects.rows
+
+
+def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) -> Marker:
+    """Write a shard's features, rejects, then the marker.
+
+    Raises:
+        RuntimeError: rows are missing or too many.
+    """
+    if len(features) + len(rejects) != shard.images or features["path"].null_count or rejects["path"].null_count:
+        outcomes = f"{len(features)} features and {len(rejects)} rejects"
+        raise RuntimeError(f"shard {shard.key} has {shard.images} images, but {outcomes}")
+    marker = Marker(
+        shard.key,
+        _write(features_file(folder, shard.key), features, FEATURES_TABLE),
+        _write(rejects_file(folder, shard.key), rejects, REJECTS_TABLE),
+    )
+    write_whole(_marker_file(folder, shard.key), json.dumps(asdict(marker)).encode())
+    return marker
+
+
+def read_marker(folder: Path, key: str) -> Marker | None:
+    """The marker of a shard, or None if the shard is not done."""
+    try:
+        facts = json.loads(_marker_file(folder, key).read_bytes())
+        marker = Marker(facts["key"], Table(**facts["features"]), Table(**facts["rejects"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = _is_whole(features_file(folder, key), marker.features) and _is_whole(
+        rejects_file(folder, key), marker.rejects
+    )
+    return marker if whole and marker.key == key else None
+
+
+def read_features(folder: Path, key: str) -> pa.Table:
+    """The features of a committed shard."""
+    file = features_file(folder, key)
+    return pq.read_table(file, schema=FEATURES_TABLE) if file.exists() else FEATURES_TABLE.empty_table()
+
+
+def read_rejects(folder: Path, key: str) -> pa.Table:
+    """The rejects of a committed shard."""
+    file = rejects_file(folder, key)
+    return pq.read_table(file, schema=REJECTS_TABLE) if file.exists() else REJECTS_TABLE.empty_table()
+
+
+def rows_of(file: Path, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of a committed file whose path is wanted, a row group at a time."""
+    if not file.exists():
+        return
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(GROUP_ROWS):
+            rows = batch.cast(schema)
+            yield rows.filter(pc.is_in(rows["path"], value_set=wanted))
+
+
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Delete the files that are not of `names`: tries that were killed, and shards that were compacted."""
+    for file in folder.iterdir():
+        if file.name.split(".")[0] not in names:
+            file.unlink()
+
+
+def features_file(folder: Path, key: str) -> Path:
+    """Where a shard's features are."""
+    return folder / f"{key}.features.parquet"
+
+
+def rejects_file(folder: Path, key: str) -> Path:
+    """Where a shard's rejects are."""
+    return folder / f"{key}.rejects.parquet"
+
+
+def _marker_file(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
+
+
+def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
+    if not len(rows):
+        path.unlink(missing_ok=True)
+        return Table()
+    partial = private_name(path)
+    # Features are too different from each other for a dictionary to pay.
+    text = [field.name for field in schema if field.type == pa.string()]
+    table = rows.select(schema.names).cast(schema)
+    pq.write_table(table, partial, compression="zstd", use_dictionary=text, row_group_size=GROUP_ROWS)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = partial.stat().st_size
+    partial.replace(path)
+    return Table(len(rows), size, digest)
+
+
+def _is_whole(path: Path, table: Table) -> bool:
+    try:
+        return not table.rows or path.stat().st_size == table.bytes
+    except OSError:
+        return False

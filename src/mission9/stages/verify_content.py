@@ -1,0 +1,52 @@
+"""Rows whose size and time are what they were -> whether their content is, too."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mission9.errors import ImageError
+from mission9.names import to_path
+from mission9.shards import features_file
+from mission9.stages.read_bytes import read_bytes
+
+_READERS = 16  # waiting for disks and networks, not computing
+
+
+@dataclass(frozen=True)
+class VerifyContent:
+    """Called with rows and the shards that hold their outcomes, says which files have the SHA-256 noted there.
+
+    Of a rejected image none is noted; it counts as changed.
+    """
+
+    root: str
+    folder: Path
+    max_bytes: int
+
+    def __call__(self, rows: pa.RecordBatch, keys: pa.Array) -> pa.Array:
+        noted = dict(self._noted(rows["path"], keys))
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(lambda path: path in noted and self._digest(path) == noted[path], rows["path"].to_pylist())
+            return pa.array(found, pa.bool_())
+
+    def _noted(self, paths: pa.Array, keys: pa.Array) -> Iterator[tuple[str, str]]:
+        for key in pc.unique(keys).drop_null().to_pylist():
+            file = features_file(self.folder, key)
+            if file.exists():
+                table = pq.read_table(file, columns=["path", "sha256"])
+                table = table.filter(pc.is_in(table["path"], value_set=paths.filter(pc.equal(keys, key))))
+                yield from zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True)
+
+    def _digest(self, path: str) -> str:
+        try:
+            return hashlib.sha256(read_bytes(to_path(self.root, path), max_bytes=self.max_bytes)).hexdigest()
+        except ImageError:
+            return ""
