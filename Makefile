@@ -27,6 +27,16 @@ test: .venv/.dev  ## Set up, then lint, check types and run the tests
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own
 	$(SPARK35)/bin/pytest -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py
 
+# With any Python that has torch, pytest and the few others: neither .venv nor the tools that it holds are needed. What
+# pyproject.toml asks of pytest would fail where a plug-in is absent, or where a library of the GPU's warns.
+.PHONY: test-gpu
+test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test_gpu.py says what it needs)
+	PYTHONPATH=src $(PYTHON) -m pytest -o addopts=-ra -o filterwarnings=default tests/test_gpu.py
+
+.PHONY: bench-gpu
+bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
+
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
 	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors

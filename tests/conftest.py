@@ -11,16 +11,18 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
 
-from mission9 import runners
-from mission9.config import RunConfig
+from mission9 import devices, runners
 from mission9.runners import Task
 from mission9.sample import VARIETIES, draw, jpeg, write_sample
 from mission9.weights import Tensors, Weights, load_weights
+
+if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
+    from pyspark.sql import SparkSession
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -29,7 +31,10 @@ REAL_WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet-converted.pth"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     absent = pytest.mark.skip(reason=f"the real images and weights are not in {SHARED}")
+    why_no_gpu = devices.why_no_cuda()
     for item in items:
+        if item.get_closest_marker("gpu") and why_no_gpu:
+            item.add_marker(pytest.mark.skip(reason=f"no GPU to use: {why_no_gpu}"))
         if item.get_closest_marker("real") and not SHARED.is_dir():
             item.add_marker(absent)
         if "spark" in getattr(item, "fixturenames", ()):
@@ -45,6 +50,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
+    from mission9.config import RunConfig
     from mission9.session import start_session
 
     session = start_session(RunConfig(driver_memory="2g", master="local[2]"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_imagenet_without_network_says_how_to_give_a_file(
 
 
 def test_a_master_that_is_none_is_told_without_a_stack(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "mission9", "run", *arguments, "--master", "local[0]"]
+    command = [sys.executable, "-m", "mission9", "run", *arguments, "--runner", "spark", "--master", "local[0]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Spark does not start on local[0,4]" in done.stderr
@@ -181,15 +182,27 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(sample: Path, tmp_path: Path)
     assert not os.path.exists(tmp_path / "out" / "run.json")
 
 
+def without_java(tmp_path: Path) -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": str(tmp_path)}
+
+
 def test_no_java(arguments: list[str], tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": str(tmp_path)}
-    command = [sys.executable, "-m", "mission9", "run", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mission9", "run", *arguments, "--runner", "spark"]
+    done = subprocess.run(command, env=without_java(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "Spark needs Java 17 or newer" in last
     assert "apt-get install openjdk-17-jre-headless" in last
     assert "Traceback" not in done.stderr
+
+
+def test_without_java_worker_processes_do_the_work(sample: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    command = [sys.executable, "-m", "mission9", "run", "--input", str(sample), "--output", output, "--weights", "demo"]
+    done = subprocess.run(command, env=without_java(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Spark needs Java 17 .*: \d+ worker processes, without Spark$", done.stderr, re.MULTILINE)
+    assert json.loads(Path(output, "run.json").read_text())["images_inferred"] == 640
 
 
 def test_an_old_java_is_named(arguments: list[str], tmp_path: Path) -> None:
@@ -198,7 +211,7 @@ def test_an_old_java_is_named(arguments: list[str], tmp_path: Path) -> None:
     old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
     old.chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}/bin:/bin", "JAVA_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "mission9", "run", *arguments]
+    command = [sys.executable, "-m", "mission9", "run", *arguments, "--runner", "spark"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"{old} is Java 8" in done.stderr

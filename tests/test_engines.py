@@ -7,31 +7,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.engines import EngineName, choose_engine, make_engine
-from mission9.engines.torch_model import MobileNetV2Features
+from mission9.engines.torch_engine import TorchEngine
 from mission9.errors import ConfigError, SetupError
-from mission9.preprocess import MEAN, STD, to_input
-from mission9.sample import VARIETIES, draw
+from mission9.preprocess import to_input
 from mission9.stages.infer_features import Pixels
 from mission9.weights import Tensors, Weights, load_weights
 from tests.conftest import REAL_WEIGHTS, SHARED, assert_close
+from tests.reference import drawn_pixels, features_in_float64
 
 ENGINES = ("torch", "openvino")
 
 
 @pytest.fixture(scope="module")
 def images() -> Pixels:
-    return np.stack([to_input(Image.fromarray(draw(v, stream=3, number=0)), "stretch") for v in VARIETIES[:7]])
+    return drawn_pixels(7)
 
 
 @pytest.fixture(scope="module")
 def reference(images: Pixels, demo_tensors: Tensors) -> NDArray[np.float64]:
-    """The network as it is written, batch norms apart, in float64."""
-    model = MobileNetV2Features().double().eval()
-    model.load_tensors({name: torch.from_numpy(array.astype(np.float64)) for name, array in demo_tensors.items()})
-    pixels = (images / 255.0 - np.array(MEAN)) / np.array(STD)
-    with torch.inference_mode():
-        features: NDArray[np.float64] = model(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
-        return features
+    return features_in_float64(images, demo_tensors)
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 4, 16])
@@ -60,6 +54,98 @@ def test_engines_agree_with_the_golden_features(engine: EngineName) -> None:
     images = np.stack([to_input(Image.open(path).convert("RGB"), "stretch") for path in paths])
     compute = make_engine(choose_engine(engine=engine, device="cpu"), load_weights(str(REAL_WEIGHTS)), threads=0)
     assert_close(compute(images), golden["features"], cosine=0.99999, relative=1e-3)
+
+
+def test_torch_in_half_the_precision_gives_float32_near_the_reference(
+    images: Pixels, reference: NDArray[np.float64], demo_weights: Weights
+) -> None:
+    # Two images: CPUs without the instructions for it are slow.
+    spec = choose_engine(engine="torch", device="cpu", precision="bf16")
+    features = make_engine(spec, demo_weights, threads=1)(images[:2])
+    assert features.dtype == np.float32
+    assert_close(features, reference[:2], cosine=0.999, relative=5e-2)
+    assert not np.allclose(features, reference[:2], rtol=1e-4, atol=1e-4)  # it is another arithmetic, then
+    # The averages are not rounded to 8 bits.
+    assert (features.view(np.uint32) & 0xFFFF).any()
+
+
+def small_memory(engine: TorchEngine, most: int, error: RuntimeError) -> list[int]:
+    """Let the engine's network fail above so many images, as a device does; the list tells what was tried."""
+    tried = []
+
+    def allocate(module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        tried.append(len(arguments[0]))
+        if len(arguments[0]) > most:
+            raise error
+
+    engine._model.register_forward_pre_hook(allocate)
+    return tried
+
+
+def torch_engine(tensors: Tensors, *, batch_size: int) -> TorchEngine:
+    return TorchEngine(tensors, device="cpu", threads=1, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_too_little_memory_halves_the_batch_for_good(
+    error: RuntimeError, images: Pixels, demo_tensors: Tensors, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = torch_engine(demo_tensors, batch_size=7)(images)
+    engine = torch_engine(demo_tensors, batch_size=16)
+    tried = small_memory(engine, 2, error)
+    for _ in range(2):
+        np.testing.assert_allclose(engine(images), right, rtol=1e-5, atol=1e-5)
+    assert engine.batch_size == 1
+    assert tried == [7, 3, *[1] * 14]
+    assert [record.getMessage() for record in caplog.records] == [
+        "cpu has not the memory for 16 images at a time: 1 from now on"
+    ]
+
+
+def test_too_little_memory_in_the_middle_loses_no_image(images: Pixels, demo_tensors: Tensors) -> None:
+    engine = torch_engine(demo_tensors, batch_size=4)
+    tried = small_memory(engine, 4, torch.OutOfMemoryError("out of memory"))
+    right = engine(images)
+    shrunk = small_memory(engine, 2, torch.OutOfMemoryError("out of memory"))
+    np.testing.assert_allclose(engine(images), right, rtol=1e-5, atol=1e-5)
+    assert (tried[:2], shrunk) == ([4, 3], [4, 2, 2, 2, 1])
+
+
+def test_no_memory_for_one_image_is_said(images: Pixels, demo_tensors: Tensors) -> None:
+    engine = torch_engine(demo_tensors, batch_size=4)
+    small_memory(engine, 0, torch.OutOfMemoryError("CUDA out of memory.\nmore lines"))
+    with pytest.raises(SetupError, match=r"cpu cannot infer even one image at a time: CUDA out of memory\.$"):
+        engine(images)
+
+
+def test_other_errors_of_the_network_stay_what_they_are(images: Pixels, demo_tensors: Tensors) -> None:
+    engine = torch_engine(demo_tensors, batch_size=4)
+    small_memory(engine, 0, RuntimeError("a defect"))
+    with pytest.raises(RuntimeError, match="a defect"):
+        engine(images)
+    assert engine.batch_size == 4
+
+
+def test_float32_is_float32_while_the_network_runs_and_settings_stay(images: Pixels, demo_tensors: Tensors) -> None:
+    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined] # made when imported
+    before, during = [kind.fp32_precision for kind in kinds], []
+    engine = torch_engine(demo_tensors, batch_size=4)
+    engine._model.register_forward_pre_hook(lambda *_: during.append([kind.fp32_precision for kind in kinds]))
+    engine(images[:1])
+    assert during == [["ieee", "ieee"]]
+    assert [kind.fp32_precision for kind in kinds] == before
+
+
+def test_no_images_have_no_features(demo_tensors: Tensors, images: Pixels) -> None:
+    assert torch_engine(demo_tensors, batch_size=4)(images[:0]).shape == (0, 1280)
 
 
 def test_an_engine_is_made_once(demo_weights: Weights) -> None:

@@ -26,3 +26,36 @@ def test_the_worker_needs_no_torch_with_openvino() -> None:
     )
     assert "openvino" in loaded
     assert not loaded & {"torch", "pyspark"}
+
+
+# A machine with a GPU and little else: torch, numpy, Pillow, pyarrow and safetensors, no more.
+ABSENT = (
+    "cyclopts", "openvino", "pooch", "py4j", "pydantic", "pydantic_core", "pydantic_settings", "pyspark",
+    "requests", "rich",
+)  # fmt: skip
+
+INFERENCE = """
+import sys
+for name in sys.argv[1:]:
+    sys.modules[name] = None  # importing it fails
+import mission9.devices, mission9.preprocess, mission9.stages.decode_image
+from mission9.engines import choose_engine
+from mission9.sample import VARIETIES, draw, jpeg
+from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+from mission9.weights import load_weights
+
+extraction = Extraction(
+    engine=choose_engine(engine="torch", device="cpu"),
+    weights=load_weights("demo"), preprocess="stretch", max_pixels=10**6, max_bytes=10**6,
+)
+contents = [jpeg(draw(variety, stream=0, number=0)) for variety in VARIETIES[:3]] + [b"bad"]
+rows = [ImageRow(f"{n}", "all", "a", len(content), content=content) for n, content in enumerate(contents)]
+for batch in infer_features(rows, extraction):
+    for row in batch.to_pylist():
+        print(row["path"], row["reason"], len(row["features"] or []))
+"""
+
+
+def test_torch_infers_where_only_what_it_needs_is_installed() -> None:
+    done = subprocess.run([sys.executable, "-c", INFERENCE, *ABSENT], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["0 None 1280", "1 None 1280", "2 None 1280", "3 not_an_image 0"], done.stderr

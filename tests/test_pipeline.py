@@ -157,6 +157,46 @@ def test_a_broken_run_goes_on_where_it_stopped(config: RunConfig, tree: Path, in
     assert run(config, in_process).images_inferred == 12
 
 
+def test_verify_content_finds_what_size_and_time_do_not_tell(
+    config: RunConfig, tree: Path, pictures: list[bytes], in_process: InProcessRunner
+) -> None:
+    run(config, in_process)
+    before = features(config)
+    changed = tree / "Test/a/0.jpg"
+    facts, other = changed.stat(), pictures[9]
+    assert facts.st_size != len(other)
+    (tree / "Test/a/1.jpg").write_bytes(bytes(facts.st_size))
+    changed.write_bytes(other[: facts.st_size].ljust(facts.st_size, b"\0"))
+    os.utime(changed, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    (tree / "Test/a/1.jpg").write_bytes(pictures[1])
+    assert run(config, in_process).images_inferred == 1  # the one with another time
+    assert features(config).loc["Test/a/0.jpg", "sha256"] == before.loc["Test/a/0.jpg", "sha256"]
+    checked = RunConfig(**{**config.model_dump(), "verify_content": True, "max_reject_rate": 0.2})
+    assert run(checked, in_process).images_inferred == 1
+    after = features(config)
+    assert (
+        "Test/a/0.jpg" not in after.index or after.loc["Test/a/0.jpg", "sha256"] != before.loc["Test/a/0.jpg", "sha256"]
+    )
+
+
+def test_an_existing_model_projects_without_a_fit(
+    config: RunConfig, tree: Path, tmp_path: Path, in_process: InProcessRunner
+) -> None:
+    run(config, in_process)
+    given = {name: value for name, value in config.model_dump().items() if name != "components"}
+    given |= {"input": str(_only_test(tree, tmp_path)), "output": str(tmp_path / "later")}
+    later = RunConfig(**(given | {"pca_model": f"{config.output}/pca_model"}))
+    report = run(later, in_process)
+    assert (report.fitted_on, report.n_components) == ("", 3)
+    tables = [pd.read_csv(f"{c.output}/test_pca_csv/part-00000.csv") for c in (config, later)]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert PCAModel.load(f"{later.output}/pca_model").n_samples_ == 12
+    with pytest.raises(ConfigError, match="made with weights demo and preprocessing stretch"):
+        run(RunConfig(**(given | {"pca_model": f"{config.output}/pca_model", "preprocess": "crop"})), in_process)
+    with pytest.raises(ConfigError, match="leave --components away"):
+        RunConfig(**(given | {"pca_model": f"{config.output}/pca_model", "components": 3}))
+
+
 def test_changed_new_and_deleted_images(
     config: RunConfig, tree: Path, pictures: list[bytes], in_process: InProcessRunner
 ) -> None:
@@ -470,11 +510,25 @@ def assert_same_tables(one: RunConfig, other: RunConfig) -> None:
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])
 def test_the_number_of_partitions_changes_nothing(
-    partitions: int | None, undivided: RunConfig, tmp_path: Path, spark: SparkSession
+    partitions: int | None,
+    undivided: RunConfig,
+    tmp_path: Path,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("mission9.pipeline.SMALL_TABLE", 0)  # every stage on Spark
     spread = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
     run(spread, SparkRunner(spark, 2, partitions=partitions))
     assert_same_tables(undivided, spread)
+
+
+def test_local_worker_processes_give_the_same(
+    undivided: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.pipeline.SMALL_TABLE", 0)
+    local = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out"), "runner": "local", "workers": 2})
+    assert run(local).images_inferred == 640
+    assert_same_tables(undivided, local)
 
 
 @pytest.mark.spark

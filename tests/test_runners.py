@@ -1,31 +1,57 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
 from mission9.errors import TaskError
-from mission9.runners.spark import SparkRunner
+from mission9.runners import InProcessRunner, Runner
+from mission9.runners.local import LocalRunner
 
 
-@pytest.mark.parametrize("partitions", [None, 1, 3])
-def test_results_come_in_order_of_number(spark: SparkSession, partitions: int | None) -> None:
-    runner = SparkRunner(spark, 2, partitions=partitions)
+@pytest.fixture(params=["spark", "local"])
+def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    if request.param == "spark":
+        from mission9.runners.spark import SparkRunner
+
+        yield SparkRunner(request.getfixturevalue("spark"), 2)
+    else:
+        with LocalRunner(2) as local:
+            yield local
+
+
+def test_results_come_in_order_of_number(runner: Runner) -> None:
     assert runner.map(lambda number: str(number).encode(), 10) == [str(n).encode() for n in range(10)]
     assert runner.map(bytes, 0) == []
 
 
-def test_a_failing_task_is_told_by_its_own_error(spark: SparkSession) -> None:
+def test_a_failing_task_is_told_by_its_own_error(runner: Runner) -> None:
     def task(number: int) -> bytes:
         raise ValueError(f"number {number} is wrong")
 
-    with pytest.raises(TaskError, match="^a Spark task failed: ValueError: number 0 is wrong$"):
-        SparkRunner(spark, 2).map(task, 1)
+    with pytest.raises(TaskError, match="^a (Spark )?task failed: ValueError: number 0 is wrong$"):
+        runner.map(task, 1)
+
+
+def test_a_task_that_fails_once_is_tried_again(runner: Runner, tmp_path: Path) -> None:
+    def task(number: int) -> bytes:
+        mark = tmp_path / f"{number}"
+        if not mark.exists():
+            mark.touch()
+            raise OSError("the disk was busy")
+        return b"done"
+
+    assert runner.map(task, 2) == [b"done"] * 2
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(runner: Runner, tmp_path: Path) -> None:
     def task(number: int) -> bytes:
         import os
 
@@ -35,4 +61,73 @@ def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(spark: SparkSessio
             os.kill(os.getpid(), 9)
         return b"done"
 
-    assert SparkRunner(spark, 2).map(task, 4) == [b"done"] * 4
+    assert runner.map(task, 4) == [b"done"] * 4
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_partitions_of_spark_share_the_tasks(partitions: int, request: pytest.FixtureRequest) -> None:
+    from mission9.runners.spark import SparkRunner
+
+    runner = SparkRunner(request.getfixturevalue("spark"), 2, partitions=partitions)
+    assert runner.map(lambda number: str(number).encode(), 10) == [str(n).encode() for n in range(10)]
+
+
+def test_a_task_that_always_kills_its_worker_fails_in_the_end() -> None:
+    def task(number: int) -> bytes:
+        os._exit(3)
+
+    with LocalRunner(2) as runner, pytest.raises(TaskError, match="worker processes died 4 times"):
+        runner.map(task, 2)
+
+
+def test_local_workers_are_kept_and_have_one_thread() -> None:
+    def facts(number: int) -> bytes:
+        time.sleep(0.1)
+        return f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}".encode()
+
+    with LocalRunner(2) as runner:
+        first, second = runner.map(facts, 8), runner.map(facts, 8)
+    assert set(first) == set(second)
+    assert len(set(first)) <= 2
+    assert all(fact.endswith(b" 1") for fact in first)
+    assert not any(fact.startswith(str(os.getpid()).encode()) for fact in first)
+
+
+def test_in_process_is_this_process() -> None:
+    assert InProcessRunner().map(lambda number: f"{number} {os.getpid()}".encode(), 1) == [f"0 {os.getpid()}".encode()]
+
+
+SCRIPT = """
+import os, sys, time
+from mission9.runners.local import LocalRunner
+
+def task(number):
+    open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
+    time.sleep(60 if len(sys.argv) > 2 else 0)
+    return b"done"
+
+with LocalRunner(2) as runner:
+    print(runner.map(task, 2))
+"""
+
+
+def test_a_script_needs_no_guard_around_its_main_part(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    assert done.stdout == "[b'done', b'done']\n", done.stderr
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_process_that_gave_out_the_tasks(how: signal.Signals, tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    script = SCRIPT.replace("sys.argv[1]", repr(folder)).replace("60 if len(sys.argv) > 2 else 0", "60")
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        while len(os.listdir(folder)) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(how)
+    deadline = time.monotonic() + 15
+    while any(os.path.exists(f"/proc/{worker}") for worker in os.listdir(folder)):
+        assert time.monotonic() < deadline, "workers outlived their run"
+        time.sleep(0.1)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import mission9
 from mission9.config import RunConfig
 from mission9.errors import SetupError
+from mission9.runners import workers_here
 from mission9.runners.environment import ONE_THREAD
 
 if TYPE_CHECKING:
@@ -41,10 +42,9 @@ def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tup
         SetupError: pyspark or Java is missing, or Spark does not start.
     """
     try:
-        from pyspark.sql import SparkSession
+        running = running_session()
     except ImportError as error:
         raise SetupError("pyspark is not installed: pip install 'mission9[spark]'") from error
-    running = SparkSession.getActiveSession() or _running_session()
     return running or start_session(config, for_runner=for_runner), running is None
 
 
@@ -97,13 +97,14 @@ def is_connect(spark: SparkSession) -> bool:
     return "connect" in type(spark).__module__
 
 
-def _running_session() -> SparkSession | None:
-    """A session of this process that is no thread's active one: the JVM forgets that when a connection is renewed."""
+def running_session() -> SparkSession | None:
+    """The session of this thread, or one of this process: the JVM forgets the former when a connection is renewed."""
     from pyspark.sql import SparkSession
 
-    session: SparkSession | None = getattr(SparkSession, "_instantiatedSession", None)
+    active = SparkSession.getActiveSession()
+    session: SparkSession | None = active or getattr(SparkSession, "_instantiatedSession", None)
     context = getattr(session, "_sc", None)
-    return session if getattr(context, "_jsc", None) is not None else None
+    return active or (session if getattr(context, "_jsc", None) is not None else None)
 
 
 def find_java() -> str:
@@ -146,7 +147,7 @@ def _master(config: RunConfig) -> str:
     local = _LOCAL.fullmatch(master)
     if local is None:
         return master
-    return f"local[{local[1] or len(os.sched_getaffinity(0))},{_LOCAL_FAILURES}]"
+    return f"local[{local[1] or workers_here(config.device)},{_LOCAL_FAILURES}]"
 
 
 def _prepare_environment(master: str) -> None:

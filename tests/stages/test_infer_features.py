@@ -1,19 +1,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import safetensors.numpy
+from numpy.typing import NDArray
 
-from mission9.engines import choose_engine
+from mission9.engines import Engine, EngineSpec, choose_engine, make_engine
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.schema import OUTCOME, vectors
 from mission9.stages.decode_image import MAX_PIXELS
-from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+from mission9.stages.infer_features import (
+    AHEAD_BYTES,
+    Extraction,
+    ImageRow,
+    Pixels,
+    infer_features,
+    prepare_ahead,
+)
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.weights import Tensors, Weights
 
@@ -91,6 +100,61 @@ def test_features_that_are_not_finite_are_rejects(
     table = outcomes([ImageRow("x.jpg", "all", "a", 1, content=pictures[0])], broken)
     row = table.to_pylist()[0]
     assert (row["stage"], row["reason"], row["features"]) == ("infer", "non_finite_features", None)
+
+
+class Counted:
+    """A real engine that remembers how many images it was given at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.batch_size = engine.batch_size
+        self.given: list[int] = []
+
+    def __call__(self, images: Pixels) -> NDArray[np.float32]:
+        self.given.append(len(images))
+        return self._engine(images)
+
+
+def test_a_gpu_gets_whole_batches(
+    pictures: list[bytes], extraction: Extraction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch on the CPU in the GPU's place: what is tested is the way there.
+    engine = Counted(
+        make_engine(choose_engine(engine="torch", device="cpu", batch_size=4), extraction.weights, threads=1)
+    )
+    monkeypatch.setattr("mission9.stages.infer_features.make_engine", lambda *_, **__: engine)
+    on_gpu = Extraction(**{**vars(extraction), "engine": EngineSpec(engine="torch", device="cuda")})
+    rows = [ImageRow(f"{n}.jpg", "all", "a", len(p), content=p) for n, p in enumerate(pictures)]
+    table = outcomes(rows, on_gpu)
+    assert engine.given == [4, 4, 2]
+    right = outcomes(rows, extraction)
+    np.testing.assert_allclose(vectors(table["features"]), vectors(right["features"]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("device", "threads", "ahead"), [("cpu", 2, 64), ("cuda", 5, 200)])
+def test_reading_goes_so_far_ahead_and_no_further(
+    device: Literal["cpu", "cuda"],
+    threads: int,
+    ahead: int,
+    extraction: Extraction,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mission9.devices.decode_threads", lambda: 5)
+    spec = EngineSpec(engine="torch", device=device)
+    extraction = Extraction(**{**vars(extraction), "engine": spec})
+    taken = []
+
+    def rows(size: int) -> Iterator[ImageRow]:
+        for n in range(1000):
+            taken.append(n)
+            yield ImageRow(f"{n}.jpg", "all", "a", size, content=b"bad")
+
+    for size, most in ((3, ahead + 1), (AHEAD_BYTES, threads + 1)):
+        taken.clear()
+        images = prepare_ahead(rows(size), extraction, batch_size=100)
+        assert next(images).row.path == "0.jpg"
+        assert len(taken) == most
+        assert [image.row.path for image in images] == [f"{n}.jpg" for n in range(1, 1000)]
 
 
 def test_nothing_in_nothing_out(extraction: Extraction) -> None:

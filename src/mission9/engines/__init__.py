@@ -77,8 +77,13 @@ def make_engine(spec: EngineSpec, weights: Weights, *, threads: int) -> Engine:
     """The engine that `spec` describes, from the process's own store where it has made it before.
 
     `threads` is for the CPU; 0 means all cores. Workers take 1: one engine a core beats one engine on all cores.
+
+    Raises:
+        SetupError: `spec` is for a GPU, and there is none.
     """
-    key = (spec, weights.sha256, threads)
+    # Spark may give a worker's next task another GPU.
+    device = f"cuda:{devices.cuda_index()}" if spec.device == "cuda" else "cpu"
+    key = (spec, weights.sha256, threads, device)
     if key not in _made:
         if spec.engine == "openvino":
             from mission9.engines.openvino_engine import OpenVINOEngine
@@ -87,12 +92,17 @@ def make_engine(spec: EngineSpec, weights: Weights, *, threads: int) -> Engine:
         else:
             from mission9.engines.torch_engine import TorchEngine
 
-            device = f"cuda:{devices.cuda_index()}" if spec.device == "cuda" else "cpu"
-            _made[key] = TorchEngine(weights.tensors(), device=device, threads=threads, batch_size=spec.batch_size)
+            _made[key] = TorchEngine(
+                weights.tensors(),
+                device=device,
+                threads=threads,
+                batch_size=spec.batch_size,
+                precision=spec.precision,
+            )
     return _made[key]
 
 
-_made: dict[tuple[EngineSpec, str, int], Engine] = {}
+_made: dict[tuple[EngineSpec, str, int, str], Engine] = {}
 
 
 def _installed(package: str) -> bool:

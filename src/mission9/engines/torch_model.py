@@ -36,7 +36,8 @@ class MobileNetV2Features(nn.Module):
                 y = self.layers[_key(conv.norm)](self.layers[_key(conv.name)](y))
                 y = y if conv.linear else nn.functional.relu6(y)
             x = x + y if block.residual else y
-        return x.mean((2, 3))
+        # Half a precision does for the layers, but would round the averages of their results once more.
+        return x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take the weights from tensors under torchvision's names; every one must be there."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mission9 import devices
 from mission9.errors import SetupError
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def open_runner(config: RunConfig) -> Iterator[Runner]:
         from mission9.runners.local import LocalRunner
 
         with LocalRunner(config.workers or workers_here(config.device)) as runner:
-            why = f" ({why_local}; --runner spark insists)" if why_local else ""
-            logger.info("%s worker processes, without Spark%s", runner.parallelism, why)
+            because = f"{why_local}: " if why_local else ""
+            logger.info("%s%s worker processes, without Spark", because, runner.parallelism)
             yield runner
     else:
         from mission9.runners.spark import spark_runner
@@ -68,16 +69,14 @@ def workers_here(device: str) -> int:
     """How many tasks this machine runs at a time: one a GPU, or one a core that this process may use."""
     import loky
 
-    if device == "cuda":
-        from mission9.devices import gpus_here
-
-        return gpus_here()
+    if device == "cuda" or (device == "auto" and devices.has_cuda()):
+        return devices.gpus_here()
     return int(loky.cpu_count())
 
 
 def _why_not_spark(config: RunConfig) -> str:
     """What speaks against Spark in a few words; empty when nothing does."""
-    if config.master or "pyspark" in sys.modules:
+    if config.master or _has_session():
         return ""
     if importlib.util.find_spec("pyspark") is None:
         return "pyspark is not installed"
@@ -88,3 +87,11 @@ def _why_not_spark(config: RunConfig) -> str:
     except SetupError as error:
         return str(error).partition(":")[0]
     return ""
+
+
+def _has_session() -> bool:
+    if "pyspark" not in sys.modules:
+        return False
+    from mission9.session import running_session
+
+    return running_session() is not None

@@ -2,6 +2,3 @@
 
 # One thread in each worker process: there is a worker for each core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-# The number of a local worker process, by which they share the GPUs.
-WORKER = "_MISSION9_WORKER"

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import tempfile
+import threading
+import time
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -16,9 +18,10 @@ from typing import Self
 import cloudpickle
 import loky
 
+from mission9.devices import WORKER_VARIABLE
 from mission9.errors import TaskError
 from mission9.runners import Task
-from mission9.runners.environment import ONE_THREAD, WORKER
+from mission9.runners.environment import ONE_THREAD
 
 _ATTEMPTS = 4  # as often as Spark tries a task
 
@@ -45,21 +48,23 @@ class LocalRunner:
                 if failure is None:
                     return [results[number] for number in range(count)]
                 if isinstance(failure, BrokenProcessPool):
-                    self._end()
+                    self._end(at_once=True)
         raise TaskError(f"a task failed: {_told(failure)}") from failure
 
     def _try(self, file: Path, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
         """Run the tasks of `numbers` once each; add their results, and return what the first that failed raised."""
-        self._pool = self._pool or loky.ProcessPoolExecutor(self.parallelism, env=ONE_THREAD, initializer=_begin)
+        self._pool = self._pool or loky.ProcessPoolExecutor(
+            self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),)
+        )
         futures: dict[int, Future[bytes]] = {n: self._pool.submit(_run, str(file), n) for n in sorted(numbers)}
         wait(futures.values())
         failures = {number: future.exception() for number, future in futures.items()}
         results.update({n: future.result() for n, future in futures.items() if failures[n] is None})
         return next((failure for failure in failures.values() if failure is not None), None)
 
-    def _end(self) -> None:
+    def _end(self, *, at_once: bool) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool.shutdown(wait=True, kill_workers=at_once)
             self._pool = None
 
     def __enter__(self) -> Self:
@@ -68,7 +73,7 @@ class LocalRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self._end(at_once=error is not None)
 
 
 def _told(error: BaseException | None) -> str:
@@ -77,10 +82,18 @@ def _told(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _begin() -> None:
+def _begin(run: int) -> None:
     # Ctrl-C reaches every process of the terminal; the one that gave out the tasks ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ[WORKER] = multiprocessing.current_process().name.rpartition("-")[2]
+    os.environ[WORKER_VARIABLE] = multiprocessing.current_process().name.rpartition("-")[2]
+    threading.Thread(target=_end_with, args=(run,), daemon=True).start()
+
+
+def _end_with(run: int) -> None:
+    """End this process, in the middle of a task too, when the one that gave it out was killed."""
+    while os.getppid() == run:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run(file: str, number: int) -> bytes:

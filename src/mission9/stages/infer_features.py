@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mission9 import devices
 from mission9.engines import EngineSpec, make_engine
 from mission9.errors import ImageError, Reason
 from mission9.mobilenet_v2 import FEATURES
@@ -27,11 +28,11 @@ from mission9.stages.read_bytes import read_bytes
 from mission9.weights import Weights
 
 # Raised when the code changes so that the same image gives other features.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 
-# Images read and decoded while others are inferred: bounded in number and in bytes on disk.
+# Images read and decoded while others are inferred: bounded in number, and in bytes on disk for each thread that reads.
 AHEAD_IMAGES = 64
-AHEAD_BYTES = 64 * 1024 * 1024
+AHEAD_BYTES = 32 * 1024 * 1024
 READERS = 2
 
 # Images of a shard: a few seconds of work for a core, or for a GPU and the cores that decode for it.
@@ -104,8 +105,10 @@ def infer_features(rows: Iterable[ImageRow], extraction: Extraction, *, threads:
     While a batch is inferred, on `threads` threads, the next images are read and decoded.
     """
     engine = make_engine(extraction.engine, extraction.weights, threads=threads)
-    images = _ahead(rows, partial(prepare, extraction=extraction))
-    while batch := list(islice(images, max(engine.batch_size, AHEAD_IMAGES))):
+    images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
+    # A GPU waits for no more images than it takes at a time.
+    fewest = 1 if extraction.engine.device == "cuda" else AHEAD_IMAGES
+    while batch := list(islice(images, max(engine.batch_size, fewest))):
         pixels = [image.pixels for image in batch if image.pixels is not None]
         features = engine(np.stack(pixels)) if pixels else np.empty((0, FEATURES), np.float32)
         if len(features) != len(pixels):
@@ -131,15 +134,29 @@ def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
     return Prepared(row=row, bytes=size, sha256=sha256, width=image.width, height=image.height, pixels=pixels)
 
 
-def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Prepared]) -> Iterator[Prepared]:
-    """`map(work, rows)` in threads, a bounded way ahead of whoever takes the results."""
+def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+    """Each row prepared, in order, a bounded way ahead of whoever takes the results.
+
+    On a CPU each core infers, and two threads read for it while it does. A GPU is fed by all the cores that belong to
+    it, two batches ahead: one to take as soon as it is free, one in the making.
+    """
+    work = partial(prepare, extraction=extraction)
+    if extraction.engine.device == "cuda":
+        return _ahead(rows, work, threads=devices.decode_threads(), images=max(2 * batch_size, AHEAD_IMAGES))
+    return _ahead(rows, work, threads=READERS, images=AHEAD_IMAGES)
+
+
+def _ahead(
+    rows: Iterable[ImageRow], work: Callable[[ImageRow], Prepared], *, threads: int, images: int
+) -> Iterator[Prepared]:
+    """`map(work, rows)` in threads, at most so many images ahead."""
     waiting: deque[tuple[Future[Prepared], int]] = deque()
     size = 0
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for row in rows:
             waiting.append((pool.submit(work, row), row.size))
             size += row.size
-            while len(waiting) > AHEAD_IMAGES or size > AHEAD_BYTES:
+            while len(waiting) > images or size > threads * AHEAD_BYTES:
                 future, done = waiting.popleft()
                 size -= done
                 yield future.result()
