@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
+import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.engines import EngineName, choose_engine, make_engine
+from mission9.engines import Device, EngineName, Precision, check_cpu, choose_engine, make_engine
+from mission9.engines.int8 import Int8Network, calibrate
+from mission9.engines.openvino_engine import MICRO_BATCHES, OpenVINOEngine
+from mission9.engines.openvino_graph import features_graph
 from mission9.engines.torch_engine import TorchEngine
-from mission9.errors import ConfigError, SetupError
+from mission9.errors import ConfigError, ModelError, SetupError
 from mission9.preprocess import to_input
 from mission9.stages.infer_features import Pixels
 from mission9.weights import Tensors, Weights, load_weights
@@ -164,3 +171,69 @@ def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError, match="NVIDIA_VISIBLE_DEVICES hides"):
         choose_engine(device="cuda")
     assert choose_engine(device="auto").device == "cpu"
+
+
+def test_the_fastest_micro_batch_is_probed_once_for_a_machine(
+    demo_tensors: Tensors, images: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    notes = tmp_path / "mission9" / "micro-batches.json"
+    first = OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=None)
+    assert list(json.loads(notes.read_text()).values()) == [first.batch_size]
+    assert first.batch_size in MICRO_BATCHES
+    other = next(size for size in MICRO_BATCHES if size != first.batch_size)
+    notes.write_text(json.dumps(dict.fromkeys(json.loads(notes.read_text()), other)))
+    second = OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=None)
+    assert second.batch_size == other
+    np.testing.assert_allclose(first(images), second(images), rtol=1e-5, atol=1e-5)
+    notes.write_text("damaged")
+    assert OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=None).batch_size in MICRO_BATCHES
+
+
+def test_a_probe_that_cannot_be_noted_is_no_failure(
+    demo_tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=None).batch_size in MICRO_BATCHES
+
+
+def test_int8_is_calibrated_kept_and_close(
+    demo_weights: Weights, images: Pixels, reference: NDArray[np.float64], tmp_path: Path
+) -> None:
+    network = calibrate(demo_weights, images)
+    network.save(tmp_path)
+    assert Int8Network.load(tmp_path) == network
+    spec = choose_engine(device="cpu", precision="int8", batch_size=1)
+    features = make_engine(spec, demo_weights, threads=1, int8=network)(images)
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(reference, axis=1)
+    cosines = (features * reference).sum(1) / lengths
+    assert 0.9 < cosines.min() < 0.99999  # close, and another arithmetic indeed
+    (tmp_path / "int8.bin").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="is damaged: delete that folder"):
+        Int8Network.load(tmp_path)
+    assert Int8Network.load(tmp_path / "nowhere") is None
+    with pytest.raises(ConfigError, match="calibrated"):
+        make_engine(spec, demo_weights, threads=1)
+
+
+def test_a_cpu_without_bfloat16_is_told_before_the_work(demo_weights: Weights) -> None:
+    spec = choose_engine(engine="openvino", device="cpu", precision="bf16", batch_size=1)
+    assert spec.precision == "bfloat16"
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        check_cpu(spec)
+        make_engine(spec, demo_weights, threads=1)
+    else:
+        with pytest.raises(SetupError, match="no arithmetic in bfloat16"):
+            check_cpu(spec)
+        with pytest.raises(SetupError, match="no arithmetic in bfloat16"):
+            make_engine(spec, demo_weights, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "precision"),
+    [("torch", "cpu", "int8"), ("torch", "cpu", "float16"), ("openvino", "cpu", "float16")],
+)
+def test_precisions_that_an_engine_lacks_are_refused(engine: EngineName, device: Device, precision: Precision) -> None:
+    with pytest.raises(ConfigError, match=f"{engine} on cpu computes in float32, .*, not in {precision}"):
+        choose_engine(engine=engine, device=device, precision=precision)

@@ -179,6 +179,27 @@ def test_verify_content_finds_what_size_and_time_do_not_tell(
     )
 
 
+def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(config: RunConfig, in_process: InProcessRunner) -> None:
+    exact = run(config, in_process)
+    settings = RunConfig(**{**config.model_dump(), "precision": "int8"})
+    first = run(settings, in_process)
+    assert first.fingerprint != exact.fingerprint
+    assert first.images_inferred == 15
+    assert first.fidelity["images"] == 15
+    assert 0.8 < first.fidelity["cosine_min"] <= first.fidelity["cosine_mean"] < 1
+    assert {"accuracy_1nn", "accuracy_1nn_float32"} < first.fidelity.keys()
+    second = run(settings, in_process)  # by the calibration that was kept
+    assert (second.fingerprint, second.images_inferred, second.fidelity) == (first.fingerprint, 0, first.fidelity)
+    assert json.loads(Path(config.output, "run.json").read_text())["fidelity"] == first.fidelity
+    assert run(config, in_process).images_inferred == 0  # float32 features are still there
+
+
+def test_torch_in_bfloat16_tells_its_fidelity(config: RunConfig, in_process: InProcessRunner) -> None:
+    report = run(RunConfig(**{**config.model_dump(), "precision": "bf16", "engine": "torch"}), in_process)
+    assert report.engine["precision"] == "bfloat16"
+    assert 0.99 < report.fidelity["cosine_min"] < 1
+
+
 def test_an_existing_model_projects_without_a_fit(
     config: RunConfig, tree: Path, tmp_path: Path, in_process: InProcessRunner
 ) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import replace_folder, write_whole
@@ -68,6 +68,18 @@ class Output:
     def shards(self, fingerprint: str) -> Path:
         """Where the shards of one features table are committed."""
         return self.state / _SHARDS / fingerprint
+
+    def calibration(self, fingerprint: str) -> Path:
+        """Where the int8 network is that was calibrated for an extraction; fingerprints of its features follow."""
+        return self.state / "int8" / fingerprint
+
+    def last_report(self) -> dict[str, Any]:
+        """The `run.json` of the result that stands; empty if there is none."""
+        try:
+            report = json.loads((self.root / REPORT).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return report if isinstance(report, dict) else {}
 
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""

@@ -7,18 +7,20 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 
 from mission9.config import RunConfig
-from mission9.engines import choose_engine
+from mission9.engines import check_cpu, choose_engine
+from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
 from mission9.runners import InProcessRunner, Runner, open_runner
 from mission9.shards import read_marker
+from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
@@ -26,6 +28,7 @@ from mission9.stages.find_known import Known, nothing_is_as_it_was
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import Extraction
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
+from mission9.stages.measure_fidelity import measure_fidelity
 from mission9.stages.plan_shards import Plan, finish, plan_shards
 from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
@@ -50,14 +53,18 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
     Raises:
         UsageError: the request cannot be carried out; nothing was written.
         SetupError: the machine lacks something.
+        TaskError: a task failed again and again; what was committed before stays.
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
     extraction = make_extraction(config)
+    if (config.master or "local").startswith("local"):
+        check_cpu(extraction.engine)
     model = _given_model(config, extraction)
-    report = _new_report(config, extraction)
     with ExitStack() as stack:
         output = stack.enter_context(open_output(config.output, overwrite=config.overwrite))
+        extraction = _calibrated(config, extraction, output)
+        report = _new_report(config, extraction)
         with report.timed("list"):
             plan = _list(config, extraction, output, report)
         with report.timed("start"):
@@ -72,6 +79,8 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
         with report.timed("project"):
             _project(runner, model, collected, output)
+        with report.timed("fidelity"):
+            _measure_fidelity(extraction, collected, output, plan, report)
         with report.timed("save_model"):
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
@@ -104,6 +113,19 @@ def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
             f"{facts['preprocess']}, so it means nothing to other features: give these, or fit anew without --pca-model"
         )
     return model
+
+
+def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Extraction:
+    """The extraction with its int8 network, if it is to have one: the one of an earlier run, or a new one."""
+    if extraction.engine.precision != "int8":
+        return extraction
+    folder = output.calibration(extraction.fingerprint)
+    network = Int8Network.load(folder)
+    if network is None:
+        root, results = os.path.realpath(config.input), os.path.realpath(output.root)
+        network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results)
+        network.save(folder)
+    return replace(extraction, int8=network)
 
 
 def _new_report(config: RunConfig, extraction: Extraction) -> Report:
@@ -201,6 +223,23 @@ def _project(runner: Runner, model: PCAModel, collected: Collected, output: Outp
         name = scores_folder(split)
         save_results(scores, output.work / name, output.work / f"{name}_csv", components=model.n_components_)
     shutil.rmtree(chunks)
+
+
+def _measure_fidelity(extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report) -> None:
+    if extraction.engine.precision == "float32":
+        return
+    last = output.last_report()
+    if not plan.shards and last.get("fingerprint") == report.fingerprint:
+        report.fidelity = last["fidelity"]  # of the same images and features
+    else:
+        root = os.path.realpath(report.config["input"])
+        report.fidelity = measure_fidelity(collected.features, root, extraction)
+    logger.info(
+        "%s: cosine to float32 %.4f (at least %.4f)",
+        extraction.engine.precision,
+        report.fidelity["cosine_mean"],
+        report.fidelity["cosine_min"],
+    )
 
 
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:

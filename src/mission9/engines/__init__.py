@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
+from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, SetupError
 from mission9.weights import Weights
 
@@ -64,6 +65,8 @@ def choose_engine(
         raise SetupError(f"there is no GPU to use: {devices.why_no_cuda()}; --device auto falls back to the CPU")
     if engine == "auto":
         engine = "openvino" if device == "cpu" and _installed("openvino") else "torch"
+    if precision == "int8" and not _installed("nncf"):
+        raise SetupError("int8 needs nncf: pip install 'mission9[int8]'")
     if not _installed(engine):
         raise SetupError(f"{engine} is not installed: pip install 'mission9[{engine}]'")
     precision = "bfloat16" if precision == "bf16" else precision
@@ -73,22 +76,33 @@ def choose_engine(
     return EngineSpec(engine=engine, device=device, precision=precision, batch_size=batch_size)
 
 
-def make_engine(spec: EngineSpec, weights: Weights, *, threads: int) -> Engine:
+def check_cpu(spec: EngineSpec) -> None:
+    """Refuse an engine that this machine's CPU does not compute, before anything is started for it.
+
+    Raises:
+        SetupError: the CPU has no arithmetic in the precision.
+    """
+    if (spec.engine, spec.precision) == ("openvino", "bfloat16"):
+        from mission9.engines.openvino_engine import check_bfloat16
+
+        check_bfloat16()
+
+
+def make_engine(spec: EngineSpec, weights: Weights, *, threads: int, int8: Int8Network | None = None) -> Engine:
     """The engine that `spec` describes, from the process's own store where it has made it before.
 
     `threads` is for the CPU; 0 means all cores. Workers take 1: one engine a core beats one engine on all cores.
+    `int8` is the network of an engine of that precision.
 
     Raises:
-        SetupError: `spec` is for a GPU, and there is none.
+        SetupError: `spec` is for a GPU, and there is none; or the CPU does not compute in its precision.
     """
     # Spark may give a worker's next task another GPU.
     device = f"cuda:{devices.cuda_index()}" if spec.device == "cuda" else "cpu"
-    key = (spec, weights.sha256, threads, device)
+    key = (spec, int8.sha256 if int8 else weights.sha256, threads, device)
     if key not in _made:
         if spec.engine == "openvino":
-            from mission9.engines.openvino_engine import OpenVINOEngine
-
-            _made[key] = OpenVINOEngine(weights.tensors(), threads=threads, batch_size=spec.batch_size)
+            _made[key] = _openvino_engine(spec, weights, threads, int8)
         else:
             from mission9.engines.torch_engine import TorchEngine
 
@@ -103,6 +117,18 @@ def make_engine(spec: EngineSpec, weights: Weights, *, threads: int) -> Engine:
 
 
 _made: dict[tuple[EngineSpec, str, int, str], Engine] = {}
+
+
+def _openvino_engine(spec: EngineSpec, weights: Weights, threads: int, int8: Int8Network | None) -> Engine:
+    import openvino as ov
+
+    from mission9.engines.openvino_engine import OpenVINOEngine
+    from mission9.engines.openvino_graph import features_graph
+
+    if (spec.precision == "int8") != (int8 is not None):
+        raise ConfigError("int8 needs a network that was calibrated on images, and nothing else takes one")
+    graph = ov.Core().read_model(int8.graph, int8.constants) if int8 else features_graph(weights.tensors())
+    return OpenVINOEngine(graph, threads=threads, batch_size=spec.batch_size, precision=spec.precision)
 
 
 def _installed(package: str) -> bool:

@@ -1,39 +1,47 @@
-"""Features by OpenVINO on the CPU, from a graph built of the weights themselves: no torch, no conversion step."""
+"""Features by OpenVINO on the CPU, one thread and a few images at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
+import platformdirs
 from numpy.typing import NDArray
-from openvino import opset13 as op
 
-from mission9.mobilenet_v2 import BLOCKS, INPUT_SIZE, NORM_EPSILON, Conv
-from mission9.preprocess import MEAN, STD
+from mission9.errors import SetupError
+from mission9.files import write_whole
+from mission9.mobilenet_v2 import INPUT_SIZE
 
-# Small batches stay in a core's L2 cache; 2 was the fastest of 1, 2, 4, 8, 16 on one and on two threads.
-MICRO_BATCH = 2
+# Small batches stay in a core's L2 cache; which is fastest is tried, in this order, as far as the time goes.
+MICRO_BATCHES = (2, 1, 4, 8)
+PROBE_SECONDS = 2.0
+_PROBE_IMAGES = 16
+
+_HINTS = {"float32": "f32", "int8": "f32", "bfloat16": "bf16"}
+
+Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class OpenVINOEngine:
-    """(N, 224, 224, 3) uint8 -> (N, 1280) float32, on `threads` threads (0: all cores)."""
+    """(N, 224, 224, 3) uint8 -> (N, 1280) float32, on `threads` threads (0: all cores).
 
-    def __init__(self, tensors: Mapping[str, NDArray[np.float32]], *, threads: int, batch_size: int | None) -> None:
-        self.batch_size = batch_size or MICRO_BATCH
-        self._compiled = ov.Core().compile_model(
-            _graph(tensors, self.batch_size),
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": "1",
-                "INFERENCE_NUM_THREADS": str(threads),
-                # Pinning would put the one thread of every worker process on the same core.
-                "ENABLE_CPU_PINNING": "NO",
-                # On CPUs with bfloat16, OpenVINO takes it unless told otherwise.
-                "INFERENCE_PRECISION_HINT": "f32",
-            },
-        )
+    `graph` is of one image or of any number at a time; without `batch_size`, a probe finds the fastest on this machine,
+    once.
+
+    Raises:
+        SetupError: the CPU does not compute in `precision`.
+    """
+
+    def __init__(self, graph: ov.Model, *, threads: int, batch_size: int | None, precision: str = "float32") -> None:
+        self._graph = graph
+        self._threads = threads
+        self._precision = precision
+        self._core = ov.Core()
+        self.batch_size, self._compiled = self._fixed(batch_size) if batch_size else self._fastest()
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         features = [self._infer(images[at : at + self.batch_size]) for at in range(0, len(images), self.batch_size)]
@@ -46,44 +54,87 @@ class OpenVINOEngine:
         result: NDArray[np.float32] = self._compiled(np.ascontiguousarray(images))[0]
         return result[: len(result) - missing].copy()
 
+    def _fixed(self, batch_size: int) -> tuple[int, ov.CompiledModel]:
+        self._graph.reshape([batch_size, INPUT_SIZE, INPUT_SIZE, 3])
+        hint = _HINTS[self._precision]
+        compiled = self._core.compile_model(
+            self._graph,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": "1",
+                "INFERENCE_NUM_THREADS": str(self._threads),
+                # Pinning would put the one thread of every worker process on the same core.
+                "ENABLE_CPU_PINNING": "NO",
+                # On CPUs with bfloat16, OpenVINO takes it unless told otherwise; on others it takes float32 silently.
+                "INFERENCE_PRECISION_HINT": hint,
+            },
+        )
+        if compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() != hint:
+            check_bfloat16()
+        return batch_size, compiled
 
-def _graph(tensors: Mapping[str, NDArray[np.float32]], batch: int) -> ov.Model:
-    images = op.parameter([batch, INPUT_SIZE, INPUT_SIZE, 3], np.uint8, name="images")
-    x = _normalised(images)
-    for block in BLOCKS:
-        y = x
-        for conv in block.convs:
-            y = _convolution(y, conv, tensors)
-        x = op.add(x, y) if block.residual else y
-    pooled = op.reduce_mean(x, np.array([2, 3]), keep_dims=False)
-    return ov.Model([pooled], [images], "mobilenet_v2_features")
+    def _fastest(self) -> tuple[int, ov.CompiledModel]:
+        """The micro-batch noted for this machine, else the fastest of those that there is time to try."""
+        device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        machine = f"{device} / openvino {ov.__version__} / {self._precision} / {self._threads} threads"
+        noted = _read_notes().get(machine)
+        if noted in MICRO_BATCHES:
+            return self._fixed(noted)
+        tried: list[tuple[float, int, ov.CompiledModel]] = []
+        start = time.monotonic()
+        for batch_size in MICRO_BATCHES:
+            # Each costs about as much as those before.
+            if tried and (time.monotonic() - start) * (len(tried) + 1) / len(tried) > PROBE_SECONDS:
+                break
+            _, compiled = self._fixed(batch_size)
+            tried.append((_seconds_an_image(compiled, batch_size), batch_size, compiled))
+        _, batch_size, compiled = min(tried, key=lambda trial: trial[0])
+        _write_notes(_read_notes() | {machine: batch_size})
+        return batch_size, compiled
 
 
-def _normalised(images: ov.Node) -> ov.Node:
-    """(pixel / 255 - mean) / std, channels first."""
-    mean = np.array(MEAN, np.float32).reshape(1, 1, 1, 3) * 255
-    std = np.array(STD, np.float32).reshape(1, 1, 1, 3) * 255
-    x = op.divide(op.subtract(op.convert(images, np.float32), mean), std)
-    return op.transpose(x, np.array([0, 3, 1, 2]))
+def check_bfloat16() -> None:
+    """Refuse a CPU without arithmetic in bfloat16, on which OpenVINO would compute in float32 and not say so.
+
+    Raises:
+        SetupError: this is one.
+    """
+    core = ov.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise SetupError(
+            f"this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) has no arithmetic in bfloat16: take "
+            "--precision float32 or int8, or --engine torch, which emulates it slowly"
+        )
 
 
-def _convolution(x: ov.Node, conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> ov.Node:
-    weight, bias = _folded(conv, tensors)
-    strides, padding = [conv.stride, conv.stride], [conv.padding, conv.padding]
-    if conv.groups == 1:
-        y = op.convolution(x, weight, strides, padding, padding, [1, 1])
-    else:
-        grouped = weight.reshape(conv.groups, conv.outputs // conv.groups, *weight.shape[1:])
-        y = op.group_convolution(x, grouped, strides, padding, padding, [1, 1])
-    y = op.add(y, bias.reshape(1, -1, 1, 1))
-    return y if conv.linear else op.clamp(y, 0.0, 6.0)
+def _seconds_an_image(compiled: ov.CompiledModel, batch_size: int) -> float:
+    """The fastest of a few passes, the first apart: whatever else the machine does only slows them."""
+    images = np.full((batch_size, INPUT_SIZE, INPUT_SIZE, 3), 128, np.uint8)
+    compiled(images)
+    seconds = []
+    for _ in range(max(2, _PROBE_IMAGES // batch_size)):
+        start = time.perf_counter()
+        compiled(images)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / batch_size
 
 
-def _folded(conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The batch norm folded into the convolution: weight and bias, computed in float64."""
-    gamma, beta, mean, variance = (
-        tensors[f"{conv.norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gamma / np.sqrt(variance + NORM_EPSILON)
-    weight = tensors[f"{conv.name}.weight"] * scale.reshape(-1, 1, 1, 1)
-    return weight.astype(np.float32), (beta - mean * scale).astype(np.float32)
+def _notes_file() -> Path:
+    return platformdirs.user_cache_path("mission9") / "micro-batches.json"
+
+
+def _read_notes() -> dict[str, int]:
+    try:
+        notes = json.loads(_notes_file().read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _write_notes(notes: dict[str, int]) -> None:
+    try:
+        _notes_file().parent.mkdir(parents=True, exist_ok=True)
+        write_whole(_notes_file(), json.dumps(notes, indent=1).encode())
+    except OSError:  # a home that cannot be written costs each process its own probe
+        pass

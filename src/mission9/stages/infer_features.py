@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mission9 import devices
 from mission9.engines import EngineSpec, make_engine
+from mission9.engines.int8 import Int8Network
 from mission9.errors import ImageError, Reason
 from mission9.mobilenet_v2 import FEATURES
 from mission9.names import label_folder, to_path
@@ -43,10 +44,14 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """Everything a worker must know to turn images into features; small, but for the weights' 9 MB."""
+    """Everything a worker must know to turn images into features; small, but for the weights' 9 MB.
+
+    `int8` is the network in that precision, without which the weights themselves are the network.
+    """
 
     engine: EngineSpec
     weights: Weights
+    int8: Int8Network | None = None
     preprocess: Preprocess
     max_pixels: int
     max_bytes: int
@@ -66,6 +71,7 @@ class Extraction:
             "engine": self.engine.engine,
             "device": self.engine.device,
             "precision": self.engine.precision,
+            "int8": self.int8.sha256 if self.int8 else None,
             # Other limits reject other images.
             "max_pixels": self.max_pixels,
             "max_bytes": self.max_bytes,
@@ -104,7 +110,7 @@ def infer_features(rows: Iterable[ImageRow], extraction: Extraction, *, threads:
 
     While a batch is inferred, on `threads` threads, the next images are read and decoded.
     """
-    engine = make_engine(extraction.engine, extraction.weights, threads=threads)
+    engine = make_engine(extraction.engine, extraction.weights, threads=threads, int8=extraction.int8)
     images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
     # A GPU waits for no more images than it takes at a time.
     fewest = 1 if extraction.engine.device == "cuda" else AHEAD_IMAGES

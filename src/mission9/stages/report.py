@@ -43,6 +43,7 @@ class Report:
     fitted_on: str = ""
     n_components: int = 0
     explained_variance_ratio: list[float] = field(default_factory=list)
+    fidelity: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
 

@@ -1,0 +1,81 @@
+"""MobileNetV2 in int8: OpenVINO's graph, quantized by NNCF on a sample of the images it is for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9.errors import ModelError, SetupError
+from mission9.files import write_whole
+from mission9.weights import Weights
+
+CALIBRATION_IMAGES = 128
+
+_GRAPH, _CONSTANTS, _DIGEST = "int8.xml", "int8.bin", "int8.sha256"
+
+
+@dataclass(frozen=True)
+class Int8Network:
+    """A quantized graph in OpenVINO's two files, as bytes, since it travels to the workers."""
+
+    graph: bytes
+    constants: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.graph + self.constants).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _GRAPH, self.graph)
+        write_whole(folder / _CONSTANTS, self.constants)
+        write_whole(folder / _DIGEST, self.sha256.encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """The network that `save` wrote; None if there is none.
+
+        Raises:
+            ModelError: it is not what was saved.
+        """
+        if not (folder / _DIGEST).exists():
+            return None
+        network = cls((folder / _GRAPH).read_bytes(), (folder / _CONSTANTS).read_bytes())
+        if network.sha256 != (folder / _DIGEST).read_text():
+            raise ModelError(f"the int8 network in {folder} is damaged: delete that folder to calibrate anew")
+        return network
+
+
+def calibrate(weights: Weights, images: NDArray[np.uint8]) -> Int8Network:
+    """Quantize the network, activations in the ranges that (N, 224, 224, 3) uint8 images give.
+
+    Raises:
+        SetupError: nncf is not installed.
+    """
+    os.environ.setdefault("NNCF_CI", "1")  # keeps NNCF from reporting its use to its makers
+    try:
+        import nncf
+    except ImportError as error:
+        raise SetupError("int8 needs nncf: pip install 'mission9[int8]'") from error
+    import openvino as ov
+
+    from mission9.engines.openvino_graph import features_graph
+
+    nncf.set_log_level(logging.ERROR)
+    sample = nncf.Dataset(list(images[:, np.newaxis]))
+    # MIXED keeps signs where activations have them, which this network's linear bottlenecks do.
+    model = nncf.quantize(
+        features_graph(weights.tensors()), sample, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images)
+    )
+    with tempfile.TemporaryDirectory(prefix="mission9-") as folder:
+        ov.save_model(model, Path(folder) / _GRAPH, compress_to_fp16=False)
+        return Int8Network((Path(folder) / _GRAPH).read_bytes(), (Path(folder) / _CONSTANTS).read_bytes())

@@ -1,0 +1,53 @@
+"""A folder of images -> the network in int8, in the ranges that a sample of them gives."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mission9.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
+from mission9.errors import InputError
+from mission9.stages.infer_features import Extraction, ImageRow, Pixels, prepare
+from mission9.stages.list_images import Found, list_images
+
+logger = logging.getLogger(__name__)
+
+_CANDIDATES = 2 * CALIBRATION_IMAGES  # some may turn out to be no images
+
+
+def calibrate_int8(root: str, extraction: Extraction, *, all_files: bool, leave_out: str) -> Int8Network:
+    """The int8 network of an extraction, by the same images whenever the folder is the same.
+
+    Raises:
+        InputError: no image of the sample can be decoded.
+        SetupError: nncf is not installed.
+    """
+    chosen = sample(list_images(root, Found(), all_files=all_files, leave_out=leave_out), _CANDIDATES)
+    rows = (ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in chosen)
+    prepared = (prepare(row, extraction=extraction).pixels for row in rows)
+    pixels: list[Pixels] = list(islice((image for image in prepared if image is not None), CALIBRATION_IMAGES))
+    if not pixels:
+        raise InputError(f"int8 is calibrated on images, and of {len(chosen)} in {root} none can be decoded")
+    logger.info("int8: calibrated on %s images", len(pixels))
+    return calibrate(extraction.weights, np.stack(pixels))
+
+
+def sample(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:
+    """At most `count` rows of all batches, each as likely as any other (Vitter 1985, algorithm R), in random order."""
+    chance = random.Random(0)  # noqa: S311 (a sample, no secret)
+    chosen: list[dict[str, Any]] = []
+    seen = 0
+    for batch in batches:
+        for at in range(len(batch)):
+            place = seen if seen < count else chance.randrange(seen + 1)
+            seen += 1
+            if place < count:
+                chosen[place : place + 1] = batch.slice(at, 1).to_pylist()
+    chance.shuffle(chosen)
+    return chosen

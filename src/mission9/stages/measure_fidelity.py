@@ -1,0 +1,71 @@
+"""Features in a low precision -> how far they are from those in float32, on a sample of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9.schema import vectors
+from mission9.stages.collect_shards import Rows
+from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+
+SAMPLE = 200
+_ROW_GROUPS = 8  # of which the sample is taken, so that a large table is not read as a whole
+_BATCH = 4  # given, so that no time goes into finding the best
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Cosines of features to those in float32, and the share of images whose nearest other has their label."""
+
+    images: int
+    cosine_mean: float
+    cosine_min: float
+    accuracy_1nn: float
+    accuracy_1nn_float32: float
+
+
+def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extraction: Extraction) -> dict[str, float]:
+    """`Fidelity` of at most 200 images, chosen the same way each time."""
+    paths, labels, low = _sample([rows for split in features.values() for rows in split])
+    exact = replace(extraction, engine=replace(extraction.engine, precision="float32", batch_size=_BATCH), int8=None)
+    images = (ImageRow(path, "", "", 0, root) for path in paths)
+    outcomes = list(infer_features(images, exact, threads=0))
+    good = np.concatenate([batch["features"].is_valid().to_numpy(zero_copy_only=False) for batch in outcomes])
+    high = np.concatenate([vectors(batch["features"].drop_null()) for batch in outcomes])
+    low, labels = low[good], labels[good]
+    cosines = (low * high).sum(1) / (np.linalg.norm(low, axis=1) * np.linalg.norm(high, axis=1))
+    found = Fidelity(
+        images=len(high),
+        cosine_mean=round(float(cosines.mean()), 6),
+        cosine_min=round(float(cosines.min()), 6),
+        accuracy_1nn=_accuracy_1nn(low, labels),
+        accuracy_1nn_float32=_accuracy_1nn(high, labels),
+    )
+    return asdict(found)
+
+
+def _sample(groups: Sequence[Rows]) -> tuple[list[str], NDArray[np.str_], NDArray[np.float32]]:
+    """Paths, labels and features of images spread evenly over a few row groups."""
+    chosen = [groups[at] for at in _spread(len(groups), _ROW_GROUPS)]
+    tables = [rows.read(["path", "label", "features"]) for rows in chosen]
+    taken = [table.take(_spread(len(table), SAMPLE // len(tables))) for table in tables]
+    paths = [path for table in taken for path in table["path"].to_pylist()]
+    labels = np.array([label for table in taken for label in table["label"].to_pylist()])
+    return paths, labels, np.concatenate([vectors(table["features"]) for table in taken])
+
+
+def _spread(length: int, count: int) -> list[int]:
+    return sorted({int(at) for at in np.linspace(0, length - 1, min(length, count))})
+
+
+def _accuracy_1nn(features: NDArray[np.float32], labels: NDArray[np.str_]) -> float:
+    """Leave-one-out accuracy of the nearest neighbour by Euclidean distance."""
+    rows = features.astype(np.float64)
+    squares = (rows**2).sum(1)
+    distances = squares[:, np.newaxis] + squares - 2 * rows @ rows.T
+    np.fill_diagonal(distances, np.inf)
+    return round(float((labels[distances.argmin(1)] == labels).mean()), 4)
