@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -45,20 +46,13 @@ def list_images(root: str, found: Found, *, all_files: bool = False, leave_out: 
     """
     check_folder(root)
     rows: list[tuple[str, str, str, int, int]] = []
-    top = os.fsencode(os.path.realpath(root))
-    has_splits = any(to_text(entry.name).lower() in _SPLIT_FOLDERS for entry in _scan(top) if _is_folder(entry))
-    for name, entry, is_followed in _walk(top, os.fsencode(os.path.realpath(leave_out)) if leave_out else b""):
-        path = to_text(name)
-        beside_splits = has_splits and "/" not in path
-        skipped = _LINK if not is_followed else None if all_files else _skip(path, beside_splits=beside_splits)
-        if skipped is not None:
-            found.skipped[skipped] += 1
+    for folder, name, is_followed in _walk(root, os.path.realpath(leave_out) if leave_out else ""):
+        skipped = _skip(name, beside_splits=folder.is_beside_splits) if is_followed and not all_files else None
+        if skipped is not None or not is_followed:
+            found.skipped[skipped or _LINK] += 1
             continue
-        first, _, rest = path.partition("/")
-        split = _SPLIT_FOLDERS.get(first.lower(), NO_SPLIT) if rest else NO_SPLIT
-        label = to_text(os.path.basename(os.path.dirname(os.path.join(top, name))))
-        rows.append((path, split, label, *_facts(entry)))
-        found.listed[split] += 1
+        rows.append((folder.path_of(name), folder.split, folder.label, *_facts(folder.place + name)))
+        found.listed[folder.split] += 1
         if len(rows) == _BATCH_ROWS:
             yield _batch(rows)
             rows = []
@@ -97,35 +91,73 @@ def check_folder(root: str) -> None:
         raise InputError(f"{root} is a file; give the folder that holds Training/ and Test/, or the label folders")
 
 
-def _walk(top: bytes, leave_out: bytes) -> Iterator[tuple[bytes, os.DirEntry[bytes], bool]]:
-    """Every file below `top` with its relative path, in the order of the paths' bytes, and whether it is to be taken.
+class _Folder:
+    """A folder on the way down: what its files have in common, and what is left of it.
 
-    A link is, if it leads to somewhere below `top` and not to a folder that holds the link.
+    `prefix` is its path below the top, `place` where it is, both with a slash in the end. A million names are kept as
+    bytes, not as what `os.scandir` gives, which takes ten times the memory.
     """
-    levels = [(b"", top, iter(_scan(top)))]
+
+    def __init__(self, top: bytes, prefix: bytes, place: bytes) -> None:
+        self.prefix, self.place = prefix, place
+        self._text = to_text(prefix)
+        self._is_plain = self._text == prefix.decode(errors="replace")
+        names, self.links = _scan(place)
+        self.names = iter(names)
+        first = self._text.partition("/")[0]
+        self.split = _SPLIT_FOLDERS.get(first.lower(), NO_SPLIT)
+        self.label = to_text(os.path.basename((prefix or top).rstrip(b"/")))
+        self.is_beside_splits = not prefix and any(
+            name.endswith(b"/") and to_text(name[:-1]).lower() in _SPLIT_FOLDERS for name in names
+        )
+
+    def path_of(self, name: bytes) -> str:
+        text = to_text(name)
+        return self._text + text if self._is_plain and len(text) == len(name) else to_text(self.prefix + name)
+
+
+def _walk(root: str, leave_out: str) -> Iterator[tuple[_Folder, bytes, bool]]:
+    """Every file below `root` by folder and name, in the order of the paths' bytes, and whether it is to be taken.
+
+    A link is, if it leads to somewhere below `root` and not to a folder that holds the link.
+    """
+    top = os.fsencode(os.path.realpath(root)).rstrip(b"/") + b"/"
+    levels = [_Folder(top, b"", top)]
     while levels:
-        prefix, folder, entries = levels[-1]
-        entry = next(entries, None)
-        if entry is None:
+        folder = levels[-1]
+        for name in folder.names:
+            place = folder.place + name
+            if name in folder.links:
+                place = os.path.realpath(place.rstrip(b"/")) + (b"/" if name.endswith(b"/") else b"")
+                if not place.startswith(top) or any(place == level.place for level in levels):
+                    yield folder, name.rstrip(b"/"), False
+                    continue
+            if not name.endswith(b"/"):
+                yield folder, name, True
+            elif place.rstrip(b"/") != os.fsencode(leave_out):
+                levels.append(_Folder(top, folder.prefix + name, place))
+                break
+        else:
             levels.pop()
-            continue
-        place = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(folder, entry.name)
-        is_inside = place == top or place.startswith(top.rstrip(b"/") + b"/")
-        if not _is_folder(entry):
-            yield prefix + entry.name, entry, is_inside
-        elif not is_inside or any(place == holder for _, holder, _ in levels):
-            yield prefix + entry.name, entry, False
-        elif place != leave_out:
-            levels.append((prefix + entry.name + b"/", place, iter(_scan(entry.path))))
 
 
-def _scan(folder: bytes) -> list[os.DirEntry[bytes]]:
+def _scan(folder: bytes) -> tuple[list[bytes], set[bytes]]:
+    """The names in a folder, sorted, those of folders with a slash; and which of them are links.
+
+    With the slash a folder sorts as its paths do: "a.b" comes before "a/b".
+    """
+    names, links = [], set()
     try:
         with os.scandir(folder) as entries:
-            # A folder sorts as its paths do, with the slash: "a.b" comes before "a/b".
-            return sorted(entries, key=lambda entry: entry.name + b"/" if _is_folder(entry) else entry.name)
+            for entry in entries:
+                name = entry.name + b"/" if _is_folder(entry) else entry.name
+                names.append(name)
+                if entry.is_symlink():
+                    links.add(name)
     except OSError as error:
-        raise InputError(f"the folder {to_text(folder)} cannot be read: {error.strerror}") from error
+        raise InputError(f"the folder {to_text(folder.rstrip(b'/'))} cannot be read: {error.strerror}") from error
+    names.sort()
+    return names, links
 
 
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
@@ -135,20 +167,25 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _skip(path: str, *, beside_splits: bool) -> str | None:
+def _skip(name: bytes, *, beside_splits: bool) -> str | None:
     """The extension under which a file is counted as skipped; None if it is to be listed."""
-    name = path.rpartition("/")[2].lower()
+    dot = name.rfind(b".")
     # A name like .DS_Store is all extension.
-    extension = os.path.splitext(name)[1] or (name if name.startswith(".") else "")
+    extension = _extension(name[dot:]) if dot >= 0 else ""
     # Beside Training/ and Test/ lie files like LICENSE; elsewhere a name without extension may be an image's.
     if extension in IMAGE_EXTENSIONS or (not extension and not beside_splits):
         return None
     return extension or "(none)"
 
 
-def _facts(entry: os.DirEntry[bytes]) -> tuple[int, int]:
+@lru_cache(maxsize=1000)
+def _extension(name: bytes) -> str:
+    return to_text(name).lower()
+
+
+def _facts(path: bytes) -> tuple[int, int]:
     try:
-        facts = entry.stat()
+        facts = os.stat(path)
     except OSError:  # gone, or a link to nothing: reading it will say so
         return 0, 0
     return facts.st_size, facts.st_mtime_ns

@@ -59,10 +59,13 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: Known, folder: Path, s
     ):
         for rows in _cut(listing, _ends_of_parts):
             keys = known.shards_of(rows)
-            for shard, shard_rows in _cut_shards(rows.filter(keys.is_null()), shard_images, number=len(shards)):
+            fresh = _cut_shards(rows.filter(keys.is_null()), shard_images, number=len(shards))
+            for shard, shard_rows in fresh:
                 shard_writer.write_batch(shard_rows, row_group_size=len(shard_rows))
-                keys = pc.replace_with_mask(keys, _first(keys.is_null(), shard.images), pa.scalar(shard.key))
                 shards.append(shard)
+            if fresh:
+                new_keys = pa.concat_arrays([pa.repeat(shard.key, shard.images) for shard, _ in fresh])
+                keys = pc.replace_with_mask(keys, keys.is_null(), new_keys)
             part = Shard(len(parts), _part_key(keys, known, shards), rows["split"][0].as_py(), len(rows))
             columns = [*rows.columns, keys, pa.repeat(part.key, len(rows))]
             part_writer.write_batch(pa.record_batch(columns, schema=PLAN), row_group_size=len(rows))
@@ -90,11 +93,6 @@ def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[S
         (Shard(at, uuid.uuid4().hex, piece["split"][0].as_py(), len(piece)), piece)
         for at, piece in enumerate(pieces, number)
     ]
-
-
-def _first(mask: pa.Array, count: int) -> pa.Array:
-    """The first `count` of what a mask holds."""
-    return pc.and_(mask, pc.less_equal(pc.cumulative_sum(mask.cast(pa.int64())), count))
 
 
 def _part_key(keys: pa.Array, known: Known, shards: list[Shard]) -> str:
