@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -26,7 +27,7 @@ from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
 from mission9.stages.find_known import Known, nothing_is_as_it_was
 from mission9.stages.fit_pca import fit_pca
-from mission9.stages.infer_features import Extraction
+from mission9.stages.infer_features import Extraction, add
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
 from mission9.stages.measure_fidelity import measure_fidelity
 from mission9.stages.plan_shards import Plan, finish, plan_shards
@@ -178,7 +179,9 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
     logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
     root = os.path.realpath(report.config["input"])
     task = ExtractShards(root=root, todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
-    runner.map(task, len(plan.shards))
+    spent: dict[str, float] = {}
+    add(spent, *(json.loads(seconds) for seconds in runner.map(task, len(plan.shards))))
+    report.cpu_seconds = {what: round(seconds, 2) for what, seconds in spent.items()}
 
 
 def _compact(runner: Runner, output: Output, plan: Plan, report: Report) -> Collected:

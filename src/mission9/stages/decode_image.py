@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mission9.errors import ImageError
 
 # Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
 # twice as many whatever we say.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+
+# Pillow keeps 4 bytes a pixel, and two such pictures while it converts: 128 MB for the largest that threads may decode
+# side by side.
+LARGE_PIXELS = 16_000_000
+_large = threading.Lock()
 
 # Parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -38,6 +47,7 @@ _OTHER_FORMATS = (
 )
 
 _WHITE = (255, 255, 255, 255)
+_STRIP_PIXELS = 1_000_000
 
 
 def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
@@ -46,11 +56,29 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
     Raises:
         ImageError: with the reason.
     """
+    return to_picture(open_image(data, max_pixels=max_pixels))
+
+
+def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
+    """An image by its header; no pixel is decoded yet.
+
+    Raises:
+        ImageError: it is none, or too large.
+    """
     if not data:
         raise ImageError("empty", "the file holds no bytes")
     image = _open(data)
     if image.width * image.height > max_pixels:
         raise ImageError("too_many_pixels", f"{image.width} x {image.height} is more than {max_pixels} pixels")
+    return image
+
+
+def to_picture(image: Image.Image) -> Image.Image:
+    """What `open_image` gave, decoded and as `to_rgb` has it.
+
+    Raises:
+        ImageError: with the reason.
+    """
     try:
         image.load()
         return to_rgb(image)
@@ -58,6 +86,11 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
         raise ImageError("out_of_memory", f"decoding {image.width} x {image.height} pixels took too much") from error
     except Exception as error:  # decoders fail on damaged data in every way there is
         raise _decode_error(error) from error
+
+
+def one_at_a_time(image: Image.Image) -> AbstractContextManager[object]:
+    """Hold while a large image is decoded, so that several threads do not hold several in memory."""
+    return _large if image.width * image.height > LARGE_PIXELS else nullcontext()
 
 
 def _open(data: bytes) -> Image.Image:
@@ -93,16 +126,31 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_bytes(image)).convert("RGB")
     if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture).convert("RGB")
+        return _over_white(image)
     return image.convert("RGB")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # Pillow would copy a picture that needs no turning.
+        is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return image if is_upright else ImageOps.exif_transpose(image)
     except Exception:  # broken metadata says nothing about the picture
         return image
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    result = Image.new("RGB", image.size)
+    for top, bottom in _strips(image):
+        strip = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        result.paste(Image.alpha_composite(Image.new("RGBA", strip.size, _WHITE), strip).convert("RGB"), (0, top))
+    return result
+
+
+def _strips(image: Image.Image) -> list[tuple[int, int]]:
+    """First and last rows of strips of about a million pixels, so that conversions need little memory at a time."""
+    bounds = [*range(0, image.height, max(1, _STRIP_PIXELS // image.width)), image.height]
+    return list(pairwise(bounds))
 
 
 def _to_bytes(image: Image.Image) -> NDArray[np.uint8]:
@@ -111,11 +159,21 @@ def _to_bytes(image: Image.Image) -> NDArray[np.uint8]:
     The range is that of the mode or, for 32 bits, the smallest usual one that holds the values: 0..1 (floats),
     0..255, 0..65535, else the picture's own.
     """
-    values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    pixels = np.asarray(image)
+    strips = [slice(*strip) for strip in _strips(image)]
     low, high = 0.0, 65535.0
     if not image.mode.startswith("I;16"):
-        smallest, largest = float(values.min()), float(values.max())
+        smallest = min(float(_finite(pixels[strip]).min()) for strip in strips)
+        largest = max(float(_finite(pixels[strip]).max()) for strip in strips)
         limits = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         fitting = [limit for limit in limits if largest <= limit] if smallest >= 0 else []
         low, high = (0.0, fitting[0]) if fitting else (smallest, largest)
-    return np.rint((values - low) * (255.0 / max(high - low, np.finfo(np.float64).tiny))).astype(np.uint8)
+    scale = 255.0 / max(high - low, np.finfo(np.float64).tiny)
+    result = np.empty(pixels.shape, np.uint8)
+    for strip in strips:
+        result[strip] = np.rint((_finite(pixels[strip]) - low) * scale).astype(np.uint8)
+    return result
+
+
+def _finite(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)

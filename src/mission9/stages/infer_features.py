@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from mission9.mobilenet_v2 import FEATURES
 from mission9.names import label_folder, to_path
 from mission9.preprocess import Preprocess, to_input
 from mission9.schema import OUTCOME
-from mission9.stages.decode_image import decode_image
+from mission9.stages.decode_image import one_at_a_time, open_image, to_picture
 from mission9.stages.read_bytes import read_bytes
 from mission9.weights import Weights
 
@@ -103,12 +104,16 @@ class Prepared:
     stage: str | None = None
     reason: Reason | None = None
     message: str | None = None
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def infer_features(rows: Iterable[ImageRow], extraction: Extraction, *, threads: int = 1) -> Iterator[pa.RecordBatch]:
+def infer_features(
+    rows: Iterable[ImageRow], extraction: Extraction, *, threads: int = 1, cpu_seconds: dict[str, float] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Batches of `schema.OUTCOME`, a row for each row given, in the same order.
 
-    While a batch is inferred, on `threads` threads, the next images are read and decoded.
+    While a batch is inferred, on `threads` threads, the next images are read and decoded. What reading and decoding
+    took of the CPU is added to `cpu_seconds`.
     """
     engine = make_engine(extraction.engine, extraction.weights, threads=threads, int8=extraction.int8)
     images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
@@ -119,12 +124,22 @@ def infer_features(rows: Iterable[ImageRow], extraction: Extraction, *, threads:
         features = engine(np.stack(pixels)) if pixels else np.empty((0, FEATURES), np.float32)
         if len(features) != len(pixels):
             raise RuntimeError(f"the engine gave {len(features)} vectors for {len(pixels)} images")
+        if cpu_seconds is not None:
+            add(cpu_seconds, *(image.cpu_seconds for image in batch))
         yield _outcomes(batch, features)
+
+
+def add(total: dict[str, float], *parts: Mapping[str, float]) -> None:
+    """Add to a total what several have spent on each thing."""
+    for part in parts:
+        for what, seconds in part.items():
+            total[what] = total.get(what, 0.0) + seconds
 
 
 def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
     """Read, decode and resize one image; whatever is wrong with it ends in the result."""
     stage, size, sha256 = "list", row.size, None
+    start, read = time.thread_time(), 0.0
     try:
         label_folder(row.label)  # a label that no folder can carry is found out before the work
         stage = "read"
@@ -132,12 +147,20 @@ def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
         if data is None:
             data = read_bytes(to_path(row.root, row.path), max_bytes=extraction.max_bytes)
         size, sha256 = len(data), hashlib.sha256(data).hexdigest()
-        stage = "decode"
-        image = decode_image(data, max_pixels=extraction.max_pixels)
-        pixels = to_input(image, extraction.preprocess)
+        stage, read = "decode", time.thread_time() - start
+        (width, height), pixels = _decode(data, extraction)
     except ImageError as error:
         return Prepared(row=row, bytes=size, sha256=sha256, stage=stage, reason=error.reason, message=str(error))
-    return Prepared(row=row, bytes=size, sha256=sha256, width=image.width, height=image.height, pixels=pixels)
+    seconds = {"read": read, "decode": time.thread_time() - start - read}
+    return Prepared(row=row, bytes=size, sha256=sha256, width=width, height=height, pixels=pixels, cpu_seconds=seconds)
+
+
+def _decode(data: bytes, extraction: Extraction) -> tuple[tuple[int, int], Pixels]:
+    """The size of an encoded image, upright, and the pixels that the network sees of it."""
+    image = open_image(data, max_pixels=extraction.max_pixels)
+    with one_at_a_time(image):
+        picture = to_picture(image)
+        return picture.size, to_input(picture, extraction.preprocess)
 
 
 def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:

@@ -29,7 +29,7 @@ class SplitCounts:
 
 @dataclass
 class Report:
-    """Everything `run.json` holds."""
+    """Everything `run.json` holds; `seconds` are of the clock, by stage, `cpu_seconds` the workers' in extraction."""
 
     config: dict[str, Any]
     fingerprint: str
@@ -45,6 +45,7 @@ class Report:
     explained_variance_ratio: list[float] = field(default_factory=list)
     fidelity: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
 
     @property
