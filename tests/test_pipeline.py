@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -566,3 +568,27 @@ def test_a_cluster_of_two_worker_processes_gives_the_same(
     assert done.returncode == 0, done.stderr
     assert standalone_cluster in done.stderr
     assert_same_tables(undivided, clustered)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["local", pytest.param("spark", marks=pytest.mark.spark)])
+def test_killed_at_half_the_next_run_computes_the_rest_alone(runner: str, undivided: RunConfig, tmp_path: Path) -> None:
+    again = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out"), "runner": runner, "workers": 2})
+    command = [sys.executable, "-m", "mission9", "run", "--input", again.input, "--output", again.output]
+    options = ["--weights", "demo", "--components", "5", "--runner", runner, "--driver-memory", "2g"]
+    with subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        while not list(Path(again.output).glob("_state/shards/*/*.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    time.sleep(3)  # Spark's Python workers, of another process group, end when they find the JVM gone
+    assert not Path(again.output, "run.json").exists()
+    assert not Path(again.output, "features").exists()
+    done = sum(
+        json.loads(marker.read_text())["features"]["rows"]
+        for marker in Path(again.output).glob("_state/shards/*/*.json")
+    )
+    report = run(again)
+    assert 0 < done < 640
+    assert report.images_inferred == 640 - done
+    assert_same_tables(undivided, again)
