@@ -37,6 +37,14 @@ test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
+.PHONY: bench
+bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+.PHONY: bench-large
+bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--listing": a million names)
+	$(BIN)/python benchmarks/large.py $(ARGS)
+
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
 	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors
