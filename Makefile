@@ -21,7 +21,11 @@ test: .venv/.dev  ## Set up, then lint, check types and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: .venv/.dev  ## Run the tests that take longer: whole commands, a cluster, kills, the README, the benchmarks
+	$(BIN)/pytest -m slow
 
 .PHONY: test-spark35
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own

@@ -18,6 +18,8 @@ from tests.conftest import REPOSITORY
 
 RUN = {"list", "start", "extract", "fit", "project", "save_model"}
 
+pytestmark = pytest.mark.slow
+
 
 def program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments]

@@ -193,6 +193,10 @@ def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(config: RunConfig, i
     second = run(settings, in_process)  # by the calibration that was kept
     assert (second.fingerprint, second.images_inferred, second.fidelity) == (first.fingerprint, 0, first.fidelity)
     assert json.loads(Path(config.output, "run.json").read_text())["fidelity"] == first.fidelity
+    table = pd.read_csv(f"{config.output}/test_pca_csv/part-00000.csv")
+    projector = Projector(f"{config.output}/pca_model")
+    for path, *_, one, two, three in table.itertuples(index=False):
+        np.testing.assert_allclose(projector(Path(config.input) / path), [one, two, three], rtol=1e-3, atol=1e-3)
     assert run(config, in_process).images_inferred == 0  # float32 features are still there
 
 
@@ -214,7 +218,7 @@ def test_an_existing_model_projects_without_a_fit(
     tables = [pd.read_csv(f"{c.output}/test_pca_csv/part-00000.csv") for c in (config, later)]
     pd.testing.assert_frame_equal(tables[0], tables[1])
     assert PCAModel.load(f"{later.output}/pca_model").n_samples_ == 12
-    with pytest.raises(ConfigError, match="made with weights demo and preprocessing stretch"):
+    with pytest.raises(ConfigError, match="give --weights demo --preprocess stretch --precision float32"):
         run(RunConfig(**(given | {"pca_model": f"{config.output}/pca_model", "preprocess": "crop"})), in_process)
     with pytest.raises(ConfigError, match="leave --components away"):
         RunConfig(**(given | {"pca_model": f"{config.output}/pca_model", "components": 3}))

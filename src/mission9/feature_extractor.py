@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.engines import Device, EngineName, choose_engine, make_engine
+from mission9.engines import Device, EngineName, Precision, choose_engine, make_engine
+from mission9.engines.int8 import Int8Network
 from mission9.errors import ImageError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess, to_input
@@ -25,7 +26,7 @@ class MobileNetV2Extractor:
     """Images -> 1280 float32 features each.
 
     `device` is auto, cpu or cuda; `batch_size` is how many images the engine takes a step, by default what suits it;
-    `weights` is imagenet, demo, or a .pth or .safetensors file.
+    `weights` is imagenet, demo, or a .pth or .safetensors file. Features are of float32, or of the network `int8`.
 
     Raises:
         UsageError: a setting is not possible, or the weights cannot be used.
@@ -40,11 +41,13 @@ class MobileNetV2Extractor:
         weights: str | Weights = "imagenet",
         preprocess: Preprocess = "stretch",
         engine: EngineName = "auto",
+        int8: Int8Network | None = None,
     ) -> None:
         self.weights = load_weights(weights) if isinstance(weights, str) else weights
-        self.spec = choose_engine(engine=engine, device=device, batch_size=batch_size)
+        precision: Precision = "int8" if int8 else "float32"
+        self.spec = choose_engine(engine=engine, device=device, precision=precision, batch_size=batch_size)
         self.preprocess = preprocess
-        self._engine = make_engine(self.spec, self.weights, threads=0)
+        self._engine = make_engine(self.spec, self.weights, threads=0, int8=int8)
 
     def extract(self, image: ImageLike) -> NDArray[np.float32]:
         """The (1280,) features of a path, encoded bytes, a PIL image or an (H, W, 3) uint8 RGB array.

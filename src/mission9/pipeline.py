@@ -9,13 +9,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pyarrow as pa
 
 from mission9.config import RunConfig
 from mission9.engines import check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
-from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
+from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
@@ -107,11 +108,16 @@ def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
     if config.pca_model is None:
         return None
     model = PCAModel.load(config.pca_model)
-    facts = model.facts
-    if facts["weights"]["sha256"] != extraction.weights.sha256 or facts["preprocess"] != extraction.preprocess:
+    try:
+        weights, preprocess = model.facts["weights"], model.facts["preprocess"]
+        theirs = (weights["sha256"], preprocess, model.facts["engine"]["precision"])
+        options = f"--weights {weights['name']} --preprocess {preprocess} --precision {theirs[-1]}"
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"the PCA model in {config.pca_model} does not say what features it was made of") from error
+    if theirs != (extraction.weights.sha256, extraction.preprocess, extraction.engine.precision):
         raise ConfigError(
-            f"the PCA model in {config.pca_model} was made with weights {facts['weights']['name']} and preprocessing "
-            f"{facts['preprocess']}, so it means nothing to other features: give these, or fit anew without --pca-model"
+            f"the PCA model in {config.pca_model} means nothing to other features than it was made of: give {options}, "
+            "or fit anew without --pca-model"
         )
     return model
 
@@ -121,7 +127,7 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     if extraction.engine.precision != "int8":
         return extraction
     folder = output.calibration(extraction.fingerprint)
-    network = Int8Network.load(folder)
+    network = Int8Network.load(Path(config.pca_model) if config.pca_model else folder)
     if network is None:
         root, results = os.path.realpath(config.input), os.path.realpath(output.root)
         network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results)
@@ -250,6 +256,8 @@ def _save_model(model: PCAModel, extraction: Extraction, output: Output, report:
     facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
     model.save(folder, facts | {"preprocess": extraction.preprocess})
     (folder / SAVED_FILE).write_bytes(extraction.weights.data)
+    if extraction.int8:
+        extraction.int8.save(folder)
     report.n_components = model.n_components_
     report.explained_variance_ratio = model.explained_variance_ratio_.tolist()
     logger.info("fit: %s components keep %.1f %% of the variance", model.n_components_, 100 * report.variance_kept)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9.engines import Device, EngineName
+from mission9.engines.int8 import Int8Network
 from mission9.errors import ModelError
 from mission9.feature_extractor import ImageLike, MobileNetV2Extractor
 from mission9.pca import PCAModel
@@ -17,7 +18,7 @@ from mission9.weights import read_saved_weights
 class Projector:
     """Called with an image, gives its (k,) float32 scores in the space of the model saved in a folder.
 
-    The model brings its weights and preprocessing along.
+    The model brings its weights and preprocessing along, and the network in int8 if it was made of such features.
 
     Raises:
         ModelError: there is no model, or it is damaged.
@@ -33,7 +34,9 @@ class Projector:
         except (KeyError, TypeError) as error:
             raise ModelError(f"the PCA model in {folder} does not say which weights it was made with") from error
         weights = read_saved_weights(folder, name=name, sha256=sha256)
-        self._extractor = MobileNetV2Extractor(device, weights=weights, preprocess=preprocess, engine=engine)
+        self._extractor = MobileNetV2Extractor(
+            device, weights=weights, preprocess=preprocess, engine=engine, int8=Int8Network.load(folder)
+        )
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:
         features = self._extractor.extract(image)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from mission9 import pca
 from mission9.config import RunConfig
-from mission9.errors import InputError, OutputError, TooManyRejects
+from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import REPORT, Output, open_output, scores_folder
 from mission9.pca import Moments, PCAModel
@@ -74,9 +74,12 @@ class SparkImagePipeline:
 
         Raises:
             InputError: the columns are others.
+            ConfigError: the settings ask for int8.
         """
         _require(df, "path", "root" if "content" not in df.columns else "content")
         extraction = make_extraction(self.config)
+        if extraction.engine.precision == "int8":
+            raise ConfigError("int8 is calibrated on the images first, which only a whole run does: mission9 run")
 
         def extract(batches: Batches) -> Batches:
             return infer_features((row for batch in batches for row in _image_rows(batch)), extraction)
