@@ -81,8 +81,9 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
         with report.timed("project"):
             _project(runner, model, collected, output)
-        with report.timed("fidelity"):
-            _measure_fidelity(extraction, collected, output, plan, report)
+        if extraction.engine.precision != "float32":
+            with report.timed("fidelity"):
+                _measure_fidelity(extraction, collected, output, plan, report)
         with report.timed("save_model"):
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
@@ -235,8 +236,6 @@ def _project(runner: Runner, model: PCAModel, collected: Collected, output: Outp
 
 
 def _measure_fidelity(extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report) -> None:
-    if extraction.engine.precision == "float32":
-        return
     last = output.last_report()
     if not plan.shards and last.get("fingerprint") == report.fingerprint:
         report.fidelity = last["fidelity"]  # of the same images and features
