@@ -214,7 +214,7 @@ def fit(moments: Moments, n_components: int | float, *, whiten: bool = False) ->
     """
     features = len(moments.mean)
     check_components(n_components, moments.count, features)
-    # More threads make OpenBLAS's eigh slower: threefold on two idle cores, thirtyfold beside another busy process.
+    # More threads make OpenBLAS's eigh slower, and by far beside another busy process.
     with threadpool_limits(1, user_api="blas"):
         values, vectors = np.linalg.eigh(moments.scatter / (moments.count - 1))
     variance = np.maximum(values[::-1], 0.0)
