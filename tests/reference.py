@@ -10,12 +10,12 @@ from PIL import Image
 from mission9.engines.torch_model import MobileNetV2Features
 from mission9.preprocess import MEAN, STD, to_input
 from mission9.sample import VARIETIES, draw
-from mission9.stages.infer_features import Pixels
+from mission9.stages.prepare_images import Pixels
 from mission9.weights import Tensors
 
 
 def drawn_pixels(count: int) -> Pixels:
-    """Generated pictures as (count, 224, 224, 3) uint8, all different."""
+    """Generated pictures as (count, 224, 224, 4) uint8, all different."""
     drawn = (draw(VARIETIES[n % len(VARIETIES)], stream=3, number=n // len(VARIETIES)) for n in range(count))
     return np.stack([to_input(Image.fromarray(picture), "stretch") for picture in drawn])
 
@@ -24,7 +24,7 @@ def features_in_float64(images: Pixels, tensors: Tensors) -> NDArray[np.float64]
     """(N, 1280) by the network as it is written, batch norms apart, in float64."""
     model = MobileNetV2Features().double().eval()
     model.load_tensors({name: torch.from_numpy(array.astype(np.float64)) for name, array in tensors.items()})
-    pixels = (images / 255.0 - np.array(MEAN)) / np.array(STD)
+    pixels = (images[..., :3] / 255.0 - np.array(MEAN)) / np.array(STD)
     with torch.inference_mode():
         features: NDArray[np.float64] = model(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
         return features

@@ -41,7 +41,9 @@ for name in sys.argv[1:]:
 import mission9.devices, mission9.preprocess, mission9.stages.decode_image
 from mission9.engines import choose_engine
 from mission9.sample import VARIETIES, draw, jpeg
-from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+from mission9.extraction import Extraction
+from mission9.stages.infer_features import infer_features
+from mission9.stages.prepare_images import ImageRow
 from mission9.weights import load_weights
 
 extraction = Extraction(

@@ -20,10 +20,11 @@ from benchmarks.measure.child import run_module
 
 from mission9.config import RunConfig
 from mission9.engines import Engine, make_engine
+from mission9.extraction import Extraction
 from mission9.pipeline import make_extraction
 from mission9.stages.calibrate_int8 import calibrate_int8
-from mission9.stages.infer_features import Extraction, ImageRow, Pixels, prepare
 from mission9.stages.list_images import Found, list_images
+from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 _DISTINCT = 128
 

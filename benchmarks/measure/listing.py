@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 from benchmarks.measure.child import run_module
 
+from mission9.extraction import SHARD_IMAGES
 from mission9.stages.find_known import Known
-from mission9.stages.infer_features import SHARD_IMAGES
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.plan_shards import plan_shards
 

@@ -65,7 +65,7 @@ class MobileNetV2Extractor:
             ImageError: an image cannot be read or decoded; the message says which.
         """
         pixels = [self._pixels(image, number) for number, image in enumerate(images)]
-        return self._engine(np.stack(pixels)) if pixels else np.empty((0, FEATURES), np.float32)
+        return self._engine(pixels) if pixels else np.empty((0, FEATURES), np.float32)
 
     def _pixels(self, image: ImageLike, number: int) -> NDArray[np.uint8]:
         try:

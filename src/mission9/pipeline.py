@@ -17,6 +17,7 @@ from mission9.config import RunConfig
 from mission9.engines import check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
+from mission9.extraction import Extraction
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
@@ -28,7 +29,7 @@ from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
 from mission9.stages.find_known import Known, nothing_is_as_it_was
 from mission9.stages.fit_pca import fit_pca
-from mission9.stages.infer_features import Extraction, add
+from mission9.stages.infer_features import add
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
 from mission9.stages.measure_fidelity import measure_fidelity
 from mission9.stages.plan_shards import Plan, finish, plan_shards

@@ -23,8 +23,9 @@ from mission9.pipeline import make_extraction
 from mission9.schema import LISTING, OUTCOME, projected, vectors
 from mission9.session import find_or_start_session, parallelism
 from mission9.stages.fit_pca import MOST_PARTIALS
-from mission9.stages.infer_features import ImageRow, infer_features
+from mission9.stages.infer_features import infer_features
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images, split_and_label
+from mission9.stages.prepare_images import ImageRow
 from mission9.stages.project import project_batch
 from mission9.stages.save_results import save_results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,12 +20,19 @@ EngineName = Literal["auto", "torch", "openvino"]
 Precision = Literal["float32", "bfloat16", "bf16", "float16", "int8"]
 
 
+# An array of them all, or one array each.
+Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+
+
 class Engine(Protocol):
-    """(N, 224, 224, 3) uint8 RGB -> (N, 1280) float32; `batch_size` images at a time suit it best."""
+    """N times (224, 224, 4) uint8 RGB -> (N, 1280) float32; `batch_size` images at a time suit it best.
+
+    The fourth byte of each pixel is not looked at.
+    """
 
     batch_size: int
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+    def __call__(self, images: Images) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

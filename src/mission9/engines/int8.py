@@ -56,7 +56,7 @@ class Int8Network:
 
 
 def calibrate(weights: Weights, images: NDArray[np.uint8]) -> Int8Network:
-    """Quantize the network, activations in the ranges that (N, 224, 224, 3) uint8 images give.
+    """Quantize the network, activations in the ranges that (N, 224, 224, 4) uint8 images give.
 
     Raises:
         SetupError: nncf is not installed.

@@ -12,9 +12,11 @@ import openvino as ov
 import platformdirs
 from numpy.typing import NDArray
 
+from mission9.engines import Images
 from mission9.errors import SetupError
 from mission9.files import write_whole
 from mission9.mobilenet_v2 import INPUT_SIZE
+from mission9.preprocess import INPUT_CHANNELS
 
 # Small batches stay in a core's L2 cache; which is fastest is tried, in this order, as far as the time goes.
 MICRO_BATCHES = (2, 1, 4, 8)
@@ -27,7 +29,7 @@ Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class OpenVINOEngine:
-    """(N, 224, 224, 3) uint8 -> (N, 1280) float32, on `threads` threads (0: all cores).
+    """N times (224, 224, 4) uint8 -> (N, 1280) float32, on `threads` threads (0: all cores).
 
     `graph` is of one image or of any number at a time; without `batch_size`, a probe finds the fastest on this machine,
     once.
@@ -43,19 +45,20 @@ class OpenVINOEngine:
         self._core = ov.Core()
         self.batch_size, self._compiled = self._fixed(batch_size) if batch_size else self._fastest()
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        features = [self._infer(images[at : at + self.batch_size]) for at in range(0, len(images), self.batch_size)]
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        steps = range(0, len(images), self.batch_size)
+        features = [self._infer(np.stack(list(images[at : at + self.batch_size]))) for at in steps]
         return np.concatenate(features)
 
     def _infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         missing = self.batch_size - len(images)
         if missing:  # the graph has one fixed batch size, which is faster than a free one
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
-        result: NDArray[np.float32] = self._compiled(np.ascontiguousarray(images))[0]
+        result: NDArray[np.float32] = self._compiled(images)[0]
         return result[: len(result) - missing].copy()
 
     def _fixed(self, batch_size: int) -> tuple[int, ov.CompiledModel]:
-        self._graph.reshape([batch_size, INPUT_SIZE, INPUT_SIZE, 3])
+        self._graph.reshape([batch_size, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS])
         hint = _HINTS[self._precision]
         compiled = self._core.compile_model(
             self._graph,
@@ -110,7 +113,7 @@ def check_bfloat16() -> None:
 
 def _seconds_an_image(compiled: ov.CompiledModel, batch_size: int) -> float:
     """The fastest of a few passes, the first apart: whatever else the machine does only slows them."""
-    images = np.full((batch_size, INPUT_SIZE, INPUT_SIZE, 3), 128, np.uint8)
+    images = np.full((batch_size, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS), 128, np.uint8)
     compiled(images)
     seconds = []
     for _ in range(max(2, _PROBE_IMAGES // batch_size)):

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from mission9.mobilenet_v2 import BLOCKS, INPUT_SIZE, NORM_EPSILON, Conv
-from mission9.preprocess import MEAN, STD
+from mission9.preprocess import INPUT_CHANNELS, MEAN, STD
 
 
 def features_graph(tensors: Mapping[str, NDArray[np.float32]], batch: int = 1) -> ov.Model:
-    """(batch, 224, 224, 3) uint8 RGB -> (batch, 1280) float32; the normalisation is part of the graph."""
-    images = op.parameter([batch, INPUT_SIZE, INPUT_SIZE, 3], np.uint8, name="images")
+    """(batch, 224, 224, 4) uint8 RGB -> (batch, 1280) float32; the normalisation is part of the graph.
+
+    The fourth byte of a pixel is an input of the first convolution with weights of 0, which costs nothing.
+    """
+    images = op.parameter([batch, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS], np.uint8, name="images")
     x = _normalised(images)
     for block in BLOCKS:
         y = x
@@ -28,14 +31,16 @@ def features_graph(tensors: Mapping[str, NDArray[np.float32]], batch: int = 1) -
 
 def _normalised(images: ov.Node) -> ov.Node:
     """(pixel / 255 - mean) / std, channels first."""
-    mean = np.array(MEAN, np.float32).reshape(1, 1, 1, 3) * 255
-    std = np.array(STD, np.float32).reshape(1, 1, 1, 3) * 255
+    mean = np.array([*MEAN, 0], np.float32).reshape(1, 1, 1, INPUT_CHANNELS) * 255
+    std = np.array([*STD, 1], np.float32).reshape(1, 1, 1, INPUT_CHANNELS) * 255
     x = op.divide(op.subtract(op.convert(images, np.float32), mean), std)
     return op.transpose(x, np.array([0, 3, 1, 2]))
 
 
 def _convolution(x: ov.Node, conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> ov.Node:
     weight, bias = _folded(conv, tensors)
+    if conv.inputs == len(MEAN):
+        weight = np.pad(weight, [(0, 0), (0, INPUT_CHANNELS - conv.inputs), (0, 0), (0, 0)])
     strides, padding = [conv.stride, conv.stride], [conv.padding, conv.padding]
     if conv.groups == 1:
         y = op.convolution(x, weight, strides, padding, padding, [1, 1])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mission9.engines import Images
 from mission9.engines.torch_model import MobileNetV2Features
 from mission9.errors import SetupError
 from mission9.mobilenet_v2 import FEATURES
@@ -28,7 +29,7 @@ _OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine", "
 
 
 class TorchEngine:
-    """(N, 224, 224, 3) uint8 -> (N, 1280) float32; pixels travel as uint8 and are normalised on the device.
+    """N times (224, 224, 4) uint8 -> (N, 1280) float32; pixels travel as uint8 and are normalised on the device.
 
     `device` is "cpu" or "cuda:<index>"; `threads` is for the CPU, 0 for all cores, and holds for the whole process.
     `precision` (float32, bfloat16, float16) is that of the convolutions; images come in and are pooled in float32.
@@ -62,7 +63,7 @@ class TorchEngine:
         self._mean = 255 * torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = 255 * torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, images: Images) -> NDArray[np.float32]:
         features = np.empty((len(images), FEATURES), np.float32)
         at, wanted = 0, self.batch_size
         while at < len(images):
@@ -77,14 +78,14 @@ class TorchEngine:
 
     @torch.inference_mode()
     def on_device(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, 224, 224, 3) uint8 on the engine's device -> (N, 1280) float32 there, all N at a time."""
+        """(N, 224, 224, 4) uint8 on the engine's device -> (N, 1280) float32 there, all N at a time."""
         # Channels last in memory already: the permuted view is what the convolutions like best.
-        x = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._std
+        x = (pixels[..., : len(MEAN)].permute(0, 3, 1, 2).float() - self._mean) / self._std
         with _true_float32():
             features: torch.Tensor = self._model(x.to(self._type))
             return features
 
-    def _infer_or_halve(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    def _infer_or_halve(self, images: Images) -> NDArray[np.float32] | None:
         """The features; None where there is not the memory, and then `batch_size` is half of what did not fit."""
         try:
             return self._infer(images)
@@ -100,8 +101,8 @@ class TorchEngine:
             torch.cuda.empty_cache()
         return None
 
-    def _infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = torch.from_numpy(np.ascontiguousarray(images))
+    def _infer(self, images: Images) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(np.stack(list(images)))
         if self._device.type == "cuda":
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
         features: NDArray[np.float32] = self.on_device(pixels).cpu().numpy()

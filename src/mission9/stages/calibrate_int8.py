@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from mission9.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
 from mission9.errors import InputError
-from mission9.stages.infer_features import Extraction, ImageRow, Pixels, prepare
+from mission9.extraction import Extraction
 from mission9.stages.list_images import Found, list_images
+from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mission9.extraction import Extraction
 from mission9.shards import Shard, commit
-from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+from mission9.stages.infer_features import infer_features
 from mission9.stages.plan_shards import read_group
+from mission9.stages.prepare_images import ImageRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mission9.extraction import Extraction
 from mission9.schema import vectors
 from mission9.stages.collect_shards import Rows
-from mission9.stages.infer_features import Extraction, ImageRow, infer_features
+from mission9.stages.infer_features import infer_features
+from mission9.stages.prepare_images import ImageRow
 
 SAMPLE = 200
 _ROW_GROUPS = 8  # of which the sample is taken, so that a large table is not read as a whole

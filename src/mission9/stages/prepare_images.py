@@ -1,0 +1,126 @@
+"""Rows -> the pixels that the network sees, read ahead of it, on a worker; or the reason why there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9 import devices
+from mission9.errors import ImageError, Reason
+from mission9.extraction import Extraction
+from mission9.names import label_folder, to_path
+from mission9.preprocess import to_input
+from mission9.stages.decode_image import one_at_a_time, open_image, to_picture
+from mission9.stages.read_bytes import read_bytes
+
+# Images ahead of the network: bounded in number, and in bytes on disk for each thread.
+AHEAD_IMAGES = 64
+AHEAD_BYTES = 32 * 1024 * 1024
+READERS = 2
+
+Pixels = NDArray[np.uint8]
+Item = TypeVar("Item")
+
+
+class ImageRow(NamedTuple):
+    """One image to do; `content` holds its bytes where they were read already, else `root` says where it lies."""
+
+    path: str
+    split: str
+    label: str
+    size: int
+    root: str = ""
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """An image on its way to the engine: read, then with pixels; or its rejection, in which `stage` says where."""
+
+    row: ImageRow
+    size: int
+    data: bytes = b""
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    pixels: Pixels | None = None
+    stage: str | None = None
+    reason: Reason | None = None
+    message: str | None = None
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+    """Each row prepared, in order, a bounded way ahead of whoever takes the results.
+
+    On a CPU, where each core infers, threads read ahead for it, and an image is decoded when it is asked for: there is
+    no other core to do it meanwhile. A GPU is fed by all the cores that belong to it, two batches ahead: one to take as
+    soon as it is free, one in the making.
+    """
+    if extraction.engine.device == "cuda":
+        work, threads, images = prepare, devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES)
+        return _ahead(rows, partial(work, extraction=extraction), threads=threads, images=images)
+    read = _ahead(rows, partial(read_image, extraction=extraction), threads=READERS, images=AHEAD_IMAGES)
+    return (decode(image, extraction=extraction) for image in read)
+
+
+def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
+    """Read, decode and resize one image; whatever is wrong with it ends in the result."""
+    return decode(read_image(row, extraction=extraction), extraction=extraction)
+
+
+def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
+    """The image's bytes and their digest; whatever is wrong with it ends in the result."""
+    start, stage = time.thread_time(), "list"
+    try:
+        label_folder(row.label)  # a label that no folder can carry is found out before the work
+        stage = "read"
+        data = row.content
+        if data is None:
+            data = read_bytes(to_path(row.root, row.path), max_bytes=extraction.max_bytes)
+    except ImageError as error:
+        return Prepared(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
+    digest = hashlib.sha256(data).hexdigest()
+    seconds = {"read": time.thread_time() - start}
+    return Prepared(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
+
+
+def decode(image: Prepared, *, extraction: Extraction) -> Prepared:
+    """What was read, with pixels for its bytes; whatever is wrong with it ends in the result."""
+    if image.reason is not None:
+        return image
+    start = time.thread_time()
+    try:
+        encoded = open_image(image.data, max_pixels=extraction.max_pixels)
+        with one_at_a_time(encoded):
+            picture = to_picture(encoded)
+            pixels = to_input(picture, extraction.preprocess)
+    except ImageError as error:
+        return replace(image, data=b"", stage="decode", reason=error.reason, message=str(error))
+    seconds = {**image.cpu_seconds, "decode": time.thread_time() - start}
+    return replace(image, data=b"", width=picture.width, height=picture.height, pixels=pixels, cpu_seconds=seconds)
+
+
+def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Item], *, threads: int, images: int) -> Iterator[Item]:
+    """`map(work, rows)` in threads, at most so many images ahead."""
+    waiting: deque[tuple[Future[Item], int]] = deque()
+    size = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for row in rows:
+            waiting.append((pool.submit(work, row), row.size))
+            size += row.size
+            while len(waiting) > images or size > threads * AHEAD_BYTES:
+                future, done = waiting.popleft()
+                size -= done
+                yield future.result()
+        while waiting:
+            yield waiting.popleft()[0].result()
