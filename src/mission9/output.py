@@ -65,6 +65,11 @@ class Output:
     def trash(self) -> Path:
         return self.state / "trash"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run has got as far as a plan here."""
+        return not (self.state / _SHARDS).exists()
+
     def shards(self, fingerprint: str) -> Path:
         """Where the shards of one features table are committed."""
         return self.state / _SHARDS / fingerprint

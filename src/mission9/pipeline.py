@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from mission9.extraction import Extraction
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
-from mission9.runners import InProcessRunner, Runner, open_runner
+from mission9.runners import InProcessRunner, Runner
+from mission9.runners.background import BackgroundRunner
 from mission9.shards import read_marker
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.collect_shards import Collected, collect_shards
@@ -30,7 +30,7 @@ from mission9.stages.extract_shard import ExtractShards
 from mission9.stages.find_known import Known, nothing_is_as_it_was
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import add
-from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
+from mission9.stages.list_images import Found, check_folder, fitting_split, has_more_images, list_images
 from mission9.stages.measure_fidelity import measure_fidelity
 from mission9.stages.plan_shards import Plan, finish, plan_shards
 from mission9.stages.project import project
@@ -60,21 +60,25 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
-    extraction = make_extraction(config)
-    if (config.master or "local").startswith("local"):
-        check_cpu(extraction.engine)
-    model = _given_model(config, extraction)
-    with ExitStack() as stack:
-        output = stack.enter_context(open_output(config.output, overwrite=config.overwrite))
+    with (
+        open_output(config.output, overwrite=config.overwrite) as output,
+        BackgroundRunner(config, runner) as background,
+    ):
+        if runner is None and output.is_empty and has_more_images(config.input, FEW_IMAGES):
+            background.begin()  # it takes seconds, in which the rest gets ready
+        extraction = make_extraction(config)
+        model = _given_model(config, extraction)
         extraction = _calibrated(config, extraction, output)
         report = _new_report(config, extraction)
         with report.timed("list"):
             plan = _list(config, extraction, output, report)
         with report.timed("start"):
-            runner = runner or stack.enter_context(_open_runner(config, plan, report))
+            runner = background.get() if _needs_runner(config, plan, report) else runner or InProcessRunner()
         with report.timed("extract"):
             _extract(runner, extraction, output, plan, report)
-        runner = InProcessRunner() if report.listed <= SMALL_TABLE else runner
+        if report.listed <= SMALL_TABLE:
+            background.end()
+            runner = InProcessRunner()
         with report.timed("compact"):
             collected = _compact(runner, output, plan, report)
         _check_rejects(output, report)
@@ -92,10 +96,17 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
 
 
 def make_extraction(config: RunConfig) -> Extraction:
-    """Settle engine and weights on this side, so that workers neither choose nor download."""
+    """Settle engine and weights on this side, so that workers neither choose nor download.
+
+    Raises:
+        UsageError: a setting is not possible, or the weights cannot be used.
+        SetupError: this machine lacks a device or a package.
+    """
     engine = choose_engine(
         engine=config.engine, device=config.device, precision=config.precision, batch_size=config.batch_size
     )
+    if (config.master or "local").startswith("local"):
+        check_cpu(engine)
     return Extraction(
         engine=engine,
         weights=load_weights(config.weights),
@@ -172,12 +183,10 @@ def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) ->
         check_components(config.components, found.listed[fitting_split(found.listed)], FEATURES)
 
 
-def _open_runner(config: RunConfig, plan: Plan, report: Report) -> AbstractContextManager[Runner]:
-    """A runner for what there is to do; none but this process where that is little, and nobody asks for another."""
+def _needs_runner(config: RunConfig, plan: Plan, report: Report) -> bool:
+    """Whether there is more to do than this process does sooner itself, or another runner was asked for."""
     is_little = report.listed <= SMALL_TABLE and plan.images_to_do <= FEW_IMAGES
-    if is_little and (not plan.shards or (config.runner == "auto" and config.master is None)):
-        return nullcontext(InProcessRunner())
-    return open_runner(config)
+    return not is_little or (bool(plan.shards) and (config.runner != "auto" or config.master is not None))
 
 
 def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan, report: Report) -> None:

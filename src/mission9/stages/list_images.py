@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 import pyarrow as pa
 
@@ -58,6 +59,13 @@ def list_images(root: str, found: Found, *, all_files: bool = False, leave_out: 
             rows = []
     if rows:
         yield _batch(rows)
+
+
+def has_more_images(root: str, count: int) -> bool:
+    """Whether a folder holds more than so many images; looks at no more of it than it must."""
+    names = (name for folder, name, is_followed in _walk(root, "") if is_followed)
+    images = (name for name in names if _skip(name, beside_splits=False) is None)
+    return next(islice(images, count, None), None) is not None
 
 
 def split_and_label(path: str) -> tuple[str, str]:

@@ -88,7 +88,8 @@ def read_group(file: Path, number: int) -> pa.Table:
 
 
 def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[Shard, pa.RecordBatch]]:
-    pieces = _cut([rows], lambda batch: _ends_of_shards(batch, most)) if len(rows) else iter(())
+    even = -(-len(rows) // max(1, -(-len(rows) // most)))  # as many shards, of one size: cores end together
+    pieces = _cut([rows], lambda batch: _ends_of_shards(batch, even)) if len(rows) else iter(())
     return [
         (Shard(at, uuid.uuid4().hex, piece["split"][0].as_py(), len(piece)), piece)
         for at, piece in enumerate(pieces, number)

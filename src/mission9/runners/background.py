@@ -1,0 +1,65 @@
+"""A runner that starts, and ends, while its user is busy with something else."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from mission9.config import RunConfig
+from mission9.runners import Runner, open_runner
+
+
+class BackgroundRunner:
+    """The runner that `config` asks for, or the one `given`, which is neither started nor ended here.
+
+    It starts and ends in a thread of its own; leaving the context ends it, whatever it was about to do.
+    """
+
+    def __init__(self, config: RunConfig, given: Runner | None = None) -> None:
+        self._config = config
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="runner")
+        self._stack = ExitStack()
+        self._given = given
+        self._starting: Future[Runner] | None = None
+
+    def begin(self) -> Future[Runner]:
+        """Start it, for somebody who will ask for it soon."""
+        if self._starting is None:
+            self._starting = self._thread.submit(self._start)
+        return self._starting
+
+    def get(self) -> Runner:
+        """The runner, as soon as it is ready.
+
+        Raises:
+            SetupError: it cannot be had here.
+        """
+        return self._given or self.begin().result()
+
+    def end(self) -> None:
+        """Begin to end it: its work is done."""
+        self._thread.submit(self._stack.close)
+
+    def _start(self) -> Runner:
+        runner = self._stack.enter_context(open_runner(self._config))
+        runner.map(_import_stages, runner.parallelism)
+        return runner
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended = self._thread.submit(self._stack.__exit__, kind, error, trace)
+        self._thread.shutdown(wait=True)
+        ended.result()
+
+
+def _import_stages(number: int) -> bytes:  # noqa: ARG001 - a task's number
+    """The task that wakes the workers: Spark's first job takes seconds, whatever it does."""
+    import mission9.stages.extract_shard  # noqa: F401
+
+    return b""
