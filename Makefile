@@ -45,6 +45,9 @@ bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARG
 bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: .venv-peers/.ready  ## Install Ray and Daft, for make bench to measure too, in an environment of their own
+
 .PHONY: bench-large
 bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--listing": a million names)
 	$(BIN)/python benchmarks/large.py $(ARGS)
@@ -55,7 +58,7 @@ weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two 
 
 .PHONY: clean
 clean:  ## Delete environments, caches and the demo's results
-	rm -rf .venv $(SPARK35) .pytest_cache .mypy_cache .ruff_cache data/demo
+	rm -rf .venv $(SPARK35) .venv-peers .pytest_cache .mypy_cache .ruff_cache data/demo
 
 .venv/.runtime: $(SOURCES) scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh .venv requirements.txt
@@ -67,4 +70,9 @@ clean:  ## Delete environments, caches and the demo's results
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh $(SPARK35) requirements-spark35.txt
+	@touch $@
+
+.venv-peers/.ready: requirements-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r requirements-peers.txt
 	@touch $@

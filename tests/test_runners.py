@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from mission9.config import RunConfig
 from mission9.errors import TaskError
 from mission9.runners import InProcessRunner, Runner
+from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
 
 
@@ -99,6 +101,7 @@ def test_in_process_is_this_process() -> None:
 
 SCRIPT = """
 import os, sys, time
+from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
 
 def task(number):
@@ -131,3 +134,37 @@ def test_workers_end_with_the_process_that_gave_out_the_tasks(how: signal.Signal
     while any(os.path.exists(f"/proc/{worker}") for worker in os.listdir(folder)):
         assert time.monotonic() < deadline, "workers outlived their run"
         time.sleep(0.1)
+
+
+def test_a_runner_in_the_background_starts_once_and_ends_with_its_context() -> None:
+    config = RunConfig(runner="local", workers=1)
+    with BackgroundRunner(config) as background:
+        background.begin()
+        runner = background.get()
+        assert background.get() is runner
+        (worker,) = runner.map(lambda _: str(os.getpid()).encode(), 1)
+        background.end()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(worker), 0)
+
+
+def test_a_given_runner_stays_its_givers() -> None:
+    given = InProcessRunner()
+    with BackgroundRunner(RunConfig(), given) as background:
+        assert background.get() is given
+
+
+def test_what_keeps_a_runner_from_starting_is_told_when_it_is_asked_for() -> None:
+    code = """
+from mission9.config import RunConfig
+from mission9.errors import SetupError
+from mission9.runners.background import BackgroundRunner
+with BackgroundRunner(RunConfig(runner="spark")) as background:
+    background.begin()
+    try:
+        background.get()
+    except SetupError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={"PATH": ""}, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Spark needs Java")

@@ -76,13 +76,13 @@ def mission9_run(
     return done, report
 
 
-def run_peer(name: str, script: Path, job: Job, *, settings: dict[str, str]) -> Run:
+def run_peer(name: str, python: Path, script: Path, job: Job, *, settings: dict[str, str]) -> Run:
     """A script of the peers', run from their folder.
 
     Raises:
         ChildFailed: saying what it said.
     """
-    command = [sys.executable, script.name, str(job.tree), str(Path(job.weights).resolve()), str(job.output)]
+    command = [str(python), script.name, str(job.tree), str(Path(job.weights).resolve()), str(job.output)]
     done = run_command(command, cwd=script.parent, environment=settings)
     told = done.last_json()
     if done.failure or not told:

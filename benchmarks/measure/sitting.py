@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.measure import REPOSITORY
 from benchmarks.measure.child import ChildFailed
 from benchmarks.measure.ratios import DAFT, LOADER, PREDICT, RAY, UDF
 from benchmarks.measure.reference import Reference
@@ -20,19 +21,27 @@ from benchmarks.measure.trees import make_tree
 
 @dataclass(frozen=True)
 class Peer:
-    """A script, what it finds in its environment, and the package that it needs."""
+    """A script, what it finds in its environment, the package that it needs, and the Python that has it."""
 
     script: str
     settings: dict[str, str]
     needs: str
+    python: Path = Path(sys.executable)
 
+    @property
+    def is_installed(self) -> bool:
+        return any(self.python.parent.parent.glob(f"lib/python*/site-packages/{self.needs}"))
+
+
+# Ray and Daft bring what mission9 does not need, in versions of their own.
+_OF_THEIR_OWN = REPOSITORY / ".venv-peers" / "bin" / "python"
 
 PEERS = {
     UDF: Peer("spark_pandas_udf.py", {}, "pyspark"),
     LOADER: Peer("torch_loader.py", {"NHWC": "1"}, "torch"),
     PREDICT: Peer("spark_predict_batch_udf.py", {}, "pyspark"),
-    RAY: Peer("ray_data.py", {}, "ray"),
-    DAFT: Peer("daft_udf.py", {}, "daft"),
+    RAY: Peer("ray_data.py", {}, "ray", _OF_THEIR_OWN),
+    DAFT: Peer("daft_udf.py", {}, "daft", _OF_THEIR_OWN),
 }
 
 
@@ -79,7 +88,9 @@ class Sitting:
         if why_not or folder is None:
             self.skip(key(name, images), why_not)
             return None
-        return self._run(name, images, lambda job: run_peer(name, folder / peer.script, job, settings=peer.settings))
+        return self._run(
+            name, images, lambda job: run_peer(name, peer.python, folder / peer.script, job, settings=peer.settings)
+        )
 
     def output(self, run: Run) -> Path:
         """What a run of ours left."""
@@ -126,8 +137,8 @@ class Sitting:
     def _why_no_peer(self, peer: Peer) -> str:
         if self.inputs.peers is None or not (self.inputs.peers / peer.script).is_file():
             return "the peers' scripts are not at hand (--peers)"
-        if importlib.util.find_spec(peer.needs) is None:
-            return f"{peer.needs} is not installed"
+        if not peer.is_installed:
+            return f"{peer.needs} is not installed (make bench-peers)"
         if not self.inputs.weights.endswith(".pth"):
             return "the peers take weights from a .pth file alone (--weights)"
         return ""

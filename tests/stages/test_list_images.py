@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import InputError
-from mission9.stages.list_images import Found, fitting_split, list_images, split_and_label
+from mission9.stages.list_images import Found, fitting_split, has_more_images, list_images, split_and_label
 
 
 def listed(root: Path, *, all_files: bool = False) -> tuple[list[dict[str, Any]], Found]:
@@ -146,3 +146,8 @@ def test_the_split_to_fit_on() -> None:
     assert fitting_split({"Test": 5, "all": 9}) == "all"
     with pytest.raises(InputError, match="none of Training"):
         fitting_split({"Test": 5})
+
+
+def test_whether_there_are_more_images_than_so_many(tmp_path: Path) -> None:
+    put(tmp_path, "Training/a/1.jpg", "Training/a/2.png", "Test/b/3.jpg", "Test/b/notes.md")
+    assert [count for count in range(5) if has_more_images(str(tmp_path), count)] == [0, 1, 2]
