@@ -2,8 +2,9 @@
 
     python -m benchmarks.measure.pca_fit FEATURES COMPONENTS REPEATS [--no-spark]
 
-Spark ML and ours run in one Spark session, warm, which was started without mission9's settings for a fast start.
-Without Spark, ours runs on worker processes. All are fitted on all rows.
+Spark ML runs in a warm session, which was started without mission9's settings for a fast start. Ours runs where a run
+fits so many rows: up to 10,000 in its own process, more on Spark or, without, on worker processes. All are fitted on
+all rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from mission9.config import RunConfig
-from mission9.runners import Runner
+from mission9.pipeline import SMALL_TABLE
+from mission9.runners import InProcessRunner, Runner
 from mission9.runners.local import LocalRunner
 from mission9.schema import vectors
 from mission9.stages.collect_shards import Rows
@@ -82,7 +84,10 @@ def main() -> None:
         if with_spark:
             session = stack.enter_context(spark_session())
             fits |= {"spark_ml": by_spark_ml(session, folder, components)}
-            runner: Runner = spark_runner(session)
+        if len(features) <= SMALL_TABLE:
+            runner: Runner = InProcessRunner()
+        elif with_spark:
+            runner = spark_runner(session)
         else:
             runner = stack.enter_context(LocalRunner(cores_here()))
         fits["ours"] = by_us(runner, folder, components)
@@ -91,7 +96,7 @@ def main() -> None:
     told = PcaTimes(
         rows=len(features),
         components=components,
-        runner="spark" if with_spark else "local",
+        runner=type(runner).__name__,
         repeats=repeats,
         fits=times,
     )
