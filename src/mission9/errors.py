@@ -15,6 +15,8 @@ Reason = Literal[
     "unreadable",
     "vanished",
     "permission_denied",
+    "timeout",
+    "decoder_crashed",
     "out_of_memory",
     "non_finite_features",
     "unusable_label",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
-from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -18,11 +16,6 @@ from mission9.errors import ImageError
 # Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
 # twice as many whatever we say.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-
-# Pillow keeps 4 bytes a pixel, and two such pictures while it converts: 128 MB for the largest that threads may decode
-# side by side.
-LARGE_PIXELS = 16_000_000
-_large = threading.Lock()
 
 # Parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -86,11 +79,6 @@ def to_picture(image: Image.Image) -> Image.Image:
         raise ImageError("out_of_memory", f"decoding {image.width} x {image.height} pixels took too much") from error
     except Exception as error:  # decoders fail on damaged data in every way there is
         raise _decode_error(error) from error
-
-
-def one_at_a_time(image: Image.Image) -> AbstractContextManager[object]:
-    """Hold while a large image is decoded, so that several threads do not hold several in memory."""
-    return _large if image.width * image.height > LARGE_PIXELS else nullcontext()
 
 
 def _open(data: bytes) -> Image.Image:

@@ -18,8 +18,7 @@ from mission9 import devices
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
 from mission9.names import label_folder, to_path
-from mission9.preprocess import to_input
-from mission9.stages.decode_image import one_at_a_time, open_image, to_picture
+from mission9.stages.decode_apart import DecoderSettings, decode_apart
 from mission9.stages.read_bytes import read_bytes
 
 # Images ahead of the network: bounded in number, and in bytes on disk for each thread.
@@ -98,16 +97,12 @@ def decode(image: Prepared, *, extraction: Extraction) -> Prepared:
     """What was read, with pixels for its bytes; whatever is wrong with it ends in the result."""
     if image.reason is not None:
         return image
-    start = time.thread_time()
     try:
-        encoded = open_image(image.data, max_pixels=extraction.max_pixels)
-        with one_at_a_time(encoded):
-            picture = to_picture(encoded)
-            pixels = to_input(picture, extraction.preprocess)
+        found = decode_apart(image.data, DecoderSettings(extraction.preprocess, extraction.max_pixels))
     except ImageError as error:
         return replace(image, data=b"", stage="decode", reason=error.reason, message=str(error))
-    seconds = {**image.cpu_seconds, "decode": time.thread_time() - start}
-    return replace(image, data=b"", width=picture.width, height=picture.height, pixels=pixels, cpu_seconds=seconds)
+    seconds = {**image.cpu_seconds, "decode": found.seconds}
+    return replace(image, data=b"", width=found.width, height=found.height, pixels=found.pixels, cpu_seconds=seconds)
 
 
 def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Item], *, threads: int, images: int) -> Iterator[Item]:
