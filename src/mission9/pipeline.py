@@ -26,7 +26,7 @@ from mission9.shards import read_marker
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
-from mission9.stages.extract_shard import ExtractShards
+from mission9.stages.extract_shard import ExtractShards, GetReady
 from mission9.stages.find_known import Known, nothing_is_as_it_was
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import add
@@ -69,6 +69,7 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
         extraction = make_extraction(config)
         model = _given_model(config, extraction)
         extraction = _calibrated(config, extraction, output)
+        background.warm_up(GetReady(extraction))
         report = _new_report(config, extraction)
         with report.timed("list"):
             plan = _list(config, extraction, output, report)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,7 @@ from PIL import Image
 
 from mission9.errors import ImageError
 from mission9.preprocess import to_input
-from mission9.stages import decode_apart as apart
-from mission9.stages.decode_apart import TIME_LIMIT, DecoderSettings, decode_apart
+from mission9.stages.decode_apart import TIME_LIMIT, Decoded, DecoderSettings, _turns, decode_apart
 from mission9.stages.decode_image import decode_image
 
 # A decoder that misbehaves in C where an image's comment tells it to; children load it when they start.
@@ -73,16 +74,23 @@ def settings(misbehaving: Path, monkeypatch: pytest.MonkeyPatch) -> DecoderSetti
 
 
 def reason(data: bytes, settings: DecoderSettings) -> ImageError:
-    with pytest.raises(ImageError) as caught:
-        decode_apart(data, settings)
-    return caught.value
+    (outcome,) = decode_apart([data], settings)
+    assert isinstance(outcome, ImageError)
+    return outcome
+
+
+def good(outcomes: list[Decoded | ImageError]) -> list[Decoded]:
+    found = [outcome for outcome in outcomes if isinstance(outcome, Decoded)]
+    assert len(found) == len(outcomes), outcomes
+    return found
 
 
 def test_pixels_and_reasons_are_those_of_decoding_here(pictures: list[bytes]) -> None:
     settings = DecoderSettings("crop", 1_000_000)
-    found = [decode_apart(data, settings) for data in pictures]
-    for data, decoded in zip(pictures, found, strict=True):
-        np.testing.assert_array_equal(decoded.pixels[..., :3], to_input(decode_image(data, max_pixels=10**6), "crop")[..., :3])
+    for data, decoded in zip(pictures, good(decode_apart(pictures, settings)), strict=True):
+        np.testing.assert_array_equal(
+            decoded.pixels[..., :3], to_input(decode_image(data, max_pixels=10**6), "crop")[..., :3]
+        )
         assert (decoded.width, decoded.height) == (100, 100)
     assert reason(b"", settings).reason == "empty"
     assert reason(b"no image", settings).reason == "not_an_image"
@@ -92,46 +100,63 @@ def test_pixels_and_reasons_are_those_of_decoding_here(pictures: list[bytes]) ->
 def test_a_decoder_that_misbehaves_costs_its_image_alone(
     settings: DecoderSettings, poison: Callable[[str], bytes], pictures: list[bytes]
 ) -> None:
-    for what, wanted, words in (
-        ("segfault", "decoder_crashed", "Segmentation fault"),
-        ("abort", "decoder_crashed", "libjpeg: this cannot go on"),
-        ("eat", "out_of_memory", "too much"),
-    ):
-        error = reason(poison(what), settings)
-        assert (error.reason, words in str(error)) == (wanted, True), str(error)
-        assert decode_apart(pictures[0], settings).pixels.any()
+    right = good(decode_apart(pictures, settings))
+    what = {"segfault": "Segmentation fault", "abort": "libjpeg: this cannot go on", "eat": "too much"}
+    images = [
+        pictures[0],
+        poison("segfault"),
+        pictures[1],
+        poison("abort"),
+        poison("abort"),
+        poison("eat"),
+        pictures[2],
+    ]
+    outcomes = decode_apart(images, settings)
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, ImageError)]
+    assert reasons == ["decoder_crashed", "decoder_crashed", "decoder_crashed", "out_of_memory"]
+    for at, words in ((1, what["segfault"]), (3, what["abort"]), (4, what["abort"]), (5, what["eat"])):
+        assert words in str(outcomes[at])
+    for at, decoded in zip((0, 1, 2), good([outcomes[0], outcomes[2], outcomes[6]]), strict=True):
+        np.testing.assert_array_equal(decoded.pixels[..., :3], right[at].pixels[..., :3])
 
 
 def test_a_decoder_that_never_returns_costs_one_time_limit(
     settings: DecoderSettings, poison: Callable[[str], bytes], pictures: list[bytes]
 ) -> None:
     start = time.monotonic()
-    assert reason(poison("hang"), settings).reason == "timeout"
+    outcomes = decode_apart([*pictures, poison("hang"), *pictures], settings)
     assert TIME_LIMIT <= time.monotonic() - start < TIME_LIMIT + 2
-    assert decode_apart(pictures[0], settings).pixels.any()
+    good(outcomes[:10] + outcomes[11:])
+    assert isinstance(outcomes[10], ImageError)
+    assert outcomes[10].reason == "timeout"
 
 
 @pytest.mark.slow
 def test_a_stopped_child_is_noticed(settings: DecoderSettings, pictures: list[bytes]) -> None:
-    decode_apart(pictures[0], settings)
+    good(decode_apart(pictures, settings))
     (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
     child.send_signal(signal.SIGSTOP)
-    assert reason(pictures[0], settings).reason == "timeout"
-    assert decode_apart(pictures[0], settings).pixels.any()
+    outcomes = decode_apart(pictures[:3], settings)
+    assert isinstance(outcomes[0], ImageError)
+    assert outcomes[0].reason == "timeout"
+    good(outcomes[1:])
 
 
-def test_large_pictures_take_turns(settings: DecoderSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_take_turns(settings: DecoderSettings) -> None:
+    large, small = (_png(size) for size in ((5000, 4000), (50, 40)))
+    settings = DecoderSettings("stretch", 30_000_000)
+    with Path(f"/proc/self/fd/{_turns(os.getpid())}").open("rb") as turns, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(turns, fcntl.LOCK_EX)
+        waiting = pool.submit(decode_apart, [large], settings)
+        good(decode_apart([small], settings))
+        assert not waiting.done()
+        fcntl.flock(turns, fcntl.LOCK_UN)
+        assert good(waiting.result())[0].width == 5000
+
+
+def _png(size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
-    Image.new("L", (5000, 4000), 7).save(buffer, "PNG")
-    with apart._large:
-        large = DecoderSettings("stretch", 30_000_000)
-        assert isinstance(decode_apart(_small(), large), apart.Decoded)
-    assert decode_apart(buffer.getvalue(), large).width == 5000
-
-
-def _small() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (50, 40), 7).save(buffer, "PNG")
+    Image.new("L", size, 7).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -15,6 +15,7 @@ from mission9.engines import Engine, EngineSpec, choose_engine, make_engine
 from mission9.extraction import Extraction
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.schema import OUTCOME, vectors
+from mission9.stages.decode_apart import MOST_IMAGES
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import AHEAD_BYTES, ImageRow, Pixels, prepare_ahead
@@ -126,7 +127,8 @@ def test_a_gpu_gets_whole_batches(
     np.testing.assert_allclose(vectors(table["features"]), vectors(right["features"]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("device", "threads", "ahead"), [("cpu", 2, 64), ("cuda", 5, 200)])
+# A core decodes a run at one go, and has read so far ahead of that.
+@pytest.mark.parametrize(("device", "threads", "ahead"), [("cpu", 2, 64 + MOST_IMAGES), ("cuda", 5, 200 + 1)])
 def test_reading_goes_so_far_ahead_and_no_further(
     device: Literal["cpu", "cuda"],
     threads: int,
@@ -139,17 +141,17 @@ def test_reading_goes_so_far_ahead_and_no_further(
     extraction = Extraction(**{**vars(extraction), "engine": spec})
     taken = []
 
-    def rows(size: int) -> Iterator[ImageRow]:
-        for n in range(1000):
+    def rows(content: bytes, count: int) -> Iterator[ImageRow]:
+        for n in range(count):
             taken.append(n)
-            yield ImageRow(f"{n}.jpg", "all", "a", size, content=b"bad")
+            yield ImageRow(f"{n}.jpg", "all", "a", len(content), content=content)
 
-    for size, most in ((3, ahead + 1), (AHEAD_BYTES, threads + 1)):
+    for content, count, most in ((b"bad", 1000, ahead), (b"b" * AHEAD_BYTES, 12, threads + 1)):
         taken.clear()
-        images = prepare_ahead(rows(size), extraction, batch_size=100)
+        images = prepare_ahead(rows(content, count), extraction, batch_size=100)
         assert next(images).row.path == "0.jpg"
         assert len(taken) == most
-        assert [image.row.path for image in images] == [f"{n}.jpg" for n in range(1, 1000)]
+        assert [image.row.path for image in images] == [f"{n}.jpg" for n in range(1, count)]
 
 
 def test_nothing_in_nothing_out(extraction: Extraction) -> None:

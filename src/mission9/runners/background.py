@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from mission9.config import RunConfig
-from mission9.runners import Runner, open_runner
+from mission9.runners import Runner, Task, open_runner
 
 
 class BackgroundRunner:
@@ -23,6 +23,7 @@ class BackgroundRunner:
         self._stack = ExitStack()
         self._given = given
         self._starting: Future[Runner] | None = None
+        self._warming: Future[object] | None = None
 
     def begin(self) -> Future[Runner]:
         """Start it, for somebody who will ask for it soon."""
@@ -30,13 +31,21 @@ class BackgroundRunner:
             self._starting = self._thread.submit(self._start)
         return self._starting
 
+    def warm_up(self, task: Task) -> None:
+        """Have a task run for each worker, if the runner was told to begin, before it is asked for."""
+        if self._starting is not None:
+            self._warming = self._thread.submit(self._map, self._starting, task)
+
     def get(self) -> Runner:
         """The runner, as soon as it is ready.
 
         Raises:
             SetupError: it cannot be had here.
         """
-        return self._given or self.begin().result()
+        runner = self._given or self.begin().result()
+        if self._warming is not None:
+            self._warming.result()
+        return runner
 
     def end(self) -> None:
         """Begin to end it: its work is done."""
@@ -46,6 +55,10 @@ class BackgroundRunner:
         runner = self._stack.enter_context(open_runner(self._config))
         runner.map(_import_stages, runner.parallelism)
         return runner
+
+    def _map(self, starting: Future[Runner], task: Task) -> None:
+        runner = starting.result()
+        runner.map(task, runner.parallelism)
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,9 @@ from mission9.session import find_or_start_session, parallelism
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+# Tasks for each that run at a time, so that none is left over for long; and numbers of a task where there are more.
+_FEW_TASKS, _NUMBERS_A_TASK = 8, 4
+
 # The line that ends a Python traceback, which Spark quotes in the middle of its own.
 _PYTHON_ERROR = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Rejects)\b: .*)$", re.MULTILINE)
 
@@ -46,7 +49,8 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
 class SparkRunner:
     """Tasks on the workers of a session.
 
-    A number is a Spark task of its own, unless `partitions` says how many tasks share the numbers.
+    A number is a Spark task of its own as long as there are few, and a quarter of one where there are many: a task
+    costs a few hundredths of a second. `partitions` says otherwise how many tasks share the numbers.
     """
 
     def __init__(self, spark: SparkSession, parallelism: int, *, partitions: int | None = None) -> None:
@@ -64,7 +68,8 @@ class SparkRunner:
 
         if not count:
             return []
-        numbers = self._spark.range(0, count, 1, self._partitions or count)
+        tasks = self._partitions or min(count, max(_FEW_TASKS * self.parallelism, -(-count // _NUMBERS_A_TASK)))
+        numbers = self._spark.range(0, count, 1, tasks)
         try:
             rows = numbers.mapInArrow(run, "number long, result binary").collect()
         except Exception as error:  # classic and Connect, 3.5 and 4 raise different ones

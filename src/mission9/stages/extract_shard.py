@@ -11,15 +11,29 @@ from pathlib import Path
 import pyarrow as pa
 
 from mission9.extraction import Extraction
-from mission9.shards import Shard, commit
-from mission9.stages.infer_features import infer_features
+from mission9.shards import Shard, commit, read_marker
+from mission9.stages.infer_features import get_ready, infer_features
 from mission9.stages.plan_shards import read_group
 from mission9.stages.prepare_images import ImageRow
 
 
+@dataclass(frozen=True)
+class GetReady:
+    """Called with any number, makes what a process makes once: the engine, and a child that decodes."""
+
+    extraction: Extraction
+
+    def __call__(self, number: int) -> bytes:  # noqa: ARG002 - as tasks are called
+        get_ready(self.extraction)
+        return b""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExtractShards:
-    """Called with a number, extracts and commits that one of `shards` into `folder`; returns CPU seconds, as JSON."""
+    """Called with a number, extracts and commits that one of `shards` into `folder`; returns CPU seconds, as JSON.
+
+    A shard that is committed, by an earlier try of a task that had several, is left as it is.
+    """
 
     root: str
     todo: Path
@@ -29,6 +43,8 @@ class ExtractShards:
 
     def __call__(self, number: int) -> bytes:
         shard, start = self.shards[number], time.process_time()
+        if read_marker(self.folder, shard.key) is not None:
+            return b"{}"
         rows = read_group(self.todo, shard.number)
         seconds: dict[str, float] = {}
         batches = infer_features(_image_rows(rows, self.root), self.extraction, cpu_seconds=seconds)

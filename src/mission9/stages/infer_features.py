@@ -10,15 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mission9.engines import make_engine
+from mission9.engines import Engine, make_engine
 from mission9.extraction import Extraction
 from mission9.mobilenet_v2 import FEATURES
 from mission9.schema import OUTCOME
-from mission9.stages.prepare_images import ImageRow, Prepared, prepare_ahead
+from mission9.stages.decode_apart import MOST_IMAGES
+from mission9.stages.prepare_images import ImageRow, Prepared, decode, prepare_ahead
 
-# A core decodes so many images, then infers them: taking turns more often costs a tenth of the speed, since network and
-# decoder push each other out of the core's cache.
-_RUN = 64
+
+def get_ready(extraction: Extraction) -> None:
+    """Make what this process will need for any images: its engine of one thread, and a child that decodes."""
+    _engine(extraction, threads=1)
+    decode([], extraction=extraction)
 
 
 def infer_features(
@@ -28,10 +31,10 @@ def infer_features(
 
     What reading and decoding took of the CPU is added to `cpu_seconds`.
     """
-    engine = make_engine(extraction.engine, extraction.weights, threads=threads, int8=extraction.int8)
+    engine = _engine(extraction, threads)
     images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
     # A GPU waits for no more images than it takes at a time.
-    fewest = 1 if extraction.engine.device == "cuda" else _RUN
+    fewest = 1 if extraction.engine.device == "cuda" else MOST_IMAGES
     while batch := list(islice(images, max(engine.batch_size, fewest))):
         pixels = [image.pixels for image in batch if image.pixels is not None]
         features = engine(pixels) if pixels else np.empty((0, FEATURES), np.float32)
@@ -40,6 +43,10 @@ def infer_features(
         if cpu_seconds is not None:
             add(cpu_seconds, *(image.cpu_seconds for image in batch))
         yield _outcomes(batch, features)
+
+
+def _engine(extraction: Extraction, threads: int) -> Engine:
+    return make_engine(extraction.engine, extraction.weights, threads=threads, int8=extraction.int8)
 
 
 def add(total: dict[str, float], *parts: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,13 +18,16 @@ from mission9 import devices
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
 from mission9.names import label_folder, to_path
-from mission9.stages.decode_apart import DecoderSettings, decode_apart
+from mission9.stages.decode_apart import MOST_IMAGES, Decoded, DecoderSettings, decode_apart
 from mission9.stages.read_bytes import read_bytes
 
 # Images ahead of the network: bounded in number, and in bytes on disk for each thread.
 AHEAD_IMAGES = 64
 AHEAD_BYTES = 32 * 1024 * 1024
 READERS = 2
+
+# Bytes of the images that are decoded at one go, but for the last.
+RUN_BYTES = 8 * 1024 * 1024
 
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -61,20 +64,22 @@ class Prepared:
 def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
     """Each row prepared, in order, a bounded way ahead of whoever takes the results.
 
-    On a CPU, where each core infers, threads read ahead for it, and an image is decoded when it is asked for: there is
-    no other core to do it meanwhile. A GPU is fed by all the cores that belong to it, two batches ahead: one to take as
-    soon as it is free, one in the making.
+    On a CPU, where each core infers, threads read ahead for it, and images are decoded when they are asked for, a run
+    of them at a time: there is no other core to do it meanwhile. A GPU is fed by all the cores that belong to it, two
+    batches ahead: one to take as soon as it is free, one in the making.
     """
     if extraction.engine.device == "cuda":
-        work, threads, images = prepare, devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES)
-        return _ahead(rows, partial(work, extraction=extraction), threads=threads, images=images)
-    read = _ahead(rows, partial(read_image, extraction=extraction), threads=READERS, images=AHEAD_IMAGES)
-    return (decode(image, extraction=extraction) for image in read)
+        threads, images = devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES)
+        yield from _ahead(rows, partial(prepare, extraction=extraction), threads=threads, images=images)
+    else:
+        read = partial(read_image, extraction=extraction)
+        for run in _runs(_ahead(rows, read, threads=READERS, images=AHEAD_IMAGES)):
+            yield from decode(run, extraction=extraction)
 
 
 def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
     """Read, decode and resize one image; whatever is wrong with it ends in the result."""
-    return decode(read_image(row, extraction=extraction), extraction=extraction)
+    return decode([read_image(row, extraction=extraction)], extraction=extraction)[0]
 
 
 def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
@@ -93,16 +98,30 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
     return Prepared(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
 
 
-def decode(image: Prepared, *, extraction: Extraction) -> Prepared:
-    """What was read, with pixels for its bytes; whatever is wrong with it ends in the result."""
-    if image.reason is not None:
-        return image
-    try:
-        found = decode_apart(image.data, DecoderSettings(extraction.preprocess, extraction.max_pixels))
-    except ImageError as error:
-        return replace(image, data=b"", stage="decode", reason=error.reason, message=str(error))
+def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
+    """What was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
+    readable = [image.data for image in images if image.reason is None]
+    found = iter(decode_apart(readable, DecoderSettings(extraction.preprocess, extraction.max_pixels)))
+    return [image if image.reason is not None else _with_pixels(image, next(found)) for image in images]
+
+
+def _with_pixels(image: Prepared, found: Decoded | ImageError) -> Prepared:
+    if isinstance(found, ImageError):
+        return replace(image, data=b"", stage="decode", reason=found.reason, message=str(found))
     seconds = {**image.cpu_seconds, "decode": found.seconds}
     return replace(image, data=b"", width=found.width, height=found.height, pixels=found.pixels, cpu_seconds=seconds)
+
+
+def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    """The same images, as many at a time as are decoded at one go."""
+    run: list[Prepared] = []
+    for image in images:
+        run.append(image)
+        if len(run) == MOST_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:
+            yield run
+            run = []
+    if run:
+        yield run
 
 
 def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Item], *, threads: int, images: int) -> Iterator[Item]:
