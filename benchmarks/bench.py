@@ -6,6 +6,7 @@ All is measured in one sitting, on the same images, weights and cores, one progr
 process of its own, and is timed around that process and by its own account. The parts:
 
 loop          the bare engine on one core, images decoded in memory
+isolation     a worker's loop on one core, decoding in child processes and in itself
 spark, local  `mission9 run` with Spark and with worker processes, float32
 int8          both with --precision int8
 second        the same command again over unchanged images
@@ -35,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from benchmarks.measure import RESULTS, SHARED
 from benchmarks.measure.engine_loop import engine_loop
+from benchmarks.measure.isolation import isolation
 from benchmarks.measure.machine import this_machine
 from benchmarks.measure.pca_fit import pca_times
 from benchmarks.measure.ratios import DAFT, LOADER, PREDICT, RAY, UDF, as_table, ratios
@@ -166,6 +168,14 @@ def loop(sitting: Sitting) -> None:
             sitting.say(f"    {found.rate:.1f} images/s on one core")
 
 
+def isolated(sitting: Sitting) -> None:
+    sitting.say("decoding in child processes …")
+    with sitting.skipping("isolation"):
+        tree, repeats = sitting.tree(sitting.result.sizes.many), sitting.inputs.repeats
+        found = sitting.result.isolation = isolation(tree, sitting.inputs.weights, repeats=repeats)
+        sitting.say(f"    {found.ratio:.3f} of the speed of decoding in the worker")
+
+
 def run_with(runner: str) -> Callable[[Sitting], None]:
     def part(sitting: Sitting) -> None:
         if runner in sitting.inputs.runners:
@@ -251,6 +261,7 @@ def long(sitting: Sitting) -> None:
 
 PARTS: dict[str, Callable[[Sitting], None]] = {
     "loop": loop,
+    "isolation": isolated,
     "spark": run_with("Spark"),
     "local": run_with("local"),
     "int8": int8,

@@ -241,7 +241,12 @@ def pca_table(bench: Json) -> Iterator[str]:
     if not times:
         yield not_measured('make bench ARGS="--only pca"')
         return
-    where = "in one warm Spark session" if times["runner"] == "spark" else "ours on worker processes"
+    places = {
+        "InProcessRunner": "in the process of a run",
+        "SparkRunner": "on Spark",
+        "LocalRunner": "on worker processes",
+    }
+    where = f"ours {places[times['runner']]}, Spark ML's in a warm session"
     yield (
         f"{times['components']} components of {times['rows']:,} rows of 1280 features, {where}; ours and Spark ML's "
         "from the same Parquet files, scikit-learn's (`covariance_eigh`) in memory; the median of "

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.measure.engine_loop import Loop
+from benchmarks.measure.isolation import Isolation
 from benchmarks.measure.machine import Machine
 from benchmarks.measure.pca_fit import PcaTimes
 from benchmarks.measure.runs import Run
@@ -94,6 +95,7 @@ class Result:
     runs: dict[str, Run] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     loops: dict[str, Loop] = field(default_factory=dict)
+    isolation: Isolation | None = None
     pca: PcaTimes | None = None
     curve: dict[str, Line] = field(default_factory=dict)
     second: Second | None = None
