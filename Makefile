@@ -52,6 +52,10 @@ bench-peers: .venv-peers/.ready  ## Install Ray and Daft, for make bench to meas
 bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--listing": a million names)
 	$(BIN)/python benchmarks/large.py $(ARGS)
 
+.PHONY: chaos
+chaos: .venv/.dev  ## Kill runs at random moments and hold what they end in against a run in peace (ARGS="--rounds 2")
+	$(BIN)/python benchmarks/chaos.py $(ARGS)
+
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
 	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors

@@ -164,7 +164,10 @@ def test_a_master_that_is_none_is_told_without_a_stack(arguments: list[str]) -> 
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(sample: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_cleanly_and_the_last_line_says_how_to_go_on(
+    number: signal.Signals, code: int, sample: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "mission9", "run", "--input", str(sample), "--output", str(tmp_path / "out")]
     with subprocess.Popen([*command, "--weights", "demo"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -174,9 +177,9 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(sample: Path, tmp_path: Path)
             assert line, said
             said += line
         time.sleep(2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said += process.stderr.read()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert said.splitlines()[-1] == "mission9: interrupted; the same command goes on where this one stopped"
     assert "Traceback" not in said
     assert not os.path.exists(tmp_path / "out" / "run.json")

@@ -23,8 +23,9 @@ from mission9.extraction import Extraction
 from mission9.pipeline import make_extraction
 from mission9.preprocess import to_input
 from mission9.stages import prepare_images
-from mission9.stages.decode_apart import Decoded, DecoderSettings, decode_apart
+from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decode_image import decode_image
+from mission9.stages.decoder import DecoderSettings
 from mission9.stages.infer_features import infer_features
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow
@@ -66,8 +67,11 @@ def main() -> None:
     print(json.dumps(asdict(Isolation(images=len(rows), apart=rates["apart"][1:], within=rates["within"][1:]))))
 
 
-def decode_within(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError]:
+def decode_within(
+    images: Sequence[bytes], settings: DecoderSettings, *, on_this_core: bool = True
+) -> list[Decoded | ImageError]:
     """As `decode_apart`, in this process."""
+    assert on_this_core  # noqa: S101
     found = []
     for data in images:
         start = time.process_time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from mission9.stages.report import versions
 
 _PACKAGES = (
     "mission9", "numpy", "openvino", "pandas", "pillow", "pyarrow", "pyspark", "scikit-learn", "torch", "ray", "daft",
@@ -35,14 +36,15 @@ class Machine:
 
 
 def this_machine() -> Machine:
+    found = versions(_PACKAGES)
     return Machine(
         cpu=_of_cpu("model name") or platform.processor() or platform.machine(),
         cores=cores_here(),
         flags=sorted(flag for flag in _of_cpu("flags").split() if _FLAGS.match(flag)),
         memory=psutil.virtual_memory().total,
         system=f"{_distribution()}, {platform.system()} {platform.release()}",
-        python=platform.python_version(),
-        packages=_packages(),
+        python=found.pop("python"),
+        packages=found,
         date=time.strftime("%Y-%m-%d"),
         load=round(os.getloadavg()[0], 2),
     )
@@ -64,13 +66,3 @@ def _distribution() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return "unknown distribution"
-
-
-def _packages() -> dict[str, str]:
-    installed = {}
-    for name in _PACKAGES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +25,13 @@ from mission9.subset import PERCENTAGES
 if TYPE_CHECKING:
     from mission9.stages.report import Report
 
-INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
+# What shells expect of a program that Ctrl-C ended, or a signal to terminate.
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asks the program to end: in all else it is as Ctrl-C."""
+
 
 app = App(
     name="mission9",
@@ -38,6 +46,8 @@ app = App(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
     _set_up_logging()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -47,9 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on where this one stopped", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return _fail("interrupted; the same command goes on where this one stopped", code)
     return code if isinstance(code, int) else 0
+
+
+def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals call
+    raise Terminated
 
 
 def _set_up_logging() -> None:
@@ -95,6 +110,27 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     print("    import pandas as pd")
     print(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
     print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
+
+
+@app.command
+def verify(output: Path = Path("data/Results"), /) -> int:
+    """Check a result: files against their checksums, rows against the listing, scores against features and model.
+
+    Prints what is wrong, a line each; the exit code is 1 if anything is. The same run again mends what it can.
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    """
+    from mission9.stages.verify_output import verify_output
+
+    problems = 0
+    for problem in verify_output(str(output)):
+        problems += 1
+        print(problem, flush=True)
+    print(f"{problems} problems in {output}" if problems else f"{output} is whole")
+    return 1 if problems else 0
 
 
 @app.command

@@ -69,6 +69,7 @@ class RunConfig(BaseSettings):
     verify_content: Flag = Field(False, description="Read every file to see what changed, not just sizes and times.")
     pca_model: str | None = Field(None, description="Folder pca_model of an earlier run: project into it, fit none.")
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
+    plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
     overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")
     driver_memory: str = Field(
         "8g",

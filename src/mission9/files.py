@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -13,6 +14,12 @@ from pathlib import Path
 def private_name(path: Path) -> Path:
     """A name beside `path` that nobody else uses, hidden from readers of the folder."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, data: bytes) -> None:

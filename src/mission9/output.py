@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mission9.errors import OutputError, SetupError, UsageError
-from mission9.files import replace_folder, write_whole
+from mission9.files import file_sha256, replace_folder, write_whole
 from mission9.schema import SPLITS
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
-_STATE, _SHARDS, _NAMES = "_state", "shards", "tables.json"
+_STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
 
 
 def scores_folder(split: str) -> str:
@@ -48,10 +48,6 @@ class Output:
     @property
     def state(self) -> Path:
         return self.root / _STATE
-
-    @property
-    def plan(self) -> Path:
-        return self.state / "plan.parquet"
 
     @property
     def work(self) -> Path:
@@ -89,9 +85,10 @@ class Output:
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
         names = sorted(folder.name for folder in self.work.iterdir())
-        write_whole(self.work / _NAMES, json.dumps(names).encode())
         if report is not None:
             write_whole(self.work / REPORT, report)
+        write_whole(self.work / _CHECKSUMS, json.dumps(_checksums(self.work), indent=1).encode())
+        write_whole(self.work / _NAMES, json.dumps(names).encode())
         self.work.rename(self.ready)
         self.complete()
 
@@ -106,11 +103,20 @@ class Output:
             if (self.ready / name).exists():
                 replace_folder(self.ready / name, self.root / name, trash=self.trash)
         self._record(new)
+        write_whole(self.state / _CHECKSUMS, (self.ready / _CHECKSUMS).read_bytes())
         if (self.ready / REPORT).exists():
             write_whole(self.root / REPORT, (self.ready / REPORT).read_bytes())
         self.trash.mkdir(exist_ok=True)
         self.ready.rename(self.trash / "published")
         shutil.rmtree(self.trash)
+
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
+        try:
+            found = json.loads((self.state / _CHECKSUMS).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def published(self) -> set[str]:
         """The names of the tables in `root` that mission9 put there."""
@@ -127,6 +133,12 @@ class Output:
             self._record(self.published() | {REJECTS_FOLDER})
         replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.trash)
         return place / REJECTS_FOLDER
+
+
+def _checksums(work: Path) -> dict[str, str]:
+    files = sorted(path for path in work.rglob("*") if path.is_file())
+    names = ((str(path.relative_to(work)), path) for path in files)
+    return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
         with report.timed("fit"):
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
         with report.timed("project"):
-            _project(runner, model, collected, output)
+            _project(runner, model, collected, output, plain_csv=config.plain_csv)
         if extraction.engine.precision != "float32":
             with report.timed("fidelity"):
                 _measure_fidelity(extraction, collected, output, plan, report)
@@ -238,11 +238,12 @@ def _check_rejects(output: Output, report: Report) -> None:
         )
 
 
-def _project(runner: Runner, model: PCAModel, collected: Collected, output: Output) -> None:
+def _project(runner: Runner, model: PCAModel, collected: Collected, output: Output, *, plain_csv: bool) -> None:
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
         name = scores_folder(split)
-        save_results(scores, output.work / name, output.work / f"{name}_csv", components=model.n_components_)
+        tables = output.work / name, output.work / f"{name}_csv"
+        save_results(scores, *tables, components=model.n_components_, plain_csv=plain_csv)
     shutil.rmtree(chunks)
 
 

@@ -6,7 +6,6 @@ Two tries of one shard, even at once, write the same rows under names of their o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mission9.files import private_name, write_whole
+from mission9.files import file_sha256, private_name, write_whole
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
@@ -87,6 +86,15 @@ def read_marker(folder: Path, key: str) -> Marker | None:
     return marker if whole and marker.key == key else None
 
 
+def damaged(folder: Path, key: str) -> list[Path]:
+    """The files of a committed shard whose content is not what its marker says."""
+    marker = read_marker(folder, key)
+    if marker is None:
+        return []
+    tables = {features_file(folder, key): marker.features, rejects_file(folder, key): marker.rejects}
+    return [file for file, table in tables.items() if table.rows and file_sha256(file) != table.sha256]
+
+
 def read_features(folder: Path, key: str) -> pa.Table:
     """The features of a committed shard."""
     file = features_file(folder, key)
@@ -141,7 +149,7 @@ def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
     pq.write_table(table, partial, compression="zstd", use_dictionary=text, row_group_size=GROUP_ROWS)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(partial)
     size = partial.stat().st_size
     partial.replace(path)
     return Table(len(rows), size, digest)

@@ -19,8 +19,9 @@ from PIL import Image
 
 from mission9.errors import ImageError
 from mission9.preprocess import to_input
-from mission9.stages.decode_apart import TIME_LIMIT, Decoded, DecoderSettings, _turns, decode_apart
+from mission9.stages.decode_apart import Decoded, _turns, decode_apart
 from mission9.stages.decode_image import decode_image
+from mission9.stages.decoder import TIME_LIMIT, DecoderSettings
 
 # A decoder that misbehaves in C where an image's comment tells it to; children load it when they start.
 MISBEHAVING = """
@@ -140,6 +141,30 @@ def test_a_stopped_child_is_noticed(settings: DecoderSettings, pictures: list[by
     assert isinstance(outcomes[0], ImageError)
     assert outcomes[0].reason == "timeout"
     good(outcomes[1:])
+
+
+def test_an_answer_that_nobody_waited_for_is_not_the_next_images(
+    settings: DecoderSettings, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = good(decode_apart(pictures[:2], settings))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mission9.stages.decode_apart.select.select", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            decode_apart([pictures[0]], settings)
+    np.testing.assert_array_equal(good(decode_apart([pictures[1]], settings))[0].pixels, right[1].pixels)
+
+
+def test_a_child_that_the_system_killed_is_no_verdict_on_its_image(
+    settings: DecoderSettings, pictures: list[bytes]
+) -> None:
+    good(decode_apart(pictures, settings))
+    (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
+    child.kill()
+    good(decode_apart(pictures, settings))
 
 
 def test_large_pictures_take_turns(settings: DecoderSettings) -> None:

@@ -40,6 +40,22 @@ def test_labels_that_come_and_go_lose_no_row(tmp_path: Path, monkeypatch: pytest
 
 def test_csv_survives_hostile_text(tmp_path: Path) -> None:
     labels = ['a,"b"\nc', " a ", "007", "NULL", "=1+1", "é🍑", "line\r\nend"]
-    save_results([chunk(labels)], tmp_path / "p", tmp_path / "c", components=2)
+    save_results([chunk(labels)], tmp_path / "p", tmp_path / "c", components=2, plain_csv=True)
     table = pd.read_csv(tmp_path / "c" / "part-00000.csv", dtype={"label": str}, keep_default_na=False)
     assert table["label"].tolist() == labels
+
+
+def test_no_text_in_the_csv_is_a_formula_and_each_comes_back(tmp_path: Path) -> None:
+    texts = ["=1+1", "@SUM(A1)", "-1", "+1", "\t=x", " =x", "'=x", "''@", "'quoted'", "a=b", "", "7", "\r+1"]
+    save_results([chunk(texts)], tmp_path / "p", tmp_path / "c", components=2)
+    save_results([chunk(texts)], tmp_path / "q", tmp_path / "d", components=2, plain_csv=True)
+    safe, plain = (
+        pd.read_csv(
+            tmp_path / name / "part-00000.csv", dtype={"label": str}, keep_default_na=False, lineterminator="\n"
+        )
+        for name in ("c", "d")
+    )
+    assert plain["label"].tolist() == texts
+    assert not [text for text in safe["label"] if text.strip()[:1] in ("=", "+", "-", "@")]
+    back = safe["label"].str.replace(r"^'('*\s*[=+\-@\t\r])", r"\1", regex=True)
+    assert back.tolist() == texts

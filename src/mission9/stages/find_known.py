@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from mission9.names import from_text
 from mission9.schema import LISTING, PLAN
-from mission9.shards import read_marker, read_rejects
+from mission9.shards import damaged, read_marker, read_rejects
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class EarlierPlan:
         self._folder = folder
         self._row_groups = _read_plan(plan)
         self._waiting = _no_rows()
+        self._sound: dict[str, bool] = {}
 
     def shards_of(self, rows: pa.RecordBatch) -> pa.Array:
         """The key of the committed shard that holds each row's outcome, or null.
@@ -82,15 +83,24 @@ class EarlierPlan:
     def _committed(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows of a part with the key of the shard that holds their outcome, or null, as `shard`."""
         part = batch["part"][0].as_py()
-        holders = pa.repeat(part, len(batch)) if read_marker(self._folder, part) else batch["shard"]
+        holders = pa.repeat(part, len(batch)) if self._is_sound(part) else batch["shard"]
         for key in pc.unique(holders).to_pylist():
             lost = pc.and_not(pc.equal(holders, key), self._usable(key, batch["path"]))
             holders = pc.if_else(pc.fill_null(lost, fill_value=False), pa.scalar(None, pa.string()), holders)
         return pa.table([*(batch[name] for name in LISTING.names), holders], names=[*LISTING.names, "shard"])
 
+    def _is_sound(self, key: str) -> bool:
+        """Whether a shard is committed, and its files are what was committed."""
+        if key not in self._sound:
+            for file in damaged(self._folder, key):
+                logger.warning("%s is damaged, and what it holds is computed again", file)
+                file.unlink()
+            self._sound[key] = read_marker(self._folder, key) is not None
+        return self._sound[key]
+
     def _usable(self, key: str, paths: pa.Array) -> pa.Array:
         """Of which paths the outcome in a shard is worth keeping."""
-        marker = read_marker(self._folder, key)
+        marker = read_marker(self._folder, key) if self._is_sound(key) else None
         if marker is None or not marker.rejects.rows:
             return pa.array([marker is not None] * len(paths))
         rejects = read_rejects(self._folder, key)

@@ -18,7 +18,8 @@ from mission9 import devices
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
 from mission9.names import label_folder, to_path
-from mission9.stages.decode_apart import MOST_IMAGES, Decoded, DecoderSettings, decode_apart
+from mission9.stages.decode_apart import Decoded, decode_apart
+from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
 from mission9.stages.read_bytes import read_bytes
 
 # Images ahead of the network: bounded in number, and in bytes on disk for each thread.
@@ -74,7 +75,7 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
     else:
         read = partial(read_image, extraction=extraction)
         for run in _runs(_ahead(rows, read, threads=READERS, images=AHEAD_IMAGES)):
-            yield from decode(run, extraction=extraction)
+            yield from decode(run, extraction=extraction, on_this_core=True)
 
 
 def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
@@ -98,10 +99,11 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
     return Prepared(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
 
 
-def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
+def decode(images: Sequence[Prepared], *, extraction: Extraction, on_this_core: bool = False) -> list[Prepared]:
     """What was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
     readable = [image.data for image in images if image.reason is None]
-    found = iter(decode_apart(readable, DecoderSettings(extraction.preprocess, extraction.max_pixels)))
+    settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
+    found = iter(decode_apart(readable, settings, on_this_core=on_this_core))
     return [image if image.reason is not None else _with_pixels(image, next(found)) for image in images]
 
 

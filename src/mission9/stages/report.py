@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,10 +93,10 @@ class Report:
         return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def versions() -> dict[str, str]:
-    """The versions that results may depend on, of what is installed."""
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Python's version, and those of packages, by default those that results may depend on, of what is installed."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -1,0 +1,254 @@
+"""An output folder -> what in it is not as the run that made it left it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mission9.errors import Mission9Error, OutputError
+from mission9.files import file_sha256
+from mission9.names import label_folder
+from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.pca import PCAModel
+from mission9.schema import FEATURES_TABLE, REJECTS_TABLE, vectors
+from mission9.shards import damaged, read_marker, read_rejects
+from mission9.stages.find_known import done_file
+from mission9.stages.save_results import no_formula
+from mission9.weights import read_saved_weights
+
+# Scores are stored in float32; they may be off by so much of the longest score of a part.
+_TOLERANCE = 1e-5
+
+
+def verify_output(root: str) -> Iterator[str]:
+    """What is wrong with a result, a sentence each; nothing, if it is whole and its tables belong together.
+
+    Files are held against the SHA-256 noted when they were committed, rows against the listing and the counts of
+    `run.json`, and scores against the features and the model. One part (at most 16,384 images) is in memory at a time.
+
+    Raises:
+        OutputError: there is no result in `root`.
+    """
+    output = Output(Path(root).absolute())
+    report = _report(output)
+    yield from _check_checksums(output)
+    model, problems = _model(output, report)
+    yield from problems
+    plan = done_file(output.shards(report["fingerprint"]))
+    if not plan.exists():
+        yield f"{plan} is missing, which lists the images of this result: run again"
+        return
+    seen: Counter[tuple[str, str]] = Counter()
+    reasons: Counter[tuple[str, str]] = Counter()
+    rejects: list[pa.Table] = []
+    with pq.ParquetFile(plan) as listing, _Scores(output) as scores:
+        for number in range(listing.num_row_groups):
+            rows = listing.read_row_group(number)
+            key, split = rows["part"][0].as_py(), rows["split"][0].as_py()
+            yield from _check_files(output, report, key, number)
+            part = _read(output, FEATURES_FOLDER, number)
+            refused = read_rejects(output.shards(report["fingerprint"]), key)
+            rejects.append(refused.select(["path", "reason"]))
+            seen[split, "featured"] += len(part)
+            reasons.update((split, reason) for reason in refused["reason"].to_pylist())
+            if sorted([*part["path"].to_pylist(), *refused["path"].to_pylist()]) != sorted(rows["path"].to_pylist()):
+                yield f"the rows of part {number} are not the images listed for it"
+            elif model is not None and len(part):
+                yield from scores.check(split, part, model)
+    yield from _check_counts(report, seen, reasons)
+    yield from _check_rejects(output, rejects)
+    yield from scores.left_over(seen)
+
+
+def _report(output: Output) -> dict[str, Any]:
+    if output.ready.exists():
+        raise OutputError(f"the last run was killed while it published in {output.root}: the next one completes it")
+    report = output.last_report()
+    if "fingerprint" not in report:
+        raise OutputError(f"there is no result: {output.root / REPORT} is missing or damaged; run again")
+    return report
+
+
+def _model(output: Output, report: dict[str, Any]) -> tuple[PCAModel | None, list[str]]:
+    folder = output.root / MODEL_FOLDER
+    try:
+        model = PCAModel.load(folder)
+        weights = model.facts["weights"]
+        read_saved_weights(folder, name=weights["name"], sha256=weights["sha256"])
+    except (Mission9Error, KeyError, TypeError) as error:
+        return None, [str(error)]
+    same = model.facts.get("fingerprint") == report["fingerprint"]
+    return model, [] if same else [f"the PCA model in {folder} was made of other features than {REPORT} names"]
+
+
+def _check_files(output: Output, report: dict[str, Any], key: str, number: int) -> Iterator[str]:
+    folder = output.shards(report["fingerprint"])
+    marker, published = read_marker(folder, key), _part_file(output, FEATURES_FOLDER, number)
+    if marker is None:
+        yield f"{published} is not whole, or what it was made of: run again, which computes what is missing"
+        return
+    yield from (f"{file} is damaged: run again, which computes it anew" for file in damaged(folder, key))
+    if marker.features.rows and not published.exists():
+        yield f"{published} is missing: run again"
+    elif marker.features.rows and file_sha256(published) != marker.features.sha256:
+        yield f"{published} is damaged: run again"
+
+
+def _check_checksums(output: Output) -> Iterator[str]:
+    checksums = output.checksums()
+    if REPORT not in checksums:
+        yield f"the checksums of {output.root} are missing: run again"
+    for name, sha256 in checksums.items():
+        file = output.root / name
+        if not file.exists():
+            yield f"{file} is missing: run again"
+        elif file_sha256(file) != sha256:
+            yield f"{file} is damaged: run again"
+
+
+def _check_counts(
+    report: dict[str, Any], seen: Counter[tuple[str, str]], reasons: Counter[tuple[str, str]]
+) -> Iterator[str]:
+    for split, counts in report["splits"].items():
+        if seen[split, "featured"] != counts["featured"]:
+            yield f"{split}: {seen[split, 'featured']:,} rows of features, and {counts['featured']:,} in {REPORT}"
+        found = {reason: count for (where, reason), count in reasons.items() if where == split}
+        if found != counts["reasons"]:
+            yield f"{split}: rejects are {found}, and {counts['reasons']} in {REPORT}"
+
+
+def _check_rejects(output: Output, wanted: list[pa.Table]) -> Iterator[str]:
+    found = _read(output, REJECTS_FOLDER, 0)
+    if not found.schema.equals(REJECTS_TABLE):
+        yield f"{output.root / REJECTS_FOLDER} has other columns than it should"
+    elif found.select(["path", "reason"]).to_pylist() != pa.concat_tables(wanted).to_pylist():
+        yield f"{output.root / REJECTS_FOLDER} does not hold the images that were rejected"
+
+
+class _Scores:
+    """The tables of scores, read beside the features: the CSV in the same order, Parquet label by label."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._lines: dict[str, _Lines] = {}
+        self._rows: Counter[str] = Counter()
+
+    def __enter__(self) -> _Scores:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lines in self._lines.values():
+            lines.close()
+
+    def check(self, split: str, part: pa.Table, model: PCAModel) -> Iterator[str]:
+        """Hold the scores of a part's images against its features."""
+        if not part.schema.equals(FEATURES_TABLE):
+            yield f"the features of {split} have other columns than they should"
+            return
+        wanted = model.transform(vectors(part["features"]))
+        tolerance = _TOLERANCE * float(np.linalg.norm(wanted, axis=1).max() + 1)
+        yield from self._check_csv(split, part, wanted, tolerance)
+        for label in pc.unique(part["label"]).to_pylist():
+            chosen = pc.equal(part["label"], label)
+            paths = part.filter(chosen)["path"]
+            yield from self._check_label(split, label, paths, wanted[chosen.to_numpy()], tolerance)
+
+    def _check_csv(self, split: str, part: pa.Table, wanted: NDArray[Any], tolerance: float) -> Iterator[str]:
+        name = f"{scores_folder(split)}_csv"
+        lines = self._lines.setdefault(split, _Lines(self._output.root / name / "part-00000.csv", wanted.shape[1]))
+        found = lines.take(len(part))
+        texts = [part[name].combine_chunks() for name in ("path", "label")]
+        plain = found is not None and all(found[n].combine_chunks().equals(texts[n]) for n in (0, 1))
+        if found is None or not (plain or all(found[n].combine_chunks().equals(no_formula(texts[n])) for n in (0, 1))):
+            yield f"the rows of {name} are not those of the features"
+        elif not _close(np.column_stack([column.to_numpy() for column in found.columns[2:]]), wanted, tolerance):
+            yield f"the scores in {name} are not those of the features"
+
+    def _check_label(
+        self, split: str, label: str, paths: pa.ChunkedArray, wanted: NDArray[Any], tolerance: float
+    ) -> Iterator[str]:
+        folder = self._output.root / scores_folder(split) / label_folder(label)
+        tables = [_scores_of(file) for file in sorted(folder.glob("*.parquet"))]
+        found = pa.concat_tables(tables).combine_chunks() if tables else None
+        places = None if found is None else pc.index_in(paths, value_set=found["path"].combine_chunks())
+        if found is None or places is None or places.null_count:
+            yield f"{folder} lacks images of {split}"
+            return
+        self._rows[split] += len(paths)
+        if not _close(vectors(found["pca"])[places.to_numpy()], wanted, tolerance):
+            yield f"the scores in {folder} are not those of the features"
+
+    def left_over(self, seen: Counter[tuple[str, str]]) -> Iterator[str]:
+        """Rows of scores that belong to no image."""
+        for split, lines in self._lines.items():
+            if lines.take(1) is not None:
+                yield f"{scores_folder(split)}_csv holds rows of no image"
+            files = (self._output.root / scores_folder(split)).glob("*/*.parquet")
+            rows = sum(len(_scores_of(file)) for file in files)
+            if rows != seen[split, "featured"]:
+                yield f"{scores_folder(split)} holds {rows:,} rows for {seen[split, 'featured']:,} images"
+
+
+class _Lines:
+    """The rows of a CSV, as many at a time as are asked for."""
+
+    def __init__(self, file: Path, components: int) -> None:
+        types = {"path": pa.string(), "label": pa.string()}
+        types |= {f"pc_{n + 1}": pa.float64() for n in range(components)}
+        options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+        parsing = pa.csv.ParseOptions(newlines_in_values=True)
+        try:
+            self._reader = pa.csv.open_csv(file, parse_options=parsing, convert_options=options)
+        except (pa.ArrowInvalid, OSError):  # its checksum has told
+            self._reader = None
+        self._waiting: pa.Table | None = None
+
+    def take(self, count: int) -> pa.Table | None:
+        """The next rows; None where there are not so many."""
+        while self._reader is not None and (self._waiting is None or len(self._waiting) < count):
+            try:
+                batch = pa.Table.from_batches([self._reader.read_next_batch()])
+            except (StopIteration, pa.ArrowInvalid):
+                break
+            self._waiting = batch if self._waiting is None else pa.concat_tables([self._waiting, batch])
+        if self._waiting is None or len(self._waiting) < count:
+            return None
+        taken, self._waiting = self._waiting.slice(0, count), self._waiting.slice(count)
+        return taken
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+
+def _scores_of(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file, columns=["path", "pca"], partitioning=None)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):  # its checksum has told
+        return pa.table({"path": pa.array([], pa.string()), "pca": pa.array([], pa.list_(pa.float32()))})
+
+
+def _close(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> bool:
+    return found.shape == wanted.shape and bool(np.abs(found - wanted).max() <= tolerance)
+
+
+def _part_file(output: Output, folder: str, number: int) -> Path:
+    return output.root / folder / f"part-{number:05d}.parquet"
+
+
+def _read(output: Output, folder: str, number: int) -> pa.Table:
+    file = _part_file(output, folder, number)
+    schema = FEATURES_TABLE if folder == FEATURES_FOLDER else REJECTS_TABLE
+    try:
+        return pq.read_table(file, partitioning=None) if file.exists() else schema.empty_table()
+    except (pa.ArrowInvalid, OSError):
+        return schema.empty_table()  # the checksum has told
