@@ -124,7 +124,8 @@ def one_round(runner: str, kind: str, command: list[str], right: Path, after: fl
     code = process.wait(LIMIT)
     to_end = time.monotonic() - struck
     problems = list(half_done(output))
-    if hit and kind in EXIT_CODES and code not in (0, EXIT_CODES[kind]):
+    # A command that is hit before Python is up is ended by the signal itself.
+    if hit and kind in EXIT_CODES and code not in (0, EXIT_CODES[kind], -KINDS[kind][0]):
         problems.append(f"exit {code} for {EXIT_CODES[kind]}")
     if hit and kind in EXIT_CODES and to_end > 10:
         problems.append(f"ended {to_end:.0f} s after its signal")
@@ -160,15 +161,15 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def strike(process: subprocess.Popen[bytes], kind: str) -> bool:
-    """Send the signal to whom it is for; False where there is no such process at this moment."""
+    """Send the signal to whom it is for, as soon as there is one; False where the run ends before."""
     number, words = KINDS[kind]
-    if process.poll() is not None:
-        return False
-    targets = [psutil.Process(process.pid)] if not words else list(children(process.pid, words))
-    if not targets:
-        return False
-    random.choice(targets).send_signal(number)  # noqa: S311
-    return True
+    while process.poll() is None:
+        targets = [psutil.Process(process.pid)] if not words else list(children(process.pid, words))
+        if targets:
+            random.choice(targets).send_signal(number)  # noqa: S311
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def children(pid: int, words: str) -> Iterator[psutil.Process]:

@@ -67,11 +67,8 @@ def main() -> None:
     print(json.dumps(asdict(Isolation(images=len(rows), apart=rates["apart"][1:], within=rates["within"][1:]))))
 
 
-def decode_within(
-    images: Sequence[bytes], settings: DecoderSettings, *, on_this_core: bool = True
-) -> list[Decoded | ImageError]:
+def decode_within(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError]:
     """As `decode_apart`, in this process."""
-    assert on_this_core  # noqa: S101
     found = []
     for data in images:
         start = time.process_time()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import json
 import mmap
 import os
@@ -31,8 +30,6 @@ from mission9.errors import REASONS, ImageError
 from mission9.stages import decoder
 from mission9.stages.decoder import NUMBER, SHARED_BYTES, TIME_LIMIT, DecoderSettings, Shared
 
-_C = ctypes.CDLL(None)  # for what Python's os has not
-
 _PATIENCE = 5.0  # seconds more than an image may take, for a child that does not even end itself
 
 
@@ -45,18 +42,13 @@ class Decoded(NamedTuple):
     seconds: float
 
 
-def decode_apart(
-    images: Sequence[bytes], settings: DecoderSettings, *, on_this_core: bool = False
-) -> list[Decoded | ImageError]:
+def decode_apart(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError]:
     """The pixels of at most `MOST_IMAGES` encoded images, or the reason why there are none, in their order.
 
-    They are decoded by one of this process's children, which is started if all are busy. `on_this_core` keeps it to the
-    core that the caller leaves idle meanwhile: the system might give it another's, which is not idle. An image that
-    takes the child with it is `timeout` or `decoder_crashed`.
+    They are decoded by one of this process's children, which is started if all are busy. An image that takes the child
+    with it is `timeout` or `decoder_crashed`.
     """
     with _a_child(settings) as child:
-        if on_this_core:
-            child.come_here()
         return child.decode(images)
 
 
@@ -91,12 +83,6 @@ class _Child:
         retry = again and fate.reason == "decoder_crashed"
         there = self.decode([images[culprit]], again=False) if retry else [fate]
         return [*before, *there, *self.decode(images[culprit + 1 :], again=again)]
-
-    def come_here(self) -> None:
-        """Have the child run on the core that this thread is on."""
-        self._process = self._process or self._start()
-        with contextlib.suppress(OSError):  # no such core for it, or no such process any more
-            os.sched_setaffinity(self._process.pid, {_C.sched_getcpu()})
 
     def end(self) -> None:
         """Let the child end, which it does when nothing is left to read."""

@@ -75,7 +75,7 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
     else:
         read = partial(read_image, extraction=extraction)
         for run in _runs(_ahead(rows, read, threads=READERS, images=AHEAD_IMAGES)):
-            yield from decode(run, extraction=extraction, on_this_core=True)
+            yield from decode(run, extraction=extraction)
 
 
 def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
@@ -99,11 +99,11 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
     return Prepared(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
 
 
-def decode(images: Sequence[Prepared], *, extraction: Extraction, on_this_core: bool = False) -> list[Prepared]:
+def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
     """What was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
     readable = [image.data for image in images if image.reason is None]
     settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
-    found = iter(decode_apart(readable, settings, on_this_core=on_this_core))
+    found = iter(decode_apart(readable, settings))
     return [image if image.reason is not None else _with_pixels(image, next(found)) for image in images]
 
 
