@@ -29,8 +29,8 @@ OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
 _LOCAL_FAILURES = 4
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
 
-# Compiling less, and one thread for garbage: starting takes a fifth less time, and handing out tasks no more. New objects
-# get little room, so that garbage does not pile up over hours of handing out tasks.
+# Compiling less, and one thread for garbage: starting takes a fifth less time, and handing out tasks no more. New
+# objects get little room, so that garbage does not pile up over hours of handing out tasks.
 _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 
 
