@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mission9.config import RunConfig
+from mission9.errors import REASONS
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -62,3 +63,8 @@ def test_the_table_of_settings_tells_the_defaults() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_every_reason_is_explained() -> None:
+    page = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", page, flags=re.MULTILINE)) == set(REASONS)
