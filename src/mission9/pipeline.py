@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mission9.config import RunConfig
-from mission9.engines import check_cpu, choose_engine
+from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
 from mission9.extraction import Extraction
@@ -37,7 +37,7 @@ from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
 from mission9.stages.save_results import save_results
 from mission9.stages.verify_content import VerifyContent
-from mission9.weights import SAVED_FILE, load_weights
+from mission9.weights import SAVED_FILE, check_weights, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,11 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
         open_output(config.output, overwrite=config.overwrite) as output,
         BackgroundRunner(config, runner) as background,
     ):
+        engine = _settle_engine(config)
+        check_weights(config.weights)
         if runner is None and output.is_empty and has_more_images(config.input, FEW_IMAGES):
             background.begin()  # it takes seconds, in which the rest gets ready
-        extraction = make_extraction(config)
+        extraction = _with_weights(config, engine)
         model = _given_model(config, extraction)
         extraction = _calibrated(config, extraction, output)
         background.warm_up(GetReady(extraction))
@@ -103,11 +105,19 @@ def make_extraction(config: RunConfig) -> Extraction:
         UsageError: a setting is not possible, or the weights cannot be used.
         SetupError: this machine lacks a device or a package.
     """
+    return _with_weights(config, _settle_engine(config))
+
+
+def _settle_engine(config: RunConfig) -> EngineSpec:
     engine = choose_engine(
         engine=config.engine, device=config.device, precision=config.precision, batch_size=config.batch_size
     )
     if (config.master or "local").startswith("local"):
         check_cpu(engine)
+    return engine
+
+
+def _with_weights(config: RunConfig, engine: EngineSpec) -> Extraction:
     return Extraction(
         engine=engine,
         weights=load_weights(config.weights),

@@ -27,6 +27,8 @@ LARGEST_VALUE = 1e8
 
 Tensors = Mapping[str, NDArray[np.float32]]
 
+_DEMO, _IMAGENET = "demo", "imagenet"
+
 DEMO_FILE = "mobilenet_v2-demo.safetensors"
 SAVED_FILE = "weights.safetensors"  # beside a PCA model, so that new images can be projected anywhere
 
@@ -54,6 +56,20 @@ class Weights:
         return safetensors.numpy.load(self.data)
 
 
+def check_weights(which: str) -> None:
+    """Refuse what names no weights, without reading any.
+
+    Raises:
+        WeightsError: it is neither a name nor a file of a kind that is read.
+    """
+    if which in (_DEMO, _IMAGENET):
+        return
+    if not Path(which).is_file():
+        raise WeightsError(f"there is no weights file {which}; give imagenet, demo, or a .pth or .safetensors file")
+    if Path(which).suffix not in (".pth", ".pt", ".safetensors"):
+        raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
+
+
 def load_weights(which: str) -> Weights:
     """The weights called `imagenet` (downloaded once) or `demo` (bundled), or those in a .pth or .safetensors file.
 
@@ -61,20 +77,15 @@ def load_weights(which: str) -> Weights:
         WeightsError: no such file, not readable, not MobileNetV2's features, or holding more than tensors.
         SetupError: `imagenet` cannot be downloaded, or torch is needed and not installed.
     """
-    if which == "demo":
+    check_weights(which)
+    if which == _DEMO:
         bundled = importlib.resources.files("mission9") / "data" / DEMO_FILE
         with importlib.resources.as_file(bundled) as path:
             return _checked(which, _read_safetensors(path))
-    if which == "imagenet":
+    if which == _IMAGENET:
         return _checked(which, _read_pth(_download_imagenet()))
     path = Path(which)
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {which}; give imagenet, demo, or a .pth or .safetensors file")
-    if path.suffix == ".safetensors":
-        return _checked(which, _read_safetensors(path))
-    if path.suffix in (".pth", ".pt"):
-        return _checked(which, _read_pth(path))
-    raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
+    return _checked(which, _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path))
 
 
 def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -49,6 +50,9 @@ JpegImagePlugin.JpegImageFile.load = misbehave
 """
 
 
+_unlike = itertools.count()
+
+
 @pytest.fixture
 def poison(tmp_path: Path) -> Callable[[str], bytes]:
     def make(what: str) -> bytes:
@@ -71,7 +75,7 @@ def misbehaving(tmp_path: Path) -> Path:
 def settings(misbehaving: Path, monkeypatch: pytest.MonkeyPatch) -> DecoderSettings:
     monkeypatch.setenv("PYTHONPATH", str(misbehaving))
     # Other limits than elsewhere, so that the children are new ones.
-    return DecoderSettings("stretch", 1_000_000 + len(str(misbehaving)))
+    return DecoderSettings("stretch", 1_000_000 + next(_unlike))
 
 
 def reason(data: bytes, settings: DecoderSettings) -> ImageError:
@@ -165,6 +169,14 @@ def test_a_child_that_the_system_killed_is_no_verdict_on_its_image(
     (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
     child.kill()
     good(decode_apart(pictures, settings))
+
+
+def test_that_no_child_comes_up_is_no_verdict_on_an_image(
+    settings: DecoderSettings, misbehaving: Path, pictures: list[bytes]
+) -> None:
+    (misbehaving / "sitecustomize.py").write_text("import os; os.write(2, b'no Pillow here'); os._exit(1)")
+    with pytest.raises(RuntimeError, match="no process for decoding comes up .no Pillow here"):
+        decode_apart(pictures, settings)
 
 
 def test_large_pictures_take_turns(settings: DecoderSettings) -> None:

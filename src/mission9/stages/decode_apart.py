@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 import mission9
 from mission9.errors import REASONS, ImageError
 from mission9.stages import decoder
-from mission9.stages.decoder import NUMBER, SHARED_BYTES, TIME_LIMIT, DecoderSettings, Shared
+from mission9.stages.decoder import NUMBER, READY, SHARED_BYTES, TIME_LIMIT, DecoderSettings, Shared
 
 _PATIENCE = 5.0  # seconds more than an image may take, for a child that does not even end itself
+_START_LIMIT = 120.0  # seconds until a child is there, on a machine that is busy
 
 
 class Decoded(NamedTuple):
@@ -62,6 +63,7 @@ class _Child:
         self._shared = Shared.of(mmap.mmap(self._memory_file, SHARED_BYTES))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_new = False
 
     def decode(self, images: Sequence[bytes], *, again: bool = True) -> list[Decoded | ImageError]:
         """An outcome for each; the pixels are copies, since the next images take their place.
@@ -71,7 +73,8 @@ class _Child:
         process = self._process = self._process or self._start()
         if not images:
             return []
-        self._shared.at[0] = 0
+        self._greet(process)
+        self._shared.at[0], self._shared.waiting[0] = 0, 0
         try:
             _send(process, images)
             return self._outcomes(self._answers(process), len(images))
@@ -86,9 +89,10 @@ class _Child:
 
     def end(self) -> None:
         """Let the child end, which it does when nothing is left to read."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.communicate()
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.communicate(timeout=1)
+        self.kill()
         self._errors.close()
 
     def kill(self) -> None:
@@ -102,6 +106,7 @@ class _Child:
         paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         files = [self._memory_file, _turns(os.getpid())]
         arguments = [self._settings.preprocess, str(self._settings.max_pixels), *map(str, files)]
+        self._is_new = True
         return subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", decoder.__name__, *arguments],
             stdin=subprocess.PIPE,
@@ -111,6 +116,21 @@ class _Child:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             bufsize=0,
         )
+
+    def _greet(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a new child to be there. That it does not come up is no fault of an image's.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        assert process.stdout is not None  # noqa: S101 (for mypy)
+        if not self._is_new:
+            return
+        there = select.select([process.stdout], [], [], _START_LIMIT)[0]
+        if not there or process.stdout.read(len(READY)) != READY:
+            self.kill()
+            raise RuntimeError(f"no process for decoding comes up{self._last_words()}")
+        self._is_new = False
 
     def _answers(self, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
         assert process.stdout is not None  # noqa: S101 (for mypy)

@@ -43,6 +43,8 @@ LARGE_PIXELS = 16_000_000
 # Every number on the way to the child: how many images there are, then the length of each.
 NUMBER = struct.Struct("<Q")
 
+READY = b"ready\n"  # a child's first word
+
 
 @dataclass(frozen=True)
 class DecoderSettings:
@@ -79,6 +81,8 @@ class Server:
 
     def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
         """Answer until the parent is gone."""
+        answers.write(READY)
+        answers.flush()
         while count := _number(requests):
             lengths = [_number(requests) for _ in range(count)]
             # Read one by one, so that not all are in memory.
