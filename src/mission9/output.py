@@ -76,11 +76,7 @@ class Output:
 
     def last_report(self) -> dict[str, Any]:
         """The `run.json` of the result that stands; empty if there is none."""
-        try:
-            report = json.loads((self.root / REPORT).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return report if isinstance(report, dict) else {}
+        return _read_object(self.root / REPORT)
 
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
@@ -112,11 +108,7 @@ class Output:
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
-        try:
-            found = json.loads((self.state / _CHECKSUMS).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _read_object(self.state / _CHECKSUMS)
 
     def published(self) -> set[str]:
         """The names of the tables in `root` that mission9 put there."""
@@ -133,6 +125,15 @@ class Output:
             self._record(self.published() | {REJECTS_FOLDER})
         replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.trash)
         return place / REJECTS_FOLDER
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """What a file of JSON holds; empty where there is none, or it is damaged."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _checksums(work: Path) -> dict[str, str]:
