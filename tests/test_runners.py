@@ -41,6 +41,26 @@ def test_a_failing_task_is_told_by_its_own_error(runner: Runner) -> None:
         runner.map(task, 1)
 
 
+def test_a_ctrl_c_is_not_hidden_by_the_error_that_pyspark_meets_on_its_way_out() -> None:
+    class Session:  # what PySpark does when the JVM is busy at the wrong moment, which no test can choose
+        def range(self, *_: int) -> Session:
+            return self
+
+        def mapInArrow(self, *_: object) -> Session:  # noqa: N802 - Spark's name
+            return self
+
+        def collect(self) -> list[object]:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise ConnectionError("Answer from Java side is empty")
+
+    from mission9.runners.spark import SparkRunner
+
+    with pytest.raises(KeyboardInterrupt):
+        SparkRunner(Session(), 2).map(bytes, 1)  # type: ignore[arg-type]
+
+
 def test_a_task_that_fails_once_is_tried_again(runner: Runner, tmp_path: Path) -> None:
     def task(number: int) -> bytes:
         mark = tmp_path / f"{number}"

@@ -1,7 +1,5 @@
 """`python -m mission9`."""
 
-import sys
+from mission9.cli import program
 
-from mission9.cli import main
-
-sys.exit(main())
+program()

@@ -7,10 +7,9 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -43,11 +42,18 @@ app = App(
 )
 
 
+def program() -> NoReturn:
+    """Be the program `mission9`: carry out this process's command line, and exit."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
     _set_up_logging()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

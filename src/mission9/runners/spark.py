@@ -73,9 +73,18 @@ class SparkRunner:
         try:
             rows = numbers.mapInArrow(run, "number long, result binary").collect()
         except Exception as error:  # classic and Connect, 3.5 and 4 raise different ones
+            if interruption := _interruption(error):
+                raise interruption from None
             raise TaskError(f"a Spark task failed: {_cause(str(error))}") from error
         results = {row.number: bytes(row.result) for row in rows}
         return [results[number] for number in range(count)]
+
+
+def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C that an error hides: what PySpark does on its way out of a call asks the JVM again, and may fail."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _cause(text: str) -> str:
