@@ -56,13 +56,27 @@ bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--l
 chaos: .venv/.dev  ## Kill runs at random moments and hold what they end in against a run in peace (ARGS="--rounds 2")
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
+.PHONY: soak
+soak: .venv/.dev  ## Run 200,000 images and watch memory, open files and temporary space (ARGS="--count 20000")
+	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+.PHONY: lock
+lock: .venv-tools/.ready  ## Write requirements.lock, with hashes, from requirements.txt (Linux on x86-64, Python 3.12)
+	.venv-tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.12 --python-platform linux \
+		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock requirements.txt
+
+.PHONY: audit
+audit: .venv-tools/.ready  ## Ask for known holes in what requirements.lock holds; lint the workflows
+	.venv-tools/bin/pip-audit --require-hashes --disable-pip --strict --requirement requirements.lock
+	.venv-tools/bin/zizmor --offline .github/workflows
+
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
 	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors
 
 .PHONY: clean
 clean:  ## Delete environments, caches and the demo's results
-	rm -rf .venv $(SPARK35) .venv-peers .pytest_cache .mypy_cache .ruff_cache data/demo
+	rm -rf .venv $(SPARK35) .venv-peers .venv-tools .pytest_cache .mypy_cache .ruff_cache data/demo
 
 .venv/.runtime: $(SOURCES) scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh .venv requirements.txt
@@ -74,6 +88,11 @@ clean:  ## Delete environments, caches and the demo's results
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh $(SPARK35) requirements-spark35.txt
+	@touch $@
+
+.venv-tools/.ready: requirements-tools.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
 	@touch $@
 
 .venv-peers/.ready: requirements-peers.txt

@@ -285,10 +285,10 @@ def memory_table(bench: Json) -> Iterator[str]:
         f"Peaks in MiB at {bench['sizes']['many']:,} images, sampled every second "
         f"({runs[0]['memory']['measure']}): the largest process of each kind, and how many there were, and all "
         "together. `driver` is the command's own process, `jvm` Spark's Java, `daemon` the parent of Spark's Python "
-        "workers, `worker` every other Python."
+        "workers, `decoder` a child that decodes, `worker` every other Python."
     )
     yield ""
-    kinds = ("driver", "jvm", "daemon", "worker")
+    kinds = ("driver", "jvm", "daemon", "worker", "decoder")
     yield from table(["run", *kinds, "together"], (memory_row(run["name"], run["memory"], kinds) for run in runs))
 
 
@@ -313,7 +313,7 @@ def large_table(figures: Json) -> Iterator[str]:
         f"{large['machine']['date']} by `make bench-large`: {machine_text(large['machine'])}."
     )
     yield ""
-    kinds = ("driver", "jvm", "daemon", "worker")
+    kinds = ("driver", "jvm", "daemon", "worker", "decoder")
     heads = ["images", "whole, s", "images/s", "extraction, images/s", *(f"{kind}, MiB" for kind in kinds), "together"]
     yield from table(heads, (large_row(run, kinds) for run in large["runs"]))
     yield ""

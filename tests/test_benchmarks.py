@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from benchmarks.measure.child import run_command
+from benchmarks.measure.page import put_section
 from benchmarks.measure.ratios import is_met
+from benchmarks.measure.resources import Sample
 from benchmarks.measure.results import line
 from benchmarks.measure.trees import jpegs, make_flat, make_tree, stratified
+from benchmarks.soak import growth
 
 from tests.conftest import REPOSITORY
 
@@ -123,6 +126,39 @@ def test_a_page_without_figures_says_how_to_measure(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     page = (tmp_path / "page.md").read_text()
     assert page.count("Not measured; `make ") == page.count("\n## ") - 1
+
+
+def test_soak_looks_at_every_process_and_at_what_is_left(small: Path, tmp_path: Path) -> None:
+    file = tmp_path / "soak.json"
+    inputs = ["--images", str(small), "--weights", "demo", "--json", str(file), "--work", str(tmp_path)]
+    done = program("soak.py", *inputs, "--count", "3000", "--runner", "local", "--components", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    soak = json.loads(file.read_text())
+    assert (soak["images"], soak["featured"], soak["left_over"]) == (3000, 3000, [])
+    seen = {kind for sample in soak["samples"] for kind in sample["memory"]}
+    assert {"driver", "worker", "decoder"} <= seen
+    assert max(sum(sample["files"].values()) for sample in soak["samples"]) > 20
+    assert "| open files |" in done.stdout
+
+
+def test_growth_is_what_there_is_late_over_what_there_was_early() -> None:
+    seconds = {"list": 5.0, "start": 5.0, "extract": 100.0}
+    samples = [
+        Sample(at=at, memory={"driver": 1000, "worker": 10 * at}, files={"driver": 7}, temporary=0) for at in range(120)
+    ]
+    found = growth(samples, seconds)
+    assert found["memory of driver"] == found["open files"] == 1
+    assert found["memory of worker"] == pytest.approx(995 / 395, abs=1e-3)
+    assert growth(samples[:5], seconds) == {}
+
+
+def test_a_section_of_a_page_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- soak -->\nold\n<!-- /soak -->\nafter\n")
+    put_section(page, "soak", ["new", "lines"])
+    assert page.read_text() == "before\n<!-- soak -->\nnew\nlines\n<!-- /soak -->\nafter\n"
+    with pytest.raises(ValueError, match="chaos"):
+        put_section(page, "chaos", [])
 
 
 def test_large_compares_two_sizes(small: Path, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ class Peak:
 class Memory:
     """Peaks in bytes by kind of process.
 
-    Kinds: `driver` is the command itself; `jvm` its Java; `daemon` the parent of Spark's Python workers; `worker` every
-    other Python.
+    Kinds: `driver` is the command itself; `jvm` its Java; `daemon` the parent of Spark's Python workers; `decoder` a
+    child that decodes; `worker` every other Python.
     """
 
     measure: str
@@ -80,7 +80,7 @@ class MemoryWatch(threading.Thread):
         for process in self._processes():
             try:
                 # Asked anew each time: a process that was just forked is not yet the program that it will be.
-                kind = _kind(process, self._root.pid)
+                kind = kind_of(process, self._root.pid)
                 size = self._size(process)
             except psutil.Error:  # it ended in between
                 continue
@@ -107,7 +107,8 @@ class MemoryWatch(threading.Thread):
         return int(process.memory_info().rss)
 
 
-def _kind(process: psutil.Process, root: int) -> str:
+def kind_of(process: psutil.Process, root: int) -> str:
+    """Which of the kinds of `Memory` a process is, of those that process `root` started."""
     if process.pid == root:
         return "driver"
     name = process.name()
@@ -116,7 +117,10 @@ def _kind(process: psutil.Process, root: int) -> str:
     # Some name themselves anew, as torch's loaders do; the program behind it stays.
     if "python" not in os.path.basename(process.exe()):
         return "other"
-    if "resource_tracker" in " ".join(process.cmdline()):
+    command = " ".join(process.cmdline())
+    if "resource_tracker" in command:
         return "other"
+    if "stages.decoder" in command:
+        return "decoder"
     parent = process.parent()
     return "daemon" if parent is not None and parent.name() == "java" else "worker"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,12 @@ def run_ours(name: str, options: list[str], job: Job) -> Run:
 
 
 def mission9_run(
-    options: list[str], images: Path, output: Path, *, sampling: float = SAMPLING
+    options: Sequence[str],
+    images: Path,
+    output: Path,
+    *,
+    sampling: float = SAMPLING,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[Done, dict[str, Any]]:
     """The process, and its run.json.
 
@@ -69,7 +75,7 @@ def mission9_run(
         ChildFailed: saying what it said.
     """
     command = [sys.executable, "-m", "mission9", "run", "--input", str(images), "--output", str(output), *options]
-    done = run_command(command, sampling=sampling)
+    done = run_command(command, sampling=sampling, environment=environment)
     if done.failure:
         raise ChildFailed(done.failure)
     report: dict[str, Any] = json.loads((output / "run.json").read_bytes())
