@@ -1,0 +1,25 @@
+"""What a session opens to others."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import psutil
+from pyspark.sql import SparkSession
+
+
+def test_everything_that_a_local_session_opens_is_on_the_loopback(spark: SparkSession) -> None:
+    opened = [
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert opened
+    assert [address for address in opened if not is_loopback(address)] == []
+
+
+def is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
