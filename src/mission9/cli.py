@@ -32,6 +32,8 @@ class Terminated(KeyboardInterrupt):
     """The system asks the program to end: in all else it is as Ctrl-C."""
 
 
+_console = Console(stderr=True, soft_wrap=True, highlight=False)
+
 app = App(
     name="mission9",
     help="Turn folders of labelled images into MobileNetV2 features and a compact PCA space.",
@@ -74,12 +76,19 @@ def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals
 
 
 def _set_up_logging() -> None:
-    handler = logging.StreamHandler()
+    handler = _ConsoleHandler()
     # py4j writes to the root logger, and at length, that Spark went away when Ctrl-C told it to.
     handler.addFilter(lambda record: record.name != "root")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("mission9").setLevel(logging.INFO)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Lines above the bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _console.print(self.format(record), markup=False)
 
 
 @app.command
@@ -91,7 +100,7 @@ def run(*, config: RunConfig | None = None) -> None:
     """
     from mission9.pipeline import run as run_pipeline
 
-    report = run_pipeline(config or RunConfig())
+    report = run_pipeline(config or RunConfig(), console=_console)
     _print_report(report)
 
 
@@ -110,7 +119,7 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     images, results = output / "fruits", output / "Results"
     count = write_sample(images)
     logging.getLogger("mission9").info("sample: %s generated photographs in %s", count, images)
-    report = run_pipeline(RunConfig(input=str(images), output=str(results), weights="demo"))
+    report = run_pipeline(RunConfig(input=str(images), output=str(results), weights="demo"), console=_console)
     _print_report(report)
     print("\nOpen them in Python:\n")
     print("    import pandas as pd")
@@ -234,5 +243,5 @@ def _explain(error: CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"mission9: {message}", markup=False)
+    _console.print(f"mission9: {message}", markup=False)
     return code

@@ -7,10 +7,13 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
+from rich.console import Console
 
 from mission9.config import RunConfig
 from mission9.engines import EngineSpec, check_cpu, choose_engine
@@ -20,6 +23,7 @@ from mission9.extraction import Extraction
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
+from mission9.progress import Display, ShardWatch
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
 from mission9.shards import read_marker
@@ -47,11 +51,12 @@ SMALL_TABLE = 10_000
 FEW_IMAGES = 256
 
 
-def run(config: RunConfig, runner: Runner | None = None) -> Report:
+def run(config: RunConfig, runner: Runner | None = None, *, console: Console | None = None) -> Report:
     """Turn a folder of images into features, a PCA model and tables of scores.
 
     What an earlier run of the same images and settings has committed is not computed again. Without `runner`, it is
-    chosen by the settings, and what is started for it is ended.
+    chosen by the settings, and what is started for it is ended. On a `console` that is a terminal a bar shows how far
+    it is; otherwise lines of the log do.
 
     Raises:
         UsageError: the request cannot be carried out; nothing was written.
@@ -60,6 +65,7 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
+    display = Display(console)
     with (
         open_output(config.output, overwrite=config.overwrite) as output,
         BackgroundRunner(config, runner) as background,
@@ -73,29 +79,37 @@ def run(config: RunConfig, runner: Runner | None = None) -> Report:
         extraction = _calibrated(config, extraction, output)
         background.warm_up(GetReady(extraction))
         report = _new_report(config, extraction)
-        with report.timed("list"):
+        stage = partial(_stage, display, report)
+        with stage("list"):
             plan = _list(config, extraction, output, report)
-        with report.timed("start"):
+        with stage("start"):
             runner = background.get() if _needs_runner(config, plan, report) else runner or InProcessRunner()
-        with report.timed("extract"):
+        watch = ShardWatch(output.shards(extraction.fingerprint), plan.shards)
+        with stage("extract"), display.counting(plan.images_to_do, watch.look):
             _extract(runner, extraction, output, plan, report)
         if report.listed <= SMALL_TABLE:
             background.end()
             runner = InProcessRunner()
-        with report.timed("compact"):
+        with stage("compact"):
             collected = _compact(runner, output, plan, report)
         _check_rejects(output, report)
-        with report.timed("fit"):
+        with stage("fit"):
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
-        with report.timed("project"):
+        with stage("project"):
             _project(runner, model, collected, output, plain_csv=config.plain_csv)
         if extraction.engine.precision != "float32":
-            with report.timed("fidelity"):
+            with stage("fidelity"):
                 _measure_fidelity(extraction, collected, output, plan, report)
-        with report.timed("save_model"):
+        with stage("save_model"):
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
     return report
+
+
+@contextmanager
+def _stage(display: Display, report: Report, name: str) -> Iterator[None]:
+    with display.stage(name), report.timed(name):
+        yield
 
 
 def make_extraction(config: RunConfig) -> Extraction:

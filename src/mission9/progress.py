@@ -1,0 +1,120 @@
+"""How far a run is, for whoever waits for it: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column
+
+from mission9.shards import Shard
+
+logger = logging.getLogger(__name__)
+
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+_LOOK_EVERY = 0.5  # seconds between looks at what is committed
+
+
+class Done(NamedTuple):
+    """Images that are done, and how many of them were rejected."""
+
+    images: int
+    rejected: int
+
+
+class ShardWatch:
+    """What the shards of a plan have come to so far, by their markers: the same under every runner and Spark."""
+
+    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+        self._folder = folder
+        self._left = {f"{shard.key}.json" for shard in shards}
+        self._done = Done(0, 0)
+
+    def look(self) -> Done:
+        """The sum over all markers there are; each is read once."""
+        for name in self._left.intersection(os.listdir(self._folder)):
+            try:
+                marker = json.loads((self._folder / name).read_bytes())
+                features, rejects = marker["features"]["rows"], marker["rejects"]["rows"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # no progress, and whoever reads it next has a word for it
+            self._left.remove(name)
+            self._done = Done(self._done.images + features + rejects, self._done.rejected + rejects)
+        return self._done
+
+
+class Display:
+    """What a run shows of itself on `console`: on a terminal the stage at work, with a bar where images are counted."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._bar = _bar(console) if console is not None and console.is_terminal else None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show that a stage is at work."""
+        if self._bar is None:
+            yield
+            return
+        with self._bar as bar:
+            task = bar.add_task(name, total=None, told="")
+            try:
+                yield
+            finally:
+                bar.remove_task(task)
+
+    @contextmanager
+    def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
+        """Show, within a stage, how many of `total` images are done."""
+        ended = threading.Event()
+        follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
+        thread = threading.Thread(target=follow, args=(total, look, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _follow_on_bar(self, total: int, look: Callable[[], Done], ended: threading.Event) -> None:
+        assert self._bar is not None  # noqa: S101 (for mypy)
+        task = self._bar.task_ids[-1]
+        start = time.monotonic()
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(_LOOK_EVERY)
+            done = look()
+            told = _told(done, total, time.monotonic() - start)
+            self._bar.update(task, total=total, completed=done.images, told=told, refresh=True)
+
+
+def _bar(console: Console) -> Progress:
+    told = TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(None), told)
+    return Progress(*columns, console=console, transient=True, expand=True)
+
+
+def _follow_in_lines(total: int, look: Callable[[], Done], ended: threading.Event) -> None:
+    start = time.monotonic()
+    while not ended.wait(LINE_EVERY):
+        logger.info("extract: %s", _told(look(), total, time.monotonic() - start))
+
+
+def _told(done: Done, total: int, seconds: float) -> str:
+    rate = done.images / max(seconds, 1e-3)
+    left = f", {_duration((total - done.images) / rate)} left" if rate else ""
+    return f"{done.images:,} of {total:,} images, {done.rejected:,} rejected, {rate:,.0f} images/s{left}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

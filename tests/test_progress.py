@@ -1,0 +1,85 @@
+"""What a run shows of itself while it works."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from mission9 import progress
+from mission9.progress import Display, Done, ShardWatch
+from mission9.schema import OUTCOME
+from mission9.shards import Shard, commit
+
+
+def rows(paths: list[str], reason: str | None) -> pa.Table:
+    columns = {field.name: pa.nulls(len(paths), field.type) for field in OUTCOME}
+    columns |= {"path": pa.array(paths), "reason": pa.array([reason] * len(paths), pa.string())}
+    return pa.table(columns, schema=OUTCOME)
+
+
+def test_a_watch_counts_what_is_committed_of_its_shards_alone(tmp_path: Path) -> None:
+    shards = [Shard(number, f"shard{number}", "all", 2) for number in range(3)]
+    watch = ShardWatch(tmp_path, shards[:2])
+    assert watch.look() == Done(0, 0)
+    commit(tmp_path, shards[0], rows(["a", "b"], None), rows([], None))
+    assert watch.look() == Done(2, 0)
+    commit(tmp_path, shards[2], rows(["x", "y"], None), rows([], None))
+    (tmp_path / "shard1.json").write_text('{"features"')
+    assert watch.look() == Done(2, 0)
+    commit(tmp_path, shards[1], rows(["c"], None), rows(["d"], "empty"))
+    assert watch.look() == watch.look() == Done(4, 1)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    screen = Terminal()
+    display = Display(Console(file=screen, force_terminal=True, width=90, color_system=None))
+    looked = threading.Event()
+
+    def look() -> Done:
+        looked.set()
+        return Done(1500, 3)
+
+    with display.stage("list"):
+        pass
+    with display.stage("extract"), display.counting(4000, look):
+        assert looked.wait(10)
+    assert "list" in screen.getvalue()
+    assert "extract" in screen.getvalue()
+    assert "1,500 of 4,000 images, 3 rejected, " in screen.getvalue()
+
+
+@pytest.mark.parametrize("console", [None, Console(file=io.StringIO())])
+def test_elsewhere_there_is_a_line_now_and_then(
+    console: Console | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    caplog.set_level(logging.INFO, "mission9")
+    display, looks = Display(console), iter(range(1000))
+    third = threading.Event()
+
+    def look() -> Done:
+        if (look_number := next(looks)) == 3:
+            third.set()
+        return Done(10 * look_number, 0)
+
+    with display.stage("extract"), display.counting(20_000, look):
+        assert third.wait(10)
+    assert caplog.messages[0] == "extract: 0 of 20,000 images, 0 rejected, 0 images/s"
+    assert caplog.messages[1].startswith("extract: 10 of 20,000 images, 0 rejected, ")
+    assert caplog.messages[1].endswith(" left")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (134, "2 min 14 s"), (7300, "2 h 1 min")])
+def test_times_are_told_as_people_say_them(seconds: float, text: str) -> None:
+    assert progress._duration(seconds) == text
