@@ -1,0 +1,169 @@
+"""How well scores tell labels apart: nearest neighbours and logistic regression, from Training to Test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9.errors import InputError, SetupError
+from mission9.results import Results, Scores
+from mission9.schema import TEST, VALIDATION
+
+NEIGHBOURS = 5
+
+# More rows are thinned out evenly, in order of path: comparing all with all takes their product.
+MOST_FITTED, MOST_JUDGED = 100_000, 25_000
+
+_STEPS = (10, 25, 50, 100, 200, 400, 800)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of images whose label was told right."""
+
+    images: int
+    nearest: float
+    neighbours: float
+    logistic: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`fitted` images of one split teach, `judged` images of another are told; `curve` is by number of components.
+
+    `confusion` counts judged images by label and by the label of their nearest neighbour. Labels that are not among the
+    fitted are `unseen`: their images can only be told wrong.
+    """
+
+    fitted_on: str
+    judged_on: str
+    fitted: int
+    judged: int
+    thinned: bool
+    overall: Accuracy
+    per_label: dict[str, Accuracy]
+    curve: dict[int, Accuracy]
+    unseen: list[str]
+    confusion: dict[str, dict[str, int]]
+
+
+def evaluate(results: Results) -> Evaluation:
+    """Judge the scores of a run: of Test by Training, else of every fifth image of a label by the others.
+
+    Raises:
+        SetupError: scikit-learn is not installed.
+        InputError: there is nothing to judge by.
+        OutputError: the tables are missing or damaged.
+    """
+    (fitted_on, fitted), (judged_on, judged) = _halves(results)
+    if not len(fitted) or not len(judged):
+        raise InputError(f"there are {len(fitted)} images to learn from and {len(judged)} to judge: both are needed")
+    fewer = _thin(fitted, MOST_FITTED), _thin(judged, MOST_JUDGED)
+    told = {count: _tell(*fewer, count) for count in _counts(fitted.pca.shape[1])}
+    last, labels = told[max(told)], fewer[1].labels
+    return Evaluation(
+        fitted_on=fitted_on,
+        judged_on=judged_on,
+        fitted=len(fewer[0]),
+        judged=len(fewer[1]),
+        thinned=len(fewer[0]) < len(fitted) or len(fewer[1]) < len(judged),
+        overall=_accuracy(last, labels, slice(None)),
+        per_label={label: _accuracy(last, labels, labels == label) for label in sorted(set(labels))},
+        curve={count: _accuracy(found, labels, slice(None)) for count, found in told.items()},
+        unseen=sorted(set(labels) - set(fewer[0].labels)),
+        confusion=_confusion(labels, last.nearest),
+    )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What each method says of each image."""
+
+    nearest: NDArray[np.object_]
+    neighbours: NDArray[np.object_]
+    logistic: NDArray[np.object_]
+
+
+def _halves(results: Results) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
+    fitted_on = results.report["fitted_on"] or results.splits[0]
+    judged_on = next((split for split in (TEST, VALIDATION) if split in results.splits and split != fitted_on), None)
+    scores = results.scores(fitted_on)
+    if judged_on is not None:
+        return (fitted_on, scores), (judged_on, results.scores(judged_on))
+    held = _every_fifth(scores.labels)
+    return (f"{fitted_on}, four fifths", scores.take(~held)), (f"{fitted_on}, every fifth", scores.take(held))
+
+
+def _every_fifth(labels: NDArray[np.object_]) -> NDArray[np.bool_]:
+    held = np.zeros(len(labels), np.bool_)
+    for label in set(labels):
+        held[np.flatnonzero(labels == label)[4::5]] = True
+    return held
+
+
+def _thin(scores: Scores, most: int) -> Scores:
+    if len(scores) <= most:
+        return scores
+    return scores.take(np.linspace(0, len(scores) - 1, most).astype(np.int64))
+
+
+def _counts(components: int) -> list[int]:
+    return sorted({*(count for count in _STEPS if count < components), components})
+
+
+def _tell(fitted: Scores, judged: Scores, components: int) -> _Told:
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise SetupError("scikit-learn is not installed: pip install 'mission9[evaluate]'") from error
+    few = min(NEIGHBOURS, len(fitted))
+    methods = (
+        KNeighborsClassifier(1, algorithm="brute"),
+        KNeighborsClassifier(few, algorithm="brute"),
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    )
+    known, asked = fitted.pca[:, :components], judged.pca[:, :components]
+    if len(set(fitted.labels)) == 1:  # a regression needs two
+        return _Told(*[np.repeat(fitted.labels[:1], len(judged))] * 3)
+    return _Told(*(method.fit(known, fitted.labels).predict(asked) for method in methods))
+
+
+def _accuracy(told: _Told, labels: NDArray[np.object_], rows: NDArray[np.bool_] | slice) -> Accuracy:
+    right = [float((said[rows] == labels[rows]).mean()) for said in (told.nearest, told.neighbours, told.logistic)]
+    return Accuracy(len(labels[rows]), *(round(share, 4) for share in right))
+
+
+def _confusion(labels: NDArray[np.object_], told: NDArray[np.object_]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for label, said in zip(labels, told, strict=True):
+        row = found.setdefault(label, {})
+        row[said] = row.get(said, 0) + 1
+    return {label: dict(sorted(found[label].items())) for label in sorted(found)}
+
+
+def as_text(found: Evaluation) -> Iterator[str]:
+    """The same for people, a line each."""
+    yield f"{found.judged:,} images of {found.judged_on}, told by {found.fitted:,} of {found.fitted_on}"
+    if found.thinned:
+        yield "(thinned out evenly: there are more)"
+    yield ""
+    heads = ("1-NN", f"{NEIGHBOURS}-NN", "logistic")
+    yield from _lines("components", heads, [(f"{count:,}", found.curve[count]) for count in found.curve])
+    yield ""
+    yield from _lines("label", heads, [*found.per_label.items(), ("all", found.overall)])
+    if found.unseen:
+        yield f"labels that {found.fitted_on} does not have: {', '.join(found.unseen)}"
+
+
+def _lines(what: str, heads: Sequence[str], rows: Sequence[tuple[str, Accuracy]]) -> Iterator[str]:
+    width = max(len(what), *(len(name) for name, _ in rows))
+    yield f"{what:<{width}}{'images':>9}" + "".join(f"{head:>10}" for head in heads)
+    for name, row in rows:
+        shares = (row.nearest, row.neighbours, row.logistic)
+        yield f"{name:<{width}}{row.images:>9,}" + "".join(f"{share:>10.1%}" for share in shares)

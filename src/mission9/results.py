@@ -1,0 +1,90 @@
+"""What a finished run has left, for whoever reads it: its report, its model, and the scores of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mission9.errors import OutputError
+from mission9.output import MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.pca import PCAModel
+from mission9.schema import vectors
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Images of one split: n paths, n labels, and their (n, k) float32 scores, in order of path."""
+
+    paths: NDArray[np.object_]
+    labels: NDArray[np.object_]
+    pca: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Scores:
+        """The same of some rows."""
+        return Scores(self.paths[rows], self.labels[rows], self.pca[rows])
+
+
+@dataclass(frozen=True)
+class Results:
+    """An output folder that holds a whole result."""
+
+    root: Path
+    report: dict[str, Any]
+
+    @staticmethod
+    def of(root: str | Path) -> Results:
+        """The results in a folder.
+
+        Raises:
+            OutputError: there are none, or they are just being written.
+        """
+        output = Output(Path(root).absolute())
+        report = output.last_report()
+        if not isinstance(report.get("splits"), dict):
+            raise OutputError(
+                f"there is no result in {root} ({REPORT} is missing or damaged): mission9 run --output {root}"
+            )
+        return Results(output.root, report)
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that have scores."""
+        return [split for split, counts in self.report["splits"].items() if counts["featured"]]
+
+    def scores(self, split: str) -> Scores:
+        """The scores of a split; all of them are in memory.
+
+        Raises:
+            OutputError: the table is missing or damaged.
+        """
+        folder = self.root / scores_folder(split)
+        by_label = ds.partitioning(pa.schema([("label", pa.string())]), flavor="hive")
+        try:
+            table = ds.dataset(folder, partitioning=by_label, format="parquet").to_table(["path", "label", "pca"])
+        except (OSError, pa.ArrowException) as error:
+            raise OutputError(f"{folder} cannot be read, mission9 verify says more: {error}") from error
+        paths = table["path"].to_numpy()
+        order = np.argsort(np.array([path.encode() for path in paths]))
+        return Scores(paths[order], table["label"].to_numpy()[order], vectors(table["pca"])[order])
+
+    def rejects(self) -> pa.Table:
+        """The rejected images."""
+        return pq.read_table(self.root / REJECTS_FOLDER, partitioning=None)
+
+    def model(self) -> PCAModel:
+        """The PCA model.
+
+        Raises:
+            ModelError: it is missing or damaged.
+        """
+        return PCAModel.load(self.root / MODEL_FOLDER)
