@@ -64,7 +64,7 @@ def standalone_cluster(tmp_path: Path) -> Iterator[str]:
     import pyspark
 
     home = Path(pyspark.__file__).parent
-    port, web = _free_port(), _free_port()
+    port, web = free_port(), free_port()
     address = f"spark://127.0.0.1:{port}"
     quiet = f"-Dlog4j2.configurationFile=file:{REPOSITORY / 'src/mission9/data/log4j2.properties'}"
     environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet}
@@ -81,7 +81,7 @@ def standalone_cluster(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -177,6 +177,25 @@ def evaluate(
 
 
 @app.command
+def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) -> None:
+    """Send the results of a run to MLflow: settings, figures, files, and the PCA model, ready to be served.
+
+    What was sent before stays as it is; what was cut short is completed.
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    mlflow:
+        Address of the server, or local for mlflow.db and mlruns/ in the current folder [env: MLFLOW_TRACKING_URI].
+    """
+    from mission9.results import Results
+    from mission9.tracking import LOCAL, log_results
+
+    print(log_results(Results.of(output), mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+
+
+@app.command
 def project(
     images: Annotated[list[Path], Parameter(negative="")],
     /,

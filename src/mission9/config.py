@@ -68,6 +68,12 @@ class RunConfig(BaseSettings):
     max_bytes: int = Field(MAX_BYTES, ge=1, description="Reject files of more bytes.")
     verify_content: Flag = Field(False, description="Read every file to see what changed, not just sizes and times.")
     pca_model: str | None = Field(None, description="Folder pca_model of an earlier run: project into it, fit none.")
+    mlflow: str | None = Field(
+        None,
+        description="MLflow server to log the run to, or local for mlflow.db and mlruns/ here "
+        "[env: MLFLOW_TRACKING_URI].",
+        validation_alias="MLFLOW_TRACKING_URI",
+    )
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
     overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")

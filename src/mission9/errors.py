@@ -60,6 +60,10 @@ class ModelError(UsageError):
     """A saved PCA model is missing, damaged or of another version."""
 
 
+class TrackingError(Mission9Error):
+    """An MLflow server does not take what it is to keep."""
+
+
 class TooManyRejects(Mission9Error):
     """More images were rejected than `max_reject_rate` allows."""
 

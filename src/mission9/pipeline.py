@@ -41,6 +41,7 @@ from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
 from mission9.stages.save_results import save_results
 from mission9.stages.verify_content import VerifyContent
+from mission9.tracking import log_within_patience
 from mission9.weights import SAVED_FILE, check_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         with stage("save_model"):
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
+    if config.mlflow:
+        log_within_patience(str(output.root), config.mlflow)
     return report
 
 

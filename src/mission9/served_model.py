@@ -1,0 +1,36 @@
+"""The PCA model of a run as an MLflow model: encoded images go in, scores come out.
+
+MLflow keeps this file beside the model and runs it where the model is loaded, so that nothing is pickled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+from mission9.projector import Projector
+
+IMAGE, PCA_MODEL = "image", "pca_model"
+
+
+class ServedModel(PythonModel):
+    """Takes a data frame with a column of encoded images (JPEG, PNG, ...), gives the (n, k) float32 scores."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self._project = Projector(context.artifacts[PCA_MODEL], device="cpu")
+
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - as MLflow calls
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        return np.stack([self._project(bytes(image)) for image in model_input[IMAGE]])
+
+
+mlflow.models.set_model(ServedModel())
