@@ -55,8 +55,7 @@ def serving(command: list[str], folder: Path, port: int, path: str = "/health") 
             cwd=folder,
             stdout=told,
             stderr=told,
-            env=os.environ
-            | {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": f"{programs}:{os.environ['PATH']}"},
             start_new_session=True,
         ) as process,
     ):
