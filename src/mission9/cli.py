@@ -129,6 +129,35 @@ def demo(*, output: Path = Path("data/demo")) -> None:
 
 
 @app.command
+def doctor(
+    *, config: RunConfig | None = None, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
+) -> int:
+    """Look at what of this machine would keep a run from going well; takes the options of `mission9 run`.
+
+    A line each: ok, warning or problem, with what to do. The exit code is 1 if there is a problem.
+
+    Parameters
+    ----------
+    config:
+        What the run would be given.
+    json_:
+        Print a line of JSON for each finding.
+    """
+    from mission9.doctor import examine
+
+    status = 0
+    for finding in examine(config or RunConfig()):
+        status = 1 if finding.status == "problem" else status
+        if json_:
+            print(json.dumps(asdict(finding), ensure_ascii=False), flush=True)
+        else:
+            print(f"{finding.status:<9}{finding.what:<17}{finding.found}", flush=True)
+            if finding.remedy:
+                print(f"{'':<26}-> {finding.remedy}", flush=True)
+    return status
+
+
+@app.command
 def verify(output: Path = Path("data/Results"), /) -> int:
     """Check a result: files against their checksums, rows against the listing, scores against features and model.
 

@@ -1,0 +1,245 @@
+"""What of this machine would keep a run from going well: a finding a line, each with a remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import pooch
+import psutil
+from packaging.version import Version
+
+from mission9 import devices
+from mission9.config import RunConfig
+from mission9.engines import check_cpu, choose_engine
+from mission9.errors import Mission9Error
+from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
+from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
+from mission9.weights import IMAGENET_URL, check_weights, load_weights
+
+Status = Literal["ok", "warning", "problem"]
+
+# Below these there are known holes, or what is used is missing.
+_FLOORS = {
+    "pyspark": "3.5.7",
+    "torch": "2.10",
+    "pillow": "12.3",
+    "mlflow": "3.17.2",
+    "pyarrow": "16",
+    "openvino": "2025.0",
+}
+
+_PORTS = {4040: "Spark's web page", 4049: "Spark's, outside a container", 5009: "MLflow", 8889: "Jupyter"}
+_LITTLE_ROOM = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def examine(config: RunConfig) -> Iterator[Finding]:
+    """Look at everything that a run with `config` would need."""
+    for look in _LOOKS:
+        try:
+            yield from look(config)
+        except Mission9Error as error:
+            yield Finding(look.__name__.strip("_"), "problem", str(error))
+
+
+def _python(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
+    yield Finding("python", "ok", f"{platform.python_version()} in {sys.executable}")
+
+
+def _packages(config: RunConfig) -> Iterator[Finding]:
+    wanted = ["pillow", "pyarrow"]
+    wanted += ["mlflow"] if config.mlflow else []
+    wanted += ["pyspark"] if config.runner == "spark" or config.master else []
+    for name in dict.fromkeys([*wanted, *_FLOORS]):
+        version = installed(name)
+        if version is None and name in wanted:
+            yield Finding("packages", "problem", f"{name} is not installed", f"pip install '{name}>={_FLOORS[name]}'")
+        elif version is not None and Version(version) < Version(_FLOORS[name]):
+            remedy = f"pip install '{name}>={_FLOORS[name]}'"
+            yield Finding("packages", "problem", f"{name} {version} is older than {_FLOORS[name]}", remedy)
+    yield from _pairings()
+    found = ", ".join(f"{name} {installed(name)}" for name in _FLOORS if installed(name))
+    yield Finding("packages", "ok", found)
+
+
+def _pairings() -> Iterator[Finding]:
+    """Versions that do not work together."""
+    pyspark, python = installed("pyspark"), Version(platform.python_version())
+    if pyspark is None or Version(pyspark) >= Version("4"):
+        return
+    if python >= Version("3.12") and installed("setuptools") is None:
+        text = f"pyspark {pyspark} imports distutils, which Python {python} no longer has"
+        yield Finding("packages", "problem", text, "pip install setuptools, or pyspark 4")
+    if Version(installed("pandas") or "2") >= Version("3"):
+        yield Finding("packages", "problem", f"pyspark {pyspark} does not work with pandas 3", "pip install 'pandas<3'")
+
+
+def _java(config: RunConfig) -> Iterator[Finding]:
+    from mission9.session import find_java
+
+    if not _wants_spark(config):
+        yield Finding("java", "ok", "not needed by --runner local")
+        return
+    try:
+        yield Finding("java", "ok", f"in {find_java()}")
+    except Mission9Error as error:
+        text, _, remedy = str(error).partition(": install")
+        remedy = f"install{remedy}"
+        if config.runner == "spark" or config.master:
+            yield Finding("java", "problem", text, remedy)
+        else:
+            yield Finding("java", "warning", f"{text}; runs go on without Spark", remedy)
+
+
+def _engine(config: RunConfig) -> Iterator[Finding]:
+    engine = choose_engine(
+        engine=config.engine, device=config.device, precision=config.precision, batch_size=config.batch_size
+    )
+    check_cpu(engine)
+    yield Finding("engine", "ok", f"{engine.engine} on {engine.device}, {engine.precision}")
+
+
+def _gpu(config: RunConfig) -> Iterator[Finding]:
+    why_not = devices.why_no_cuda()
+    if not why_not:
+        yield Finding("gpu", "ok", told_by_nvidia_smi() or f"{devices.gpus_here()} to use")
+    elif config.device == "cuda" or told_by_nvidia_smi():
+        remedy = "nvidia-smi must list it, and torch must be built for a CUDA that its driver knows"
+        yield Finding("gpu", "problem", why_not, remedy)
+    else:
+        yield Finding("gpu", "ok", f"none ({why_not}): features are computed on the CPU")
+
+
+def _memory(config: RunConfig) -> Iterator[Finding]:
+    there, available = psutil.virtual_memory().total, psutil.virtual_memory().available
+    text = f"{size_text(there)}, {size_text(available)} of it free"
+    if _wants_spark(config) and memory_bytes(config.driver_memory) > there:
+        remedy = "SPARK_DRIVER_MEMORY=2g is enough: pixels never pass through Spark"
+        yield Finding("memory", "warning", f"{text}; Spark's driver may take {config.driver_memory}", remedy)
+    elif available < _LITTLE_ROOM:
+        yield Finding("memory", "warning", f"{text}, which is little", "end what else is running, or use --workers 1")
+    else:
+        yield Finding("memory", "ok", text)
+
+
+def _disk(config: RunConfig) -> Iterator[Finding]:
+    folder = existing(Path(config.output))
+    free = shutil.disk_usage(folder).free
+    status: Status = "ok" if free >= _LITTLE_ROOM else "warning"
+    text = f"{size_text(free)} free for {config.output}; an image's features take 5 KB"
+    yield Finding("disk", status, text, "" if status == "ok" else "give an --output with more room")
+
+
+def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
+    for what, folder in (("temporary files", tempfile.gettempdir()), ("shared memory", "/dev/shm")):  # noqa: S108
+        try:
+            free = shutil.disk_usage(folder).free
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"mission9")
+        except OSError as error:
+            yield Finding(what, "problem", f"{folder}: {error.strerror}", "set TMPDIR to a folder that can be written")
+            continue
+        status: Status = "ok" if free > 64 * 2**20 else "warning"
+        remedy = "" if status == "ok" else "make room there; for a container: --shm-size 1g"
+        yield Finding(what, status, f"{size_text(free)} free in {folder}", remedy)
+
+
+def _input(config: RunConfig) -> Iterator[Finding]:
+    check_folder(config.input)
+    found = Found()
+    batches = list_images(config.input, found, all_files=config.all_files, leave_out=config.output)
+    if next(batches, None) is None:  # one batch says enough
+        remedy = "give the folder that holds Training/ and Test/, or the label folders, with --input"
+        yield Finding("input", "problem", f"there are no images in {config.input}", remedy)
+        return
+    fitting_split(found.listed)
+    splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
+    yield Finding("input", "ok", f"images: {splits}, among the first that are found")
+
+
+def _output(config: RunConfig) -> Iterator[Finding]:
+    folder = existing(Path(config.output))
+    if not os.access(folder, os.W_OK):
+        remedy = "give another --output, or change its permissions"
+        yield Finding("output", "problem", f"{folder} cannot be written", remedy)
+    else:
+        yield Finding(
+            "output", "ok", f"{config.output} can be {'written' if folder == Path(config.output) else 'made'}"
+        )
+
+
+def _weights(config: RunConfig) -> Iterator[Finding]:
+    check_weights(config.weights)
+    cached = Path(pooch.os_cache("mission9")) / os.path.basename(IMAGENET_URL)
+    if config.weights == "imagenet" and not cached.exists():
+        failure = unreachable(IMAGENET_URL)
+        host = urlsplit(IMAGENET_URL).hostname
+        if failure:
+            remedy = f"download {IMAGENET_URL} elsewhere and give --weights FILE"
+            text = f"imagenet is not here yet, and {host} is out of reach ({failure})"
+            yield Finding("weights", "problem", text, remedy)
+        else:
+            yield Finding("weights", "ok", f"imagenet will be downloaded from {host}, once")
+        return
+    weights = load_weights(config.weights)
+    yield Finding("weights", "ok", f"{weights.name}, SHA-256 {weights.sha256[:12]}…")
+
+
+def _mlflow(config: RunConfig) -> Iterator[Finding]:
+    if not config.mlflow:
+        yield Finding("mlflow", "ok", "not asked for (--mlflow)")
+    elif not config.mlflow.startswith("http"):
+        yield Finding("mlflow", "ok", "kept in files")
+    elif failure := unreachable(config.mlflow.rstrip("/") + "/health"):
+        remedy = "start it, or leave --mlflow away and send results later: mission9 log OUTPUT"
+        yield Finding("mlflow", "problem", f"the server does not answer ({failure})", remedy)
+    else:
+        yield Finding("mlflow", "ok", "the server answers")
+
+
+def _ports(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
+    taken = [port for port in _PORTS if not is_free(port)]
+    for port in taken:
+        remedy = "Spark takes the next one by itself" if port == 4040 else "end what holds it, or choose another port"
+        yield Finding("ports", "warning", f"{port} ({_PORTS[port]}) is taken", remedy)
+    if not taken:
+        yield Finding("ports", "ok", f"{', '.join(map(str, _PORTS))} are free")
+
+
+_LOOKS: tuple[Callable[[RunConfig], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _java,
+    _engine,
+    _gpu,
+    _memory,
+    _disk,
+    _temporary,
+    _input,
+    _output,
+    _weights,
+    _mlflow,
+    _ports,
+)
+
+
+def _wants_spark(config: RunConfig) -> bool:
+    return config.runner != "local"
