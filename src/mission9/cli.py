@@ -206,6 +206,24 @@ def evaluate(
 
 
 @app.command
+def export(output: Path = Path("data/Results"), /, *, onnx: Path) -> None:
+    """Write features and PCA as one ONNX graph: pictures of 224 by 224 pixels go in, scores come out.
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    onnx:
+        File to write.
+    """
+    from mission9.interop import export_onnx
+    from mission9.output import MODEL_FOLDER
+
+    export_onnx(output / MODEL_FOLDER, onnx)
+    print(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
+
+
+@app.command
 def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) -> None:
     """Send the results of a run to MLflow: settings, figures, files, and the PCA model, ready to be served.
 

@@ -9,7 +9,8 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as op
 
-from mission9.mobilenet_v2 import BLOCKS, INPUT_SIZE, NORM_EPSILON, Conv
+from mission9.engines.folding import fold
+from mission9.mobilenet_v2 import BLOCKS, INPUT_SIZE, Conv
 from mission9.preprocess import INPUT_CHANNELS, MEAN, STD
 
 
@@ -38,7 +39,7 @@ def _normalised(images: ov.Node) -> ov.Node:
 
 
 def _convolution(x: ov.Node, conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> ov.Node:
-    weight, bias = _folded(conv, tensors)
+    weight, bias = fold(conv, tensors)
     if conv.inputs == len(MEAN):
         weight = np.pad(weight, [(0, 0), (0, INPUT_CHANNELS - conv.inputs), (0, 0), (0, 0)])
     strides, padding = [conv.stride, conv.stride], [conv.padding, conv.padding]
@@ -49,13 +50,3 @@ def _convolution(x: ov.Node, conv: Conv, tensors: Mapping[str, NDArray[np.float3
         y = op.group_convolution(x, grouped, strides, padding, padding, [1, 1])
     y = op.add(y, bias.reshape(1, -1, 1, 1))
     return y if conv.linear else op.clamp(y, 0.0, 6.0)
-
-
-def _folded(conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The batch norm folded into the convolution: weight and bias, computed in float64."""
-    gamma, beta, mean, variance = (
-        tensors[f"{conv.norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    scale = gamma / np.sqrt(variance + NORM_EPSILON)
-    weight = tensors[f"{conv.name}.weight"] * scale.reshape(-1, 1, 1, 1)
-    return weight.astype(np.float32), (beta - mean * scale).astype(np.float32)
