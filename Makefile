@@ -41,6 +41,15 @@ test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
+.PHONY: notebook
+notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localhost:8889
+	$(BIN)/jupyter lab --ip 127.0.0.1 --port 8889 --port-retries 0 notebooks/mission9.ipynb $(ARGS)
+
+.PHONY: mlflow-ui
+mlflow-ui: .venv/.runtime  ## Show what was logged with --mlflow local, on http://localhost:5009
+	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlruns \
+		--host 127.0.0.1 --port 5009 --allowed-hosts 'localhost:5009,127.0.0.1:5009' $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
@@ -84,6 +93,10 @@ clean:  ## Delete environments, caches and the demo's results
 
 .venv/.dev: .venv/.runtime
 	$(BIN)/pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+.venv/.notebook: .venv/.dev requirements-notebook.txt
+	$(BIN)/pip install --quiet -r requirements-notebook.txt
 	@touch $@
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
