@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -15,8 +16,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mission9.errors import OutputError, SetupError, UsageError
-from mission9.files import file_sha256, replace_folder, write_whole
+from mission9.files import (
+    file_sha256,
+    is_passing,
+    patiently,
+    read_whole,
+    remove_folder,
+    replace_folder,
+    write_whole,
+)
 from mission9.schema import SPLITS
+
+logger = logging.getLogger(__name__)
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
 _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
@@ -80,31 +91,31 @@ class Output:
 
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
-        names = sorted(folder.name for folder in self.work.iterdir())
+        names = sorted(patiently(lambda: os.listdir(self.work)))
         if report is not None:
             write_whole(self.work / REPORT, report)
         write_whole(self.work / _CHECKSUMS, json.dumps(_checksums(self.work), indent=1).encode())
         write_whole(self.work / _NAMES, json.dumps(names).encode())
-        self.work.rename(self.ready)
-        self.complete()
+        patiently(lambda: self.work.rename(self.ready))
+        patiently(self.complete)
 
     def complete(self) -> None:
         """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same."""
-        new = set(json.loads((self.ready / _NAMES).read_bytes()))
+        new = _names_in(self.ready / _NAMES) or set()
         (self.root / REPORT).unlink(missing_ok=True)
         for name in self.published() - new:
-            shutil.rmtree(self.root / name, ignore_errors=True)
+            remove_folder(self.root / name)
         self._record(self.published() | new)
         for name in sorted(new):
             if (self.ready / name).exists():
                 replace_folder(self.ready / name, self.root / name, trash=self.trash)
         self._record(new)
-        write_whole(self.state / _CHECKSUMS, (self.ready / _CHECKSUMS).read_bytes())
+        write_whole(self.state / _CHECKSUMS, read_whole(self.ready / _CHECKSUMS))
         if (self.ready / REPORT).exists():
-            write_whole(self.root / REPORT, (self.ready / REPORT).read_bytes())
+            write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
         self.trash.mkdir(exist_ok=True)
-        self.ready.rename(self.trash / "published")
-        shutil.rmtree(self.trash)
+        patiently(lambda: self.ready.rename(self.trash / "published"))
+        remove_folder(self.trash)
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
@@ -112,8 +123,11 @@ class Output:
 
     def published(self) -> set[str]:
         """The names of the tables in `root` that mission9 put there."""
-        names = self.state / _NAMES
-        return set(json.loads(names.read_bytes())) if names.exists() else set()
+        names = _names_in(self.state / _NAMES)
+        if names is None:  # damaged, or there is none; each file of a result was also noted with its checksum
+            noted = {name.partition("/")[0] for name in self.checksums()}
+            names = noted & _TABLES | ({FEATURES_FOLDER} if noted else set())
+        return names
 
     def _record(self, names: set[str]) -> None:
         write_whole(self.state / _NAMES, json.dumps(sorted(names)).encode())
@@ -129,17 +143,41 @@ class Output:
 
 def _read_object(file: Path) -> dict[str, Any]:
     """What a file of JSON holds; empty where there is none, or it is damaged."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
+    found = _read_json(file)
     return found if isinstance(found, dict) else {}
 
 
+def _names_in(file: Path) -> set[str] | None:
+    """The names of tables that a file lists; None where there is none, or it is damaged."""
+    found = _read_json(file)
+    return set(found) if isinstance(found, list) and all(name in _TABLES for name in found) else None
+
+
+def _read_json(file: Path) -> object:
+    """What a file of JSON holds; None where there is none, or it is damaged."""
+    try:
+        return json.loads(read_whole(file))
+    except OSError as error:
+        if is_passing(error):  # which says nothing of the file
+            raise
+    except (ValueError, RecursionError):
+        logger.warning("%s is damaged, and not used", file)
+    return None
+
+
 def _checksums(work: Path) -> dict[str, str]:
-    files = sorted(path for path in work.rglob("*") if path.is_file())
+    files = sorted(patiently(lambda: list(_files_in(work))))
     names = ((str(path.relative_to(work)), path) for path in files)
     return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder, onerror=_raise):  # pathlib's way of it passes over what it cannot read
+        yield from (Path(place, name) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager
@@ -157,7 +195,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         if not has_state:
             _check_may_begin(output, overwrite=overwrite)
         output.state.mkdir(parents=True, exist_ok=True)
-        lock = (output.state / "lock").open("a+")
+        lock = (output.state / "lock").open("a+", errors="replace")
     except OSError as error:
         raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
     with lock:
@@ -192,12 +230,12 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
 
 def _tidy(output: Output) -> None:
     """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
-    if output.ready.exists():
-        output.complete()
-    for leftover in (output.work, output.trash, *output.state.glob("chunks*")):
-        shutil.rmtree(leftover, ignore_errors=True)
+    if _names_in(output.ready / _NAMES) is not None and (output.ready / _CHECKSUMS).exists():
+        patiently(output.complete)
+    for leftover in (output.work, output.ready, output.trash, *output.state.glob("chunks*")):
+        remove_folder(leftover)
     for partial in (*output.state.glob(".*"), *output.root.glob(f".{REPORT}.*")):
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mission9.config import RunConfig
-from mission9.errors import TaskError
-from mission9.runners import Task
+from mission9.errors import Mission9Error, StorageError, TaskError
+from mission9.runners import Task, carry_out
 from mission9.session import find_or_start_session, parallelism
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class SparkRunner:
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for number in batch.column(0).to_pylist():
-                    result = pa.array([task(number)], pa.binary())
+                    result = pa.array([carry_out(task, number)], pa.binary())
                     _spare_collections()
                     yield pa.record_batch([pa.array([number], pa.int64()), result], ["number", "result"])
 
@@ -75,7 +75,7 @@ class SparkRunner:
         except Exception as error:  # classic and Connect, 3.5 and 4 raise different ones
             if interruption := _interruption(error):
                 raise interruption from None
-            raise TaskError(f"a Spark task failed: {_cause(str(error))}") from error
+            raise _told(_cause(str(error))) from error
         results = {row.number: bytes(row.result) for row in rows}
         return [results[number] for number in range(count)]
 
@@ -85,6 +85,12 @@ def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
+
+
+def _told(cause: str) -> Mission9Error:
+    name, _, told = cause.partition(": ")
+    is_storage = name.endswith(StorageError.__name__)
+    return StorageError(told) if is_storage else TaskError(f"a Spark task failed: {cause}")
 
 
 def _cause(text: str) -> str:
