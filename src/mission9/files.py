@@ -170,6 +170,10 @@ def appearing(path: Path) -> Iterator[Path]:
         with naming(path):
             yield whole
             patiently(lambda: whole.replace(path))
+    except OSError as error:
+        if error.filename == str(whole):
+            error.filename = str(path)
+        raise
     finally:
         with suppress(OSError):  # it must not hide what went wrong; the next run clears it away
             whole.unlink(missing_ok=True)

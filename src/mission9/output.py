@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
 _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
 
+# Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
+_RESERVE, _RESERVED = "reserve", 1 << 20
+
 
 def scores_folder(split: str) -> str:
     """The name of the folder of a split's scores; its CSV lies in the same with `_csv`."""
@@ -96,12 +99,14 @@ class Output:
             write_whole(self.work / REPORT, report)
         write_whole(self.work / _CHECKSUMS, json.dumps(_checksums(self.work), indent=1).encode())
         write_whole(self.work / _NAMES, json.dumps(names).encode())
+        write_whole(self.work / _RESERVE, os.urandom(_RESERVED))
         patiently(lambda: self.work.rename(self.ready))
         patiently(self.complete)
 
     def complete(self) -> None:
         """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same."""
         new = _names_in(self.ready / _NAMES) or set()
+        (self.ready / _RESERVE).unlink(missing_ok=True)
         (self.root / REPORT).unlink(missing_ok=True)
         for name in self.published() - new:
             remove_folder(self.root / name)

@@ -29,12 +29,16 @@ _SENTENCES = {
 }
 
 
+# What another try ends in as well, until somebody does something about it.
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
 @contextmanager
-def storage_told(*places: str | Path, passing: bool = True) -> Iterator[None]:
+def storage_told(*places: str | Path, only_final: bool = False) -> Iterator[None]:
     """Turn what the system says of files into a `StorageError`.
 
-    `places` are where a file may lie that the error does not name. Without `passing`, what may go well a moment later
-    is left as it is, for somebody who tries again.
+    `places` are where a file may lie that the error does not name. With `only_final`, what another try may mend is left
+    as it is.
 
     Raises:
         StorageError: in the place of an OSError.
@@ -44,7 +48,7 @@ def storage_told(*places: str | Path, passing: bool = True) -> Iterator[None]:
     except BrokenPipeError:  # of whoever reads what is printed
         raise
     except OSError as error:
-        if is_passing(error) and not passing:
+        if only_final and error.errno not in _FINAL:
             raise
         raise StorageError(in_words(error, places)) from error
 
@@ -74,7 +78,7 @@ def _room(file: str | None, places: Sequence[str | Path]) -> str:
     folder = min(folders, key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(folder)
     what = f"for {file}" if file else f"in {folder}"
-    return f"there is no room {what} (free on its disk: {usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB)"
+    return f"there is not enough room {what} (free: {usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB)"
 
 
 def _folder_of(place: str) -> str | None:
