@@ -33,7 +33,7 @@ FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "
 _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
 
 # Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
-_RESERVE, _RESERVED = "reserve", 1 << 20
+_RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
 
 
 def scores_folder(split: str) -> str:
@@ -97,9 +97,10 @@ class Output:
         names = sorted(patiently(lambda: os.listdir(self.work)))
         if report is not None:
             write_whole(self.work / REPORT, report)
-        write_whole(self.work / _CHECKSUMS, json.dumps(_checksums(self.work), indent=1).encode())
+        checksums = json.dumps(_checksums(self.work), indent=1).encode()
+        write_whole(self.work / _CHECKSUMS, checksums)
         write_whole(self.work / _NAMES, json.dumps(names).encode())
-        write_whole(self.work / _RESERVE, os.urandom(_RESERVED))
+        write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
         patiently(lambda: self.work.rename(self.ready))
         patiently(self.complete)
 

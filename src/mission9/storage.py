@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from mission9.errors import StorageError
 from mission9.files import is_passing
 
 # Where something is written that no error names: temporary files, and what processes share.
-_BESIDE = (tempfile.gettempdir, lambda: "/dev/shm")  # noqa: S108
+_BESIDE = (os.environ.get("TMPDIR", "/tmp"), "/dev/shm")  # noqa: S108
+_PLENTY = 100_000_000  # bytes; a disk with so many is not the one that is full
 
 _AGAIN = "then give the same command again, which goes on where this one stopped"
 
@@ -71,25 +71,19 @@ def in_words(error: OSError, places: Sequence[str | Path] = ()) -> str:
 
 def _room(file: str | None, places: Sequence[str | Path]) -> str:
     """How full the disk of a file is; without a name, that of the fullest place it may lie in."""
-    candidates = [file] if file else [*map(str, places), *_folders_beside()]
-    folders = [folder for folder in map(_folder_of, candidates) if folder]
-    if not folders:
-        return "a disk is full"
+    candidates = [file] if file else [*map(str, places), *_BESIDE]
+    folders = [_folder_of(place) for place in candidates]
     folder = min(folders, key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(folder)
+    if file is None and usage.free > _PLENTY:
+        return "a disk is full, or a quota used up, and the system does not say which"
     what = f"for {file}" if file else f"in {folder}"
     return f"there is not enough room {what} (free: {usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB)"
 
 
-def _folder_of(place: str) -> str | None:
+def _folder_of(place: str) -> str:
     """The innermost folder of a path that is there."""
-    return next((str(path) for path in (Path(place), *Path(place).parents) if path.is_dir()), None)
-
-
-def _folders_beside() -> Iterator[str]:
-    for folder in _BESIDE:
-        with suppress(OSError):  # there may be no folder at all for temporary files
-            yield folder()
+    return next((str(path) for path in (Path(place), *Path(place).parents) if path.is_dir()), "/")
 
 
 def _is_nowhere() -> bool:

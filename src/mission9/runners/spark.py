@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import re
 import signal
 import threading
@@ -16,6 +18,7 @@ from mission9.config import RunConfig
 from mission9.errors import Mission9Error, StorageError, TaskError
 from mission9.runners import Task, carry_out
 from mission9.session import find_or_start_session, parallelism
+from mission9.storage import in_words
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -89,8 +92,11 @@ def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
 
 def _told(cause: str) -> Mission9Error:
     name, _, told = cause.partition(": ")
-    is_storage = name.endswith(StorageError.__name__)
-    return StorageError(told) if is_storage else TaskError(f"a Spark task failed: {cause}")
+    if name.endswith(StorageError.__name__):
+        return StorageError(told)
+    if (full := os.strerror(errno.ENOSPC)) in cause:  # of Spark's own files, which it does not name
+        return StorageError(in_words(OSError(errno.ENOSPC, full)))
+    return TaskError(f"a Spark task failed: {cause}")
 
 
 def _cause(text: str) -> str:
