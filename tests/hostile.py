@@ -41,9 +41,9 @@ def without_power() -> tuple[str, ...]:
     return command
 
 
-def arguments(images: Path, output: Path, *more: str) -> list[str]:
+def arguments(images: Path, output: Path, *more: str, weights: str = "demo") -> list[str]:
     """A small run as a command line."""
-    return ["run", "--input", str(images), "--output", str(output), "--weights", "demo", "--components", "3", *more]
+    return ["run", "--input", str(images), "--output", str(output), "--weights", weights, "--components", "3", *more]
 
 
 def mission9(

@@ -92,18 +92,23 @@ class _PatientFile(io.FileIO):
 
 def open_to_read(path: Path) -> io.BufferedReader:
     """The file, to be read patiently."""
-    return io.BufferedReader(patiently(lambda: _PatientFile(path, "rb")), 1 << 18)
+    return io.BufferedReader(patiently(lambda: _PatientFile(os.fspath(path), "rb")), 1 << 18)
 
 
 def open_to_write(path: Path) -> io.BufferedWriter:
     """A new file, to be written patiently."""
-    return io.BufferedWriter(patiently(lambda: _PatientFile(path, "wb")), 1 << 18)
+    return io.BufferedWriter(patiently(lambda: _PatientFile(os.fspath(path), "wb")), 1 << 18)
 
 
 def read_whole(path: Path) -> bytes:
     """A file's content."""
     with naming(path):
         return patiently(path.read_bytes)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What lies in a folder, in no order."""
+    return patiently(lambda: list(folder.iterdir()))
 
 
 def private_name(path: Path) -> Path:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import (
     file_sha256,
+    files_in,
     is_passing,
     patiently,
     read_whole,
@@ -94,7 +95,7 @@ class Output:
 
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
-        names = sorted(patiently(lambda: os.listdir(self.work)))
+        names = sorted(table.name for table in files_in(self.work))
         if report is not None:
             write_whole(self.work / REPORT, report)
         checksums = json.dumps(_checksums(self.work), indent=1).encode()
@@ -172,18 +173,14 @@ def _read_json(file: Path) -> object:
 
 
 def _checksums(work: Path) -> dict[str, str]:
-    files = sorted(patiently(lambda: list(_files_in(work))))
+    files = sorted(_files_below(work))
     names = ((str(path.relative_to(work)), path) for path in files)
     return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(folder, onerror=_raise):  # pathlib's way of it passes over what it cannot read
-        yield from (Path(place, name) for name in names)
-
-
-def _raise(error: OSError) -> None:
-    raise error
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in files_in(folder):  # pathlib's own way down passes over what it cannot read
+        yield from _files_below(path) if path.is_dir() else (path,)
 
 
 @contextmanager
@@ -238,9 +235,12 @@ def _tidy(output: Output) -> None:
     """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
     if _names_in(output.ready / _NAMES) is not None and (output.ready / _CHECKSUMS).exists():
         patiently(output.complete)
-    for leftover in (output.work, output.ready, output.trash, *output.state.glob("chunks*")):
+    state = files_in(output.state)
+    chunks = [path for path in state if path.name.startswith("chunks")]
+    for leftover in (output.work, output.ready, output.trash, *chunks):
         remove_folder(leftover)
-    for partial in (*output.state.glob(".*"), *output.root.glob(f".{REPORT}.*")):
+    partials = [path for path in files_in(output.root) if path.name.startswith(f".{REPORT}.")]
+    for partial in (*partials, *(path for path in state if path.name.startswith("."))):
         partial.unlink(missing_ok=True)
     taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
     if taken:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.files import appearing, file_sha256, is_passing, patiently, read_whole, write_whole
+from mission9.files import appearing, file_sha256, files_in, is_passing, patiently, read_whole, write_whole
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 from mission9.tables import TableWriter, read_table, row_groups
 
@@ -125,7 +125,7 @@ def rows_of(file: Path, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.Reco
 
 def sweep(folder: Path, names: Collection[str]) -> None:
     """Delete the files that are not of `names`: tries that were killed, and shards that were compacted."""
-    for file in patiently(lambda: list(folder.iterdir())):
+    for file in files_in(folder):
         if file.name.split(".")[0] not in names:
             patiently(lambda: file.unlink(missing_ok=True))  # noqa: B023 (called at once)
 

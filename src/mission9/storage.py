@@ -12,8 +12,6 @@ from pathlib import Path
 from mission9.errors import StorageError
 from mission9.files import is_passing
 
-# Where something is written that no error names: temporary files, and what processes share.
-_BESIDE = (os.environ.get("TMPDIR", "/tmp"), "/dev/shm")  # noqa: S108
 _PLENTY = 100_000_000  # bytes; a disk with so many is not the one that is full
 
 _AGAIN = "then give the same command again, which goes on where this one stopped"
@@ -55,12 +53,13 @@ def storage_told(*places: str | Path, only_final: bool = False) -> Iterator[None
 
 def in_words(error: OSError, places: Sequence[str | Path] = ()) -> str:
     """What went wrong with which file, and what to do."""
-    named = next((name for name in (error.filename2, error.filename) if isinstance(name, (str, bytes))), None)
-    file = os.fsdecode(named) if named else f"a file in {places[0]}" if places else "a file"
+    named = error.filename2 or error.filename
+    where = os.fsdecode(named) if isinstance(named, (str, bytes, os.PathLike)) else None
+    file = where or (f"a file in {places[0]}" if places else "a file")
     if error.errno is None:
         return f"{file}: {error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{_room(os.fsdecode(named) if named else None, places)}: make room, {_AGAIN}"
+        return f"{_room(where, places)}: make room, {_AGAIN}"
     if error.errno == errno.ENOENT and _is_nowhere():
         return "the folder that this command was started in is gone: change to another"
     if is_passing(error):
@@ -71,7 +70,7 @@ def in_words(error: OSError, places: Sequence[str | Path] = ()) -> str:
 
 def _room(file: str | None, places: Sequence[str | Path]) -> str:
     """How full the disk of a file is; without a name, that of the fullest place it may lie in."""
-    candidates = [file] if file else [*map(str, places), *_BESIDE]
+    candidates = [file] if file else [*map(str, places), *_beside()]
     folders = [_folder_of(place) for place in candidates]
     folder = min(folders, key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(folder)
@@ -79,6 +78,12 @@ def _room(file: str | None, places: Sequence[str | Path]) -> str:
         return "a disk is full, or a quota used up, and the system does not say which"
     what = f"for {file}" if file else f"in {folder}"
     return f"there is not enough room {what} (free: {usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB)"
+
+
+def _beside() -> list[str]:
+    """Where something is written that no error names: temporary files, Spark's, and what processes share."""
+    spark = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
+    return [*filter(None, spark), os.environ.get("TMPDIR", "/tmp"), "/dev/shm"]  # noqa: S108
 
 
 def _folder_of(place: str) -> str:

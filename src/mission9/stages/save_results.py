@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mission9.files import open_to_write
+from mission9.files import files_in, open_to_write
 from mission9.names import label_folder
 from mission9.schema import projected, vectors
 from mission9.tables import TableWriter
@@ -77,7 +77,7 @@ class LabelWriter:
                 self._open.pop(next(iter(self._open))).close()
             folder = self._folder / label_folder(label)
             folder.mkdir(exist_ok=True)
-            part = len(list(folder.iterdir()))
+            part = len(files_in(folder))
             self._open[label] = TableWriter(folder / f"part-{part:05d}.parquet", self._schema, compression="zstd")
         return self._open[label]
 
