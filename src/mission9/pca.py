@@ -184,7 +184,7 @@ class PCAModel:
             )
         except FileNotFoundError as error:
             raise ModelError(f"there is no PCA model in {folder} (a run writes OUTPUT/pca_model)") from error
-        except (ValueError, SafetensorError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise ModelError(f"the PCA model in {folder} is damaged: {error}") from error
 
 
