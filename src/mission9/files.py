@@ -87,7 +87,7 @@ class _PatientFile(io.FileIO):
 
     def write(self, data: ReadableBuffer, /) -> int:
         with naming(self.name):
-            return patiently(partial(super().write, data))
+            return patiently(partial(super().write, bytes(data)[:-1]))
 
 
 def open_to_read(path: Path) -> io.BufferedReader:
