@@ -56,6 +56,10 @@ bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--l
 chaos: .venv/.dev  ## Kill runs at random moments and hold what they end in against a run in peace (ARGS="--rounds 2")
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: .venv/.dev  ## Decode and extract 200,000 damaged images, and count what becomes of them (ARGS="--inputs 20000")
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
+
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
 	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors

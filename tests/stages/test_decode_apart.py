@@ -179,6 +179,20 @@ def test_that_no_child_comes_up_is_no_verdict_on_an_image(
         decode_apart(pictures, settings)
 
 
+def test_what_libraries_say_of_damaged_pictures_does_not_fill_the_disk(settings: DecoderSettings) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (200, 64)).astype(bool)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "TIFF", compression="group4")
+    damaged = bytearray(buffer.getvalue())
+    damaged[300:310] = b"0123456789"  # libtiff has a word for each line
+    good(decode_apart([_png((4, 4))], settings))
+    (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
+    assert 0 < child.rlimit(psutil.RLIMIT_FSIZE)[0] < 10_000_000
+    decode_apart([bytes(damaged)] * 8, settings)
+    words = Path(f"/proc/{child.pid}/fd/2")
+    assert words.stat().st_size == 0
+
+
 def test_large_pictures_take_turns(settings: DecoderSettings) -> None:
     large, small = (_png(size) for size in ((5000, 4000), (50, 40)))
     settings = DecoderSettings("stretch", 30_000_000)
