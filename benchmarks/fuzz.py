@@ -84,8 +84,8 @@ def fuzz(arguments: argparse.Namespace) -> Tally:
             part = job.result()
             tally.add(part)
             done += part.inputs
-            print(f"\r{done:,} inputs, {len(tally.faults)} faults", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+            if done % 50_000 < part.inputs:
+                print(f"{done:,} inputs, {len(tally.faults)} faults", flush=True)
     return tally
 
 

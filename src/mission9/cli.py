@@ -44,6 +44,7 @@ app = App(
 
 def program() -> NoReturn:
     """Be the program `mission9`: carry out this process's command line, and exit."""
+    _take_names_as_utf8()
     signal.signal(signal.SIGTERM, _terminate)
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment
@@ -67,6 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         return _fail("interrupted; the same command goes on where this one stopped", code)
     return code if isinstance(code, int) else 0
+
+
+def _take_names_as_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where it is off and the locale has names be ASCII or Latin-1.
+
+    Folders of labels are named in UTF-8, as readers of tables expect, and workers inherit the mode.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        # The option as well, since Python may have been told to ignore the environment.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
 def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals call

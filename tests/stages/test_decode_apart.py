@@ -137,6 +137,22 @@ def test_a_decoder_that_never_returns_costs_one_time_limit(
 
 
 @pytest.mark.slow
+def test_a_small_file_that_is_long_work_costs_one_time_limit(pictures: list[bytes]) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (7000, 7000), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data.rfind(b"\xff\xda")
+    bomb = data[:scan] + data[scan:-2] * 4000 + data[-2:]  # the last scan again and again, over 49 megapixels
+    assert len(bomb) < 1_000_000
+    start = time.monotonic()
+    outcomes = decode_apart([pictures[0], bomb, pictures[1]], DecoderSettings("stretch", 50_000_000))
+    assert TIME_LIMIT <= time.monotonic() - start < 2 * TIME_LIMIT
+    good([outcomes[0], outcomes[2]])
+    assert isinstance(outcomes[1], ImageError)
+    assert outcomes[1].reason == "timeout"
+
+
+@pytest.mark.slow
 def test_a_stopped_child_is_noticed(settings: DecoderSettings, pictures: list[bytes]) -> None:
     good(decode_apart(pictures, settings))
     (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
