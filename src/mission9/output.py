@@ -17,9 +17,12 @@ from typing import Any, TextIO
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import file_sha256, replace_folder, write_whole
 from mission9.schema import SPLITS
+from mission9.untrusted import MIB, read_json
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
 _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
+
+_MOST_REPORT_BYTES = 256 * MIB  # the checksums of a million files
 
 
 def scores_folder(split: str) -> str:
@@ -130,7 +133,7 @@ class Output:
 def _read_object(file: Path) -> dict[str, Any]:
     """What a file of JSON holds; empty where there is none, or it is damaged."""
     try:
-        found = json.loads(file.read_bytes())
+        found = read_json(file, _MOST_REPORT_BYTES)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -131,7 +131,7 @@ def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
     """The model that `--pca-model` names, if it was made of such features."""
     if config.pca_model is None:
         return None
-    model = PCAModel.load(config.pca_model)
+    model = PCAModel.load(config.pca_model, features=FEATURES)
     try:
         weights, preprocess = model.facts["weights"], model.facts["preprocess"]
         theirs = (weights["sha256"], preprocess, model.facts["engine"]["precision"])

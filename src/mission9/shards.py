@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from mission9.files import file_sha256, private_name, write_whole
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.untrusted import read_json
 
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
 GROUP_ROWS = 2048
@@ -76,7 +77,7 @@ def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) ->
 def read_marker(folder: Path, key: str) -> Marker | None:
     """The marker of a shard, or None if the shard is not done."""
     try:
-        facts = json.loads(_marker_file(folder, key).read_bytes())
+        facts = read_json(_marker_file(folder, key))
         marker = Marker(facts["key"], Table(**facts["features"]), Table(**facts["rejects"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

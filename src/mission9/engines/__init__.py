@@ -128,14 +128,12 @@ _made: dict[tuple[EngineSpec, str, int, str], Engine] = {}
 
 
 def _openvino_engine(spec: EngineSpec, weights: Weights, threads: int, int8: Int8Network | None) -> Engine:
-    import openvino as ov
-
     from mission9.engines.openvino_engine import OpenVINOEngine
     from mission9.engines.openvino_graph import features_graph
 
     if (spec.precision == "int8") != (int8 is not None):
         raise ConfigError("int8 needs a network that was calibrated on images, and nothing else takes one")
-    graph = ov.Core().read_model(int8.graph, int8.constants) if int8 else features_graph(weights.tensors())
+    graph = int8.read() if int8 else features_graph(weights.tensors())
     return OpenVINOEngine(graph, threads=threads, batch_size=spec.batch_size, precision=spec.precision)
 
 
