@@ -19,6 +19,7 @@ import mission9
 from mission9.config import Flag, RunConfig, explain
 from mission9.engines import Device, EngineName
 from mission9.errors import ImageError, Mission9Error
+from mission9.redact import shown
 from mission9.subset import PERCENTAGES
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ INTERRUPTED, TERMINATED = 130, 143
 
 class Terminated(KeyboardInterrupt):
     """The system asks the program to end: in all else it is as Ctrl-C."""
+
+
+class _OneLine(logging.Formatter):
+    """A message on one line: no file's name can make it look like two."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return shown(super().formatMessage(record))
 
 
 app = App(
@@ -87,9 +95,10 @@ def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals
 
 def _set_up_logging() -> None:
     handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
     # py4j writes to the root logger, and at length, that Spark went away when Ctrl-C told it to.
     handler.addFilter(lambda record: record.name != "root")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("mission9").setLevel(logging.INFO)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
 
@@ -126,7 +135,7 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     _print_report(report)
     print("\nOpen them in Python:\n")
     print("    import pandas as pd")
-    print(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
+    _say(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
     print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
 
 
@@ -146,8 +155,8 @@ def verify(output: Path = Path("data/Results"), /) -> int:
     problems = 0
     for problem in verify_output(str(output)):
         problems += 1
-        print(problem, flush=True)
-    print(f"{problems} problems in {output}" if problems else f"{output} is whole")
+        _say(problem)
+    _say(f"{problems} problems in {output}" if problems else f"{output} is whole")
     return 1 if problems else 0
 
 
@@ -221,11 +230,11 @@ def subset(
         return _fail("give one of --percentage P, --all and --list (mission9 subset --help)", 2)
     if list_:
         for name, count in list_subsets(output).items():
-            print(f"{name}: {count:,} images")
+            _say(f"{name}: {count:,} images")
         return 0
     for share in PERCENTAGES if percentage is None else [percentage]:
         folder, count = make_subset(input_, output, share, copy=copy)
-        print(f"{folder}: {count:,} images")
+        _say(f"{folder}: {count:,} images")
     return 0
 
 
@@ -234,10 +243,10 @@ def _print_report(report: Report) -> None:
         print(f"{name:<12}{split.listed:>9,} listed {split.featured:>9,} featured {split.rejected:>7,} rejected")
     if report.skipped:
         files = ", ".join(f"{count:,} {extension}" for extension, count in sorted(report.skipped.items()))
-        print(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
+        _say(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
-    print(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")
+    _say(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")
 
 
 def _explain(error: CycloptsError) -> str:
@@ -246,5 +255,9 @@ def _explain(error: CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"mission9: {message}", markup=False)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"mission9: {shown(message)}", markup=False)
     return code
+
+
+def _say(text: str) -> None:
+    print(shown(text), flush=True)

@@ -20,6 +20,7 @@ from mission9.extraction import Extraction
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
+from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
 from mission9.shards import read_marker
@@ -274,7 +275,7 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
 
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:
     folder = output.work / MODEL_FOLDER
-    facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
+    facts = {"fingerprint": report.fingerprint, "weights": redact_values(report.weights), "engine": report.engine}
     model.save(folder, facts | {"preprocess": extraction.preprocess})
     (folder / SAVED_FILE).write_bytes(extraction.weights.data)
     if extraction.int8:

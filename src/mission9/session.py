@@ -33,6 +33,9 @@ _LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
 # objects get little room, so that garbage does not pile up over hours of handing out tasks.
 _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 
+# Keys and values that Spark's web page and logs show as redacted: Spark's own, and what URLs hold.
+_SECRETS = r"(?i)secret|passw(or)?d|token|access[._-]?key|credential|signature|://[^/@ ]+@|://[^@/ ]+:[^@ ]+@"
+
 
 def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tuple[SparkSession, bool]:
     """The running session, or a new one; and whether it was made here, for its maker to stop.
@@ -169,6 +172,7 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         "spark.executor.memory": config.executor_memory,
         "spark.driver.extraJavaOptions": " ".join(java),
         "spark.ui.showConsoleProgress": "false",
+        "spark.redaction.regex": _SECRETS,
     }
     if master.startswith("local"):
         # From Spark 4.1 on; with TCP sockets a task waits 40 ms for the acknowledgement of a packet.
