@@ -170,6 +170,14 @@ def test_settings_files_tell_no_secrets(line: str, tmp_path: Path) -> None:
     check_secrets("what was told", told)
 
 
+def test_a_spark_server_that_is_none_is_told_without_its_token(sample: Path, tmp_path: Path) -> None:
+    command = ["run", "--input", str(sample), "--output", str(tmp_path / "out"), "--weights", "demo"]
+    code, told = ended(*command, "--master", f"sc://127.0.0.1:1/;token={TOKEN}")
+    assert code == 1
+    assert b"Traceback" not in told
+    check_secrets("what was told", told)
+
+
 @pytest.fixture
 def secret_tree(tree: Path, tmp_path: Path) -> Path:
     """The images under a path that is a URL with secrets to whoever looks at it."""
