@@ -38,6 +38,9 @@ def misbehave(image):
     if what == b"abort":
         os.write(2, b"libjpeg: this cannot go on")
         os.abort()
+    if what == b"shout":
+        os.write(2, b"\\x1b[2Jall is well\\rall is well\\x07")
+        os.abort()
     if what == b"hang":
         ctypes.PyDLL(None).pause()  # in C, without letting go of the interpreter
     if what == b"eat":
@@ -123,6 +126,12 @@ def test_a_decoder_that_misbehaves_costs_its_image_alone(
         assert words in str(outcomes[at])
     for at, decoded in zip((0, 1, 2), good([outcomes[0], outcomes[2], outcomes[6]]), strict=True):
         np.testing.assert_array_equal(decoded.pixels[..., :3], right[at].pixels[..., :3])
+
+
+def test_last_words_are_plain_text_on_one_line(settings: DecoderSettings, poison: Callable[[str], bytes]) -> None:
+    said = str(reason(poison("shout"), settings))
+    assert r"(\x1b[2Jall is well\rall is well\x07)" in said
+    assert said.isprintable()
 
 
 def test_a_decoder_that_never_returns_costs_one_time_limit(

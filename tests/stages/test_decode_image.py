@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,16 @@ def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     assert reason(bytes(claims)) == "too_many_pixels"
     claims[18:26] = struct.pack("<ii", 30_000, 30_000)
     assert reason(bytes(claims), limit=10**12) == "too_many_pixels"
+
+
+def test_a_picture_in_run_lengths_is_no_long_work_for_a_few_bytes() -> None:
+    (data,) = (seed.data for seed in SEEDS if seed.name == "run lengths")
+    decode_image(data, max_pixels=LIMIT)
+    large = bytearray(data)
+    large[18:26] = struct.pack("<ii", 8_388_624, 8)  # as the fuzzer found it: six seconds for a kilobyte
+    start = time.monotonic()
+    assert reason(bytes(large), limit=80_000_000) == "too_many_pixels"
+    assert time.monotonic() - start < 1
 
 
 def outcome(data: bytes) -> Image.Image | ImageError:
