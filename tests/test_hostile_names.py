@@ -175,6 +175,8 @@ def test_every_file_is_a_row_or_counted(hostile: Hostile, result: tuple[Path, di
     found += [(row["path"], (row["split"], row["label"], row["reason"])) for row in rejects]
     assert len(found) == len(rows)
     assert dict(found) == rows
+    # Opening a socket, or a device without a driver, would have failed in other words.
+    assert {row["message"] for row in rejects if row["label"] == "no files"} == {"not a regular file"}
     report = json.loads((result[0] / "run.json").read_bytes())
     assert report["skipped"] == skipped
     listed, featured, rejected = (

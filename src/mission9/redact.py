@@ -7,13 +7,19 @@ from typing import Any
 
 _MASK = "***"
 
-# https://user:password@host; one slash is left of two where a path was made of it. A password may hold a slash.
-_USER = re.compile(r"""(\b[a-z][a-z0-9+.-]*:/{1,2})(?:[^\s"'/]+|[^\s"'@/]*:[^\s"']*)@""", re.IGNORECASE)
+# Both look at each letter a bounded number of times: a name is as long as whoever made it likes.
 
-_NAMES = r"secret|passw(?:or)?d|passphrase|pwd|token|signature|credentials?|access[_.-]?key|api[_.-]?key|authorization"
+# https://user:password@host; one slash is left of two where a path was made of it. A password may hold a slash.
+_USER = re.compile(
+    r"""((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+:/{1,2})(?:[^\s"'/]{1,300}|[^\s"'@/:]{0,100}+:[^\s"']{0,300})@""",
+    re.IGNORECASE,
+)
+
 # ?X-Amz-Signature=..., ;token=..., and as Python and JSON write them: 'password': '...'.
-_VALUE = re.compile(
-    rf"""((?:\b|_)(?:[\w.-]*(?:{_NAMES})[\w.-]*|sig|key|auth)(?:=|["']\s*:\s*|\s=\s)["']?)[^\s"'&;,)}}\]]+""",
+_SETTING = re.compile(r"""((?<![\w.-])([\w.-]++)(?:=|["']\s?:\s?|\s=\s)["']?)[^\s"'&;,)}\]]+""")
+_SECRET = re.compile(
+    "secret|passw(?:or)?d|passphrase|pwd|token|signature|credential|access[_.-]?key|api[_.-]?key|authorization"
+    "|^(?:sig|key|auth)$",
     re.IGNORECASE,
 )
 
@@ -25,7 +31,7 @@ def one_line(text: str) -> str:
 
 def redact(text: str) -> str:
     """The same text with `***` for the secrets in URLs and settings."""
-    return _VALUE.sub(rf"\1{_MASK}", _USER.sub(rf"\1{_MASK}@", text))
+    return _SETTING.sub(_without_value, _USER.sub(rf"\1{_MASK}@", text))
 
 
 def shown(text: str) -> str:
@@ -36,3 +42,7 @@ def shown(text: str) -> str:
 def redact_values(values: dict[str, Any]) -> dict[str, Any]:
     """The same settings, their texts redacted."""
     return {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _without_value(setting: re.Match[str]) -> str:
+    return f"{setting[1]}{_MASK}" if _SECRET.search(setting[2]) else setting[0]

@@ -17,6 +17,9 @@ def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
         ImageError: with the reason.
     """
     try:
+        # To open a device may set it going.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ImageError("unreadable", "not a regular file")
         # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             facts = os.fstat(file.fileno())
