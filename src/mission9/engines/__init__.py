@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -14,6 +15,10 @@ from mission9 import devices
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, SetupError
 from mission9.weights import Weights
+
+# OpenVINO tells its makers of each import, in every worker, by a process that it forks for that. It takes the package
+# that does so for absent; one that somebody has imported before stays.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "torch", "openvino"]
