@@ -132,7 +132,7 @@ def as_table(figures: dict[str, Any]) -> Iterator[str]:
         f"{figures['inputs']:,} damaged images (seed {figures['seed']}) in {figures['seconds'] / 60:.1f} minutes: "
         f"{len(figures['faults'])} faults. {figures['decoded_twice']:,} were decoded twice, with the same result. A "
         f"child that decodes took at most {figures['child_peak_bytes'] / MIB:,.0f} MiB, an image at most "
-        f"{slowest:.1f} s. Taken with the child or refused for want of time or memory: "
+        f"{slowest:.1f} s. Dead with their child, out of time or memory, or slower than a second: "
         f"{', '.join(f'{count} {what}' for what, count in sorted(noted.items())) or 'none'}."
     )
     yield ""

@@ -139,7 +139,10 @@ def _decode(job: Job, tally: Tally) -> None:
             fault = _fault(outcome) or ("" if _same(outcome, second) else f"then {_word(second)}, or other pixels")
             _keep(job, tally, number, seed, outcome=_told(outcome), fault=fault, what=_word(outcome))
             if suspect:
-                _time(job, tally, number, seed, settings)
+                slow = _timed(number, seed, settings)
+                tally.slowest = nlargest(_SLOWEST, [*tally.slowest, slow], key=lambda slow: slow.seconds)
+                if slow.seconds > SLOW and _word(outcome) not in _NOTED:
+                    _keep(job, tally, number, seed, outcome=slow.outcome, what="slow")
 
 
 def _outcomes(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError | Exception]:
@@ -151,15 +154,11 @@ def _outcomes(images: Sequence[bytes], settings: DecoderSettings) -> list[Decode
         return [_outcomes([image], settings)[0] for image in images]
 
 
-def _time(job: Job, tally: Tally, number: int, seed: Seed, settings: DecoderSettings) -> None:
-    """Decode one image of a slow run by itself."""
+def _timed(number: int, seed: Seed, settings: DecoderSettings) -> Slow:
+    """One image of a slow run, decoded by itself."""
     began = time.monotonic()
     outcome = _outcomes([seed.data], settings)[0]
-    seconds = time.monotonic() - began
-    slow = Slow(round(seconds, 3), number, seed.kind, seed.name, _told(outcome))
-    tally.slowest = nlargest(_SLOWEST, [*tally.slowest, slow], key=lambda slow: slow.seconds)
-    if seconds > SLOW and _word(outcome) not in _NOTED:
-        _keep(job, tally, number, seed, outcome=_told(outcome), what="slow")
+    return Slow(round(time.monotonic() - began, 3), number, seed.kind, seed.name, _told(outcome))
 
 
 def _fault(outcome: Decoded | ImageError | Exception) -> str:
