@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +29,16 @@ Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
 _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
+
+# The sections of `mission9 run --help`; a setting that is in none comes last.
+_SECTIONS = {
+    "Images and results": ("input", "output", "config", "all_files", "verify_content", "overwrite", "plain_csv"),
+    "Features": ("weights", "preprocess", "precision", "device", "engine", "batch_size"),
+    "PCA": ("components", "pca_model"),
+    "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory"),
+    "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
+    "Tracking": ("mlflow",),
+}
 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
 
@@ -54,11 +64,11 @@ class RunConfig(BaseSettings):
     )
     output: str = Field("data/Results", description="Folder for the results; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
-    preprocess: Preprocess = Field("stretch", description="How a picture becomes 224 by 224 pixels.")
+    preprocess: Preprocess = Field("stretch", description="stretch: both sides to 224 pixels; crop: the middle.")
     components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")
-    device: Device = Field("auto", description="Where features are computed.")
+    device: Device = Field("auto", description="Where features are computed; auto: a GPU if any.")
     engine: EngineName = Field("auto", description="What computes them; auto: openvino on a CPU, torch on a GPU.")
-    precision: Precision = Field("float32", description="Arithmetic of the features.")
+    precision: Precision = Field("float32", description="Arithmetic: also bf16, int8 (CPU); bfloat16, float16 (GPU).")
     batch_size: int | None = Field(None, ge=1, description="Images a step; by default what suits the engine.")
     runner: RunnerName = Field("auto", description="Who does the work: Spark, or worker processes without Java.")
     workers: int | None = Field(None, ge=1, description="Worker processes of --runner local; default: one a core.")
@@ -148,6 +158,20 @@ class RunConfig(BaseSettings):
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"the settings file {given} is not TOML: {error}") from error
+
+
+def _arrange_help() -> None:
+    """Give each setting its section of the help, and its name in the environment."""
+    for title, names in _SECTIONS.items():
+        section = Parameter(group=Group.create_ordered(title))
+        for name in names:
+            RunConfig.model_fields[name].metadata.append(section)
+    for name, field in RunConfig.model_fields.items():
+        if field.validation_alias is None:
+            field.description = f"{field.description} [env: {ENV_PREFIX}{name.upper()}]"
+
+
+_arrange_help()
 
 
 def explain(error: ValidationError) -> str:
