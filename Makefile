@@ -50,6 +50,10 @@ mlflow-ui: .venv/.runtime  ## Show what was logged with --mlflow local, on http:
 	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlruns \
 		--host 127.0.0.1 --port 5009 --allowed-hosts 'localhost:5009,127.0.0.1:5009' $(ARGS)
 
+.PHONY: docs
+docs: .venv/.docs  ## Build the documentation into site/; a warning is an error (ARGS="--site-dir DIR")
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
@@ -97,6 +101,10 @@ clean:  ## Delete environments, caches and the demo's results
 
 .venv/.notebook: .venv/.dev requirements-notebook.txt
 	$(BIN)/pip install --quiet -r requirements-notebook.txt
+	@touch $@
+
+.venv/.docs: .venv/.runtime requirements-docs.txt
+	$(BIN)/pip install --quiet -r requirements-docs.txt
 	@touch $@
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
