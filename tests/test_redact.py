@@ -24,6 +24,9 @@ from mission9.redact import one_line, redact, redact_values, shown
         ("input = {'password': 'abc', 'x': 1}", "input = {'password': '***', 'x': 1}"),
         ('{"aws_secret_access_key": "abc"}', '{"aws_secret_access_key": "***"}'),
         ("--conf spark.hadoop.fs.s3a.secret.key=abc -x", "--conf spark.hadoop.fs.s3a.secret.key=*** -x"),
+        ("x = 'https://h/?a=b=c&X-Amz-Signature=abc'", "x = 'https://h/?a=b=c&X-Amz-Signature=***'"),
+        ("--runner=https://h/?token=abc", "--runner=https://h/?token=***"),
+        ("token=a=token=b c", "token=*** c"),
         ("MLFLOW_TRACKING_PASSWORD=abc", "MLFLOW_TRACKING_PASSWORD=***"),
     ],
 )

@@ -16,7 +16,8 @@ _USER = re.compile(
 )
 
 # ?X-Amz-Signature=..., ;token=..., and as Python and JSON write them: 'password': '...'.
-_SETTING = re.compile(r"""((?<![\w.-])([\w.-]++)(?:=|["']\s?:\s?|\s=\s)["']?)[^\s"'&;,)}\]]+""")
+_SETTING = re.compile(r"""(?<![\w.-])([\w.-]++)(?:=|["']\s?:\s?|\s=\s)["']?""")
+_REST = re.compile(r"""[^\s"'&;,)}\]]+""")
 _SECRET = re.compile(
     "secret|passw(?:or)?d|passphrase|pwd|token|signature|credential|access[_.-]?key|api[_.-]?key|authorization"
     "|^(?:sig|key|auth)$",
@@ -31,7 +32,7 @@ def one_line(text: str) -> str:
 
 def redact(text: str) -> str:
     """The same text with `***` for the secrets in URLs and settings."""
-    return _SETTING.sub(_without_value, _USER.sub(rf"\1{_MASK}@", text))
+    return _without_values(_USER.sub(rf"\1{_MASK}@", text))
 
 
 def shown(text: str) -> str:
@@ -44,5 +45,13 @@ def redact_values(values: dict[str, Any]) -> dict[str, Any]:
     return {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-def _without_value(setting: re.Match[str]) -> str:
-    return f"{setting[1]}{_MASK}" if _SECRET.search(setting[2]) else setting[0]
+def _without_values(text: str) -> str:
+    """The same text without the values of secret settings; what another is set to may be a URL with more of them."""
+    parts, end = [], 0
+    for setting in _SETTING.finditer(text):
+        if setting.start() < end or not _SECRET.search(setting[1]):
+            continue  # within a value that is masked, or no secret
+        if value := _REST.match(text, setting.end()):
+            parts += [text[end : setting.end()], _MASK]
+            end = value.end()
+    return "".join([*parts, text[end:]])
