@@ -28,6 +28,7 @@ from mission9.stages.read_bytes import MAX_BYTES
 Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://")
 _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
 
 # The sections of `mission9 run --help`; a setting that is in none comes last.
@@ -116,6 +117,13 @@ class RunConfig(BaseSettings):
             raise ValueError("the path is not UTF-8, which tables cannot hold; rename it, or make a link") from error
         return value
 
+    @field_validator("input", "output")
+    @classmethod
+    def _is_local(cls, value: str) -> str:
+        if _ADDRESS.match(value):
+            raise ValueError("only this machine's folders are read and written so far: copy it there, or mount it")
+        return value
+
     @field_validator("components", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
@@ -153,7 +161,7 @@ class RunConfig(BaseSettings):
         if not given:
             return init_settings, env_settings
         if not Path(given).is_file():
-            raise ConfigError(f"there is no settings file {given}")
+            raise ConfigError(f"there is no settings file {given}; give a TOML file with --config, or none")
         try:
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
