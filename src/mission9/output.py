@@ -159,7 +159,9 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         output.state.mkdir(parents=True, exist_ok=True)
         lock = (output.state / "lock").open("a+")
     except OSError as error:
-        raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
+        raise OutputError(
+            f"the output folder {root} cannot be written: {error.strerror}; give another with --output"
+        ) from error
     with lock:
         _hold(lock, output)
         try:
@@ -182,7 +184,9 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
     others = [name for name in os.listdir(output.root) if not name.startswith(".")]
     taken = sorted(_TABLES.union([REPORT]).intersection(others))
     if taken:
-        raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: give another")
+        raise OutputError(
+            f"{output.root / taken[0]} was not written by mission9, which would replace it: give another --output"
+        )
     if others and not overwrite:
         raise OutputError(
             f"the output folder {output.root} holds {others[0]}, which mission9 did not write: give another folder, "
@@ -210,7 +214,8 @@ def _hold(lock: TextIO, output: Output) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.seek(0)
-        raise OutputError(f"another run is writing {output.root}: {lock.read() or 'just started'}") from error
+        holder = lock.read() or "just started"
+        raise OutputError(f"another run is writing {output.root}: {holder}; wait for it, or end it") from error
     lock.truncate(0)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))

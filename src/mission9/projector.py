@@ -32,7 +32,9 @@ class Projector:
         try:
             name, sha256, preprocess = facts["weights"]["name"], facts["weights"]["sha256"], facts["preprocess"]
         except (KeyError, TypeError) as error:
-            raise ModelError(f"the PCA model in {folder} does not say which weights it was made with") from error
+            raise ModelError(
+                f"the PCA model in {folder} does not say which weights it was made with; run again"
+            ) from error
         weights = read_saved_weights(folder, name=name, sha256=sha256)
         self._extractor = MobileNetV2Extractor(
             device, weights=weights, preprocess=preprocess, engine=engine, int8=Int8Network.load(folder)
