@@ -52,7 +52,7 @@ mlflow-ui: .venv/.runtime  ## Show what was logged with --mlflow local, on http:
 
 .PHONY: docs
 docs: .venv/.docs  ## Build the documentation into site/; a warning is an error (ARGS="--site-dir DIR")
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 .PHONY: bench
 bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
