@@ -15,7 +15,7 @@ function card(place, ...more) {
 
 function choose(place) {
   state.chosen = place;
-  $("subject").replaceChildren(thumbnail(place, 1.5), describe(place));
+  $("subject").replaceChildren(thumbnail(place), describe(place));
   $("nearest").replaceChildren(
     ...neighboursOf(place).map(([other, distance]) => {
       const same = points.label[other] === points.label[place] ? "" : ", another label";
@@ -25,8 +25,9 @@ function choose(place) {
   );
   showList("chosen");
   drawMap();
-  $("chosen").focus({ preventScroll: true });
-  $("chosen").scrollIntoView({ block: "nearest" });
+  hideTip();
+  $("chosen-title").focus({ preventScroll: true });
+  $("chosen-title").scrollIntoView({ block: "nearest" });
   $("nearest").scrollTop = 0;
 }
 
