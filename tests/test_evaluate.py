@@ -58,6 +58,19 @@ def test_scores_come_in_order_of_path_with_their_own_labels(results: Results) ->
     assert [path.split("/")[1] for path in scores.paths] == list(scores.labels)
 
 
+def test_a_run_into_a_given_space_is_judged_from_training_to_test(
+    results: Results, sample: Path, tmp_path: Path
+) -> None:
+    settings = {"input": str(sample), "output": str(tmp_path / "out"), "weights": "demo"}
+    run(RunConfig(**settings, pca_model=str(results.root / "pca_model")), InProcessRunner())
+    assert evaluate(Results.of(tmp_path / "out")) == evaluate(results)
+
+
+def test_results_hold_the_model_and_the_rejects(results: Results) -> None:
+    assert results.model().n_components_ == 12
+    assert len(results.rejects()) == 0
+
+
 def test_without_a_test_split_every_fifth_image_of_a_label_is_told_by_the_others(tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(tree / "Test")
     found = evaluate(results_of(tree / "Training", tmp_path / "out", components=3))

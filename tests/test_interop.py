@@ -97,6 +97,12 @@ def test_onnx_runtime_gives_the_scores_of_the_table(results: Results, sample: Pa
     np.testing.assert_allclose(found, wanted.pca, rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_that_does_not_say_of_what_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Moments.of(np.eye(4)), 2).save(tmp_path / "pca_model")
+    assert main(["export", str(tmp_path), "--onnx", str(tmp_path / "x.onnx")]) == 2
+    assert "does not say what features it was made of" in capsys.readouterr().err
+
+
 def test_a_model_of_other_precision_is_not_exported(
     results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

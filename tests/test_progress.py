@@ -36,6 +36,10 @@ def test_a_watch_counts_what_is_committed_of_its_shards_alone(tmp_path: Path) ->
     assert watch.look() == watch.look() == Done(4, 1)
 
 
+def test_a_folder_that_is_gone_is_no_progress(tmp_path: Path) -> None:
+    assert ShardWatch(tmp_path / "gone", [Shard(0, "shard0", "all", 2)]).look() == Done(0, 0)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

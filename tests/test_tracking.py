@@ -158,9 +158,11 @@ def bad_server(kind: str) -> Iterator[str]:
 @pytest.mark.parametrize("kind", ["down", "silent", "wrong"])
 def test_a_server_that_does_not_do_its_part_costs_a_warning(kind: str, tree: Path, tmp_path: Path) -> None:
     with bad_server(kind) as address:
-        command = ["run", "--input", str(tree), "--output", str(tmp_path / "out"), *SETTINGS, "--mlflow", address]
+        secret = address.replace("//", "//someone:secret@")
+        command = ["run", "--input", str(tree), "--output", str(tmp_path / "out"), *SETTINGS, "--mlflow", secret]
         done = mission9(*command, folder=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stderr + done.stdout + (tmp_path / "out" / "run.json").read_text()
     (warning,) = [line for line in done.stderr.splitlines() if line.startswith("MLflow")]
     assert warning.endswith(f"The results are whole; send them later: mission9 log {tmp_path / 'out'}")
     assert "Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mission9.errors import InputError, SetupError
 from mission9.results import Results, Scores
-from mission9.schema import TEST, VALIDATION
+from mission9.schema import TEST, TRAINING, VALIDATION
 
 NEIGHBOURS = 5
 
@@ -88,7 +88,10 @@ class _Told:
 
 
 def _halves(results: Results) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
-    fitted_on = results.report["fitted_on"] or results.splits[0]
+    candidates = (results.report["fitted_on"], TRAINING, *results.splits)  # with --pca-model nothing was fitted
+    fitted_on = next((split for split in candidates if split in results.splits), None)
+    if fitted_on is None:
+        raise InputError(f"there are no scores in {results.root}")
     judged_on = next((split for split in (TEST, VALIDATION) if split in results.splits and split != fitted_on), None)
     scores = results.scores(fitted_on)
     if judged_on is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mission9.errors import ConfigError, SetupError
+from mission9.errors import ConfigError, ModelError, SetupError
 from mission9.files import write_whole
 from mission9.pca import PCAModel
 from mission9.weights import read_saved_weights
@@ -64,11 +64,15 @@ def export_onnx(folder: Path, file: Path) -> None:
     except ImportError as error:
         raise SetupError("onnx is not installed: pip install 'mission9[onnx]'") from error
     model = PCAModel.load(folder)
-    weights, precision = model.facts["weights"], model.facts["engine"]["precision"]
+    try:
+        weights, preprocess = model.facts["weights"], model.facts["preprocess"]
+        precision = model.facts["engine"]["precision"]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"the PCA model in {folder} does not say what features it was made of") from error
     if precision != "float32":
         raise ConfigError(
             f"the model in {folder} was made of features in {precision}, and the graph computes in float32"
         )
     tensors = read_saved_weights(folder, name=weights["name"], sha256=weights["sha256"]).tensors()
-    facts = {"preprocess": model.facts["preprocess"], "weights": weights["name"], "weights_sha256": weights["sha256"]}
+    facts = {"preprocess": preprocess, "weights": weights["name"], "weights_sha256": weights["sha256"]}
     write_whole(file, scores_graph(tensors, model, facts).SerializeToString())

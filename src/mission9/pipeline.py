@@ -41,7 +41,6 @@ from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
 from mission9.stages.save_results import save_results
 from mission9.stages.verify_content import VerifyContent
-from mission9.tracking import log_within_patience
 from mission9.weights import SAVED_FILE, check_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -105,6 +104,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
     if config.mlflow:
+        from mission9.tracking import log_within_patience  # loads what other runs do not need
+
         log_within_patience(str(output.root), config.mlflow)
     return report
 
@@ -178,7 +179,7 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
 
 def _new_report(config: RunConfig, extraction: Extraction) -> Report:
     return Report(
-        config=config.model_dump(mode="json"),
+        config=config.model_dump(mode="json", exclude={"mlflow"}),  # an address that may hold a password
         fingerprint=extraction.fingerprint,
         weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
         engine=asdict(extraction.engine),

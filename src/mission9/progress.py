@@ -41,7 +41,11 @@ class ShardWatch:
 
     def look(self) -> Done:
         """The sum over all markers there are; each is read once."""
-        for name in self._left.intersection(os.listdir(self._folder)):
+        try:
+            there = self._left.intersection(os.listdir(self._folder))
+        except OSError:  # whoever writes there has a word for it
+            return self._done
+        for name in there:
             try:
                 marker = json.loads((self._folder / name).read_bytes())
                 features, rejects = marker["features"]["rows"], marker["rejects"]["rows"]

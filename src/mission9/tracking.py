@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,8 @@ RESULT_TAG = "mission9.result"
 _PATIENCE = 10.0
 _HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _READY = "ready"
+
+_USER = re.compile(r"//[^/\s]*@")  # name and password in an address
 
 # What the served model imports; MLflow would guess.
 _SERVING = (
@@ -124,7 +127,8 @@ class _Prepared:
         try:
             return self._log(uri)
         except (MlflowException, OSError) as error:
-            raise TrackingError(f"MLflow does not take the results: {str(error).splitlines()[0][:300]}") from error
+            words = _USER.sub("//***@", str(error).partition("\n")[0])[:300]
+            raise TrackingError(f"MLflow does not take the results: {words}") from error
 
     def _log(self, uri: str) -> str:
         mlflow = self._mlflow
