@@ -15,6 +15,7 @@ from mission9.errors import TaskError
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
+from mission9.watch import Patience, progress
 
 
 @pytest.fixture(params=["spark", "local"])
@@ -84,6 +85,103 @@ def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(runner: Runner, tm
         return b"done"
 
     assert runner.map(task, 4) == [b"done"] * 4
+
+
+@pytest.fixture(params=["spark", "local"])
+def impatient(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    """A runner that soon gives up a worker that hangs or is stopped."""
+    patience = Patience(hang=5, stop=2)
+    if request.param == "spark":
+        from mission9.runners.spark import SparkRunner
+
+        yield SparkRunner(request.getfixturevalue("spark"), 2, patience=patience)
+    else:
+        with LocalRunner(2, patience=patience) as local:
+            yield local
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_worker_that_hangs_is_replaced(impatient: Runner, tmp_path: Path) -> None:
+    def task(number: int) -> bytes:
+        import ctypes
+
+        mark = tmp_path / f"{number}"
+        if number == 1 and not mark.exists():
+            mark.touch()
+            ctypes.PyDLL(None).pause()  # in C, without letting go of the interpreter
+        return b"done"
+
+    assert impatient.map(task, 4) == [b"done"] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_stopped_is_replaced(impatient: Runner, tmp_path: Path) -> None:
+    def task(number: int) -> bytes:
+        import os
+        import signal
+
+        mark = tmp_path / f"{number}"
+        if number == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return b"done"
+
+    assert impatient.map(task, 4) == [b"done"] * 4
+
+
+@pytest.mark.slow
+def test_a_task_that_gets_on_may_take_longer(impatient: Runner, tmp_path: Path) -> None:
+    def task(number: int) -> bytes:
+        import tempfile
+        import time
+
+        tempfile.mkstemp(dir=tmp_path)
+        for _ in range(70):
+            time.sleep(0.1)
+            progress()
+        return b"done"
+
+    assert impatient.map(task, 2) == [b"done"] * 2
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_users_own_process_is_never_ended() -> None:
+    from mission9.watch import _Alarm
+
+    assert InProcessRunner().map(lambda _: str(_Alarm.limit).encode(), 1) == [b"0.0"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_as_a_whole_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    script = SCRIPT.replace("sys.argv[1]", repr(folder)).replace("60 if len(sys.argv) > 2 else 0", "3")
+    script = script.replace("LocalRunner(2)", "LocalRunner(2, patience=Patience(hang=60, stop=2))")
+    command = [sys.executable, "-c", "from mission9.watch import Patience\n" + script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        while len(os.listdir(folder)) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGSTOP)  # as Ctrl-Z does
+        time.sleep(5)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.communicate()[0] == b"[b'done', b'done']\n"
+    assert len(os.listdir(folder)) == 2  # names of processes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_many_workers_may_die_as_long_as_the_run_gets_on(tmp_path: Path) -> None:
+    def task(number: int) -> bytes:
+        mark = tmp_path / f"{number}"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return b"done"
+
+    with LocalRunner(1) as runner:
+        assert runner.map(task, 6) == [b"done"] * 6
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

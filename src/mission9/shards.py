@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from mission9.files import file_sha256, private_name, write_whole
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.watch import progress
 
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
 GROUP_ROWS = 2048
@@ -113,6 +114,7 @@ def rows_of(file: Path, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.Reco
         return
     with pq.ParquetFile(file) as parquet:
         for batch in parquet.iter_batches(GROUP_ROWS):
+            progress()
             rows = batch.cast(schema)
             yield rows.filter(pc.is_in(rows["path"], value_set=wanted))
 

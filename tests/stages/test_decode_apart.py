@@ -26,7 +26,7 @@ from mission9.stages.decoder import TIME_LIMIT, DecoderSettings
 
 # A decoder that misbehaves in C where an image's comment tells it to; children load it when they start.
 MISBEHAVING = """
-import ctypes, os, sys
+import ctypes, os, sys, time
 from PIL import JpegImagePlugin
 
 load = JpegImagePlugin.JpegImageFile.load
@@ -40,6 +40,9 @@ def misbehave(image):
         os.abort()
     if what == b"hang":
         ctypes.PyDLL(None).pause()  # in C, without letting go of the interpreter
+    if what == b"slow":
+        open(os.environ["BEGUN"], "w").close()
+        time.sleep(3)
     if what == b"eat":
         hoard = []
         while True:
@@ -137,14 +140,40 @@ def test_a_decoder_that_never_returns_costs_one_time_limit(
 
 
 @pytest.mark.slow
-def test_a_stopped_child_is_noticed(settings: DecoderSettings, pictures: list[bytes]) -> None:
+@pytest.mark.parametrize("more", [0, 1 << 23], ids=["small", "more than a pipe holds"])
+def test_a_stopped_child_is_noticed(more: int, settings: DecoderSettings, pictures: list[bytes]) -> None:
     good(decode_apart(pictures, settings))
     (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
     child.send_signal(signal.SIGSTOP)
-    outcomes = decode_apart(pictures[:3], settings)
+    outcomes = decode_apart([pictures[0] + bytes(more), *pictures[1:3]], settings)
     assert isinstance(outcomes[0], ImageError)
     assert outcomes[0].reason == "timeout"
     good(outcomes[1:])
+
+
+@pytest.mark.slow
+def test_time_that_all_is_stopped_for_is_not_the_images(
+    misbehaving: Path, poison: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "slow.jpg").write_bytes(poison("slow"))
+    script = """
+import sys
+from pathlib import Path
+from mission9.stages.decode_apart import decode_apart
+from mission9.stages.decoder import DecoderSettings
+print(decode_apart([Path(sys.argv[1]).read_bytes()], DecoderSettings("stretch", 10**6))[0].width)
+"""
+    python_path = os.pathsep.join([str(misbehaving), *sys.path])
+    command = [sys.executable, "-c", script, str(tmp_path / "slow.jpg")]
+    environment = os.environ | {"PYTHONPATH": python_path, "BEGUN": str(tmp_path / "begun")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGSTOP)  # as Ctrl-Z does
+        time.sleep(TIME_LIMIT + 1)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.communicate()[0] == b"50\n"
 
 
 def test_an_answer_that_nobody_waited_for_is_not_the_next_images(

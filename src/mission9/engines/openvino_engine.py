@@ -17,6 +17,7 @@ from mission9.errors import SetupError
 from mission9.files import write_whole
 from mission9.mobilenet_v2 import INPUT_SIZE
 from mission9.preprocess import INPUT_CHANNELS
+from mission9.watch import progress
 
 # Small batches stay in a core's L2 cache; which is fastest is tried, in this order, as far as the time goes.
 MICRO_BATCHES = (2, 1, 4, 8)
@@ -55,6 +56,7 @@ class OpenVINOEngine:
         if missing:  # the graph has one fixed batch size, which is faster than a free one
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         result: NDArray[np.float32] = self._compiled(images)[0]
+        progress()
         return result[: len(result) - missing].copy()
 
     def _fixed(self, batch_size: int) -> tuple[int, ov.CompiledModel]:

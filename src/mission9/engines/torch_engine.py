@@ -16,6 +16,7 @@ from mission9.engines.torch_model import MobileNetV2Features
 from mission9.errors import SetupError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import MEAN, STD
+from mission9.watch import progress
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class TorchEngine:
         at, wanted = 0, self.batch_size
         while at < len(images):
             part = self._infer_or_halve(images[at : at + self.batch_size])
+            progress()
             if part is not None:
                 features[at : at + len(part)] = part
                 at += len(part)

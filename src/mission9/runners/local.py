@@ -22,6 +22,7 @@ from mission9.devices import WORKER_VARIABLE
 from mission9.errors import TaskError
 from mission9.runners import Task
 from mission9.runners.environment import ONE_THREAD
+from mission9.watch import PATIENCE, Patience, watched
 
 _ATTEMPTS = 4  # as often as Spark tries a task
 
@@ -29,11 +30,12 @@ _ATTEMPTS = 4  # as often as Spark tries a task
 class LocalRunner:
     """Tasks on `workers` processes of one thread each, which stay for the next stage.
 
-    Processes that die are replaced, and what they had in hand is tried again.
+    Processes that die, hang or are stopped are replaced, and what they had in hand is tried again.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, patience: Patience = PATIENCE) -> None:
         self.parallelism = workers
+        self._patience = patience
         self._pool: loky.ProcessPoolExecutor | None = None
 
     def map(self, task: Task, count: int) -> list[bytes]:
@@ -43,10 +45,14 @@ class LocalRunner:
         with tempfile.TemporaryDirectory(prefix="mission9-") as folder:
             file = Path(folder) / "task"
             file.write_bytes(cloudpickle.dumps(task))
-            for _ in range(_ATTEMPTS):
+            attempts = 0
+            while attempts < _ATTEMPTS:
+                before = len(results)
                 failure = self._try(file, set(range(count)) - results.keys(), results)
                 if failure is None:
                     return [results[number] for number in range(count)]
+                # Over hours many workers may die, as long as the run gets on.
+                attempts = 1 if len(results) > before else attempts + 1
                 if isinstance(failure, BrokenProcessPool):
                     self._end(at_once=True)
         raise TaskError(f"a task failed: {_told(failure)}") from failure
@@ -56,7 +62,9 @@ class LocalRunner:
         self._pool = self._pool or loky.ProcessPoolExecutor(
             self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),)
         )
-        futures: dict[int, Future[bytes]] = {n: self._pool.submit(_run, str(file), n) for n in sorted(numbers)}
+        futures: dict[int, Future[bytes]] = {
+            n: self._pool.submit(_run, str(file), n, self._patience) for n in sorted(numbers)
+        }
         wait(futures.values())
         failures = {number: future.exception() for number, future in futures.items()}
         results.update({n: future.result() for n, future in futures.items() if failures[n] is None})
@@ -96,8 +104,9 @@ def _end_with(run: int) -> None:
     os._exit(1)
 
 
-def _run(file: str, number: int) -> bytes:
-    return _load(file)(number)
+def _run(file: str, number: int, patience: Patience) -> bytes:
+    with watched(patience):
+        return _load(file)(number)
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from mission9.config import RunConfig
 from mission9.errors import TaskError
 from mission9.runners import Task
 from mission9.session import find_or_start_session, parallelism
+from mission9.watch import PATIENCE, Patience, watched
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -53,16 +54,27 @@ class SparkRunner:
     costs a few hundredths of a second. `partitions` says otherwise how many tasks share the numbers.
     """
 
-    def __init__(self, spark: SparkSession, parallelism: int, *, partitions: int | None = None) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        parallelism: int,
+        *,
+        partitions: int | None = None,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self._spark = spark
         self._partitions = partitions
+        self._patience = patience
         self.parallelism = parallelism
 
     def map(self, task: Task, count: int) -> list[bytes]:
+        patience = self._patience
+
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for number in batch.column(0).to_pylist():
-                    result = pa.array([task(number)], pa.binary())
+                    with watched(patience):
+                        result = pa.array([task(number)], pa.binary())
                     _spare_collections()
                     yield pa.record_batch([pa.array([number], pa.int64()), result], ["number", "result"])
 

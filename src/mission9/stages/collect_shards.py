@@ -14,6 +14,7 @@ from mission9.errors import ConservationError
 from mission9.files import link_or_copy
 from mission9.schema import REJECTS_TABLE
 from mission9.shards import GROUP_ROWS, Shard, features_file, read_marker, read_rejects
+from mission9.watch import progress
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Rows:
     group: int
 
     def read(self, columns: list[str]) -> pa.Table:
+        progress()
         with pq.ParquetFile(self.file) as parquet:
             return parquet.read_row_group(self.group, columns=columns)
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,8 +30,10 @@ import mission9
 from mission9.errors import REASONS, ImageError
 from mission9.stages import decoder
 from mission9.stages.decoder import NUMBER, READY, SHARED_BYTES, TIME_LIMIT, DecoderSettings, Shared
+from mission9.watch import is_stopped, progress
 
 _PATIENCE = 5.0  # seconds more than an image may take, for a child that does not even end itself
+_LOOK = 1.0  # seconds between looks at a child; a look that takes longer finds that this process was stopped
 _START_LIMIT = 120.0  # seconds until a child is there, on a machine that is busy
 
 
@@ -64,26 +67,28 @@ class _Child:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
         self._process: subprocess.Popen[bytes] | None = None
         self._is_new = False
+        self._was_stopped = False
 
     def decode(self, images: Sequence[bytes], *, again: bool = True) -> list[Decoded | ImageError]:
         """An outcome for each; the pixels are copies, since the next images take their place.
 
-        An image that took the child with it is tried `again`: perhaps the system killed it, for want of memory.
+        An image that took the child with it is tried `again`: perhaps the system killed it, for want of memory, or its
+        time ran out while all was stopped, by Ctrl-Z.
         """
         process = self._process = self._process or self._start()
         if not images:
             return []
         self._greet(process)
-        self._shared.at[0], self._shared.waiting[0] = 0, 0
+        self._shared.at[0], self._shared.waiting[0], self._was_stopped = 0, 0, False
         try:
-            _send(process, images)
+            self._send(process, images)
             return self._outcomes(self._answers(process), len(images))
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             self._process = None
             culprit = min(max(int(self._shared.at[0]), 0), len(images) - 1)
             fate = self._fate(process)
+        retry = again and (fate.reason == "decoder_crashed" or self._was_stopped)
         before = self.decode(images[:culprit], again=again)
-        retry = again and fate.reason == "decoder_crashed"
         there = self.decode([images[culprit]], again=False) if retry else [fate]
         return [*before, *there, *self.decode(images[culprit + 1 :], again=again)]
 
@@ -107,7 +112,7 @@ class _Child:
         files = [self._memory_file, _turns(os.getpid())]
         arguments = [self._settings.preprocess, str(self._settings.max_pixels), *map(str, files)]
         self._is_new = True
-        return subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", decoder.__name__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -116,6 +121,9 @@ class _Child:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             bufsize=0,
         )
+        assert process.stdin is not None  # noqa: S101 (for mypy)
+        os.set_blocking(process.stdin.fileno(), False)  # a child that is stopped takes no more of a large image
+        return process
 
     def _greet(self, process: subprocess.Popen[bytes]) -> None:
         """Wait for a new child to be there. That it does not come up is no fault of an image's.
@@ -134,18 +142,48 @@ class _Child:
 
     def _answers(self, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
         assert process.stdout is not None  # noqa: S101 (for mypy)
-        told, seen = b"", 0
+        told = b""
         while not told.endswith(b"\n"):
-            if select.select([process.stdout], [], [], TIME_LIMIT + _PATIENCE)[0]:
-                part = process.stdout.read(1 << 16)
-                if not part:
-                    raise EOFError
-                told += part
-            elif self._shared.at[0] == seen and not self._shared.waiting[0]:
-                raise EOFError  # it has been at one image for longer than it allows itself
-            seen = int(self._shared.at[0])
+            self._wait(process.pid, reading=[process.stdout])
+            part = process.stdout.read(1 << 16)
+            if not part:
+                raise EOFError
+            told += part
         answers: list[dict[str, Any]] = json.loads(told)
         return answers
+
+    def _send(self, process: subprocess.Popen[bytes], images: Sequence[bytes]) -> None:
+        assert process.stdin is not None  # noqa: S101 (for mypy)
+        lengths = b"".join(map(NUMBER.pack, (len(images), *map(len, images))))
+        for part in (lengths, *images):
+            rest = memoryview(part)
+            while rest:
+                self._wait(process.pid, writing=[process.stdin])
+                rest = rest[process.stdin.write(rest) or 0 :]
+
+    def _wait(self, child: int, *, reading: Sequence[Any] = (), writing: Sequence[Any] = ()) -> None:
+        """Wait until one of the pipes is ready.
+
+        Looks are counted, and not time, which goes on while this process is stopped.
+
+        Raises:
+            EOFError: the child has been at one image for longer than it allows itself.
+        """
+        seen, looks, start = int(self._shared.at[0]), 0, time.monotonic()
+        while not any(select.select(reading, writing, [], _LOOK)):
+            progress()  # here a child's hanging is found out
+            at, waits = int(self._shared.at[0]), self._shared.waiting[0] and not is_stopped(child)
+            looks = 0 if waits or at != seen else looks + 1
+            if looks * _LOOK >= TIME_LIMIT + _PATIENCE:
+                raise EOFError
+            seen, start = at, self._note_stop(start)
+        self._note_stop(start)
+        progress()
+
+    def _note_stop(self, since: float) -> float:
+        now = time.monotonic()
+        self._was_stopped |= now - since > 2 * _LOOK
+        return now
 
     def _outcomes(self, answers: list[dict[str, Any]], images: int) -> list[Decoded | ImageError]:
         if len(answers) != images:
@@ -187,15 +225,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
-
-
-def _send(process: subprocess.Popen[bytes], images: Sequence[bytes]) -> None:
-    assert process.stdin is not None  # noqa: S101 (for mypy)
-    lengths = b"".join(map(NUMBER.pack, (len(images), *map(len, images))))
-    for part in (lengths, *images):
-        rest = memoryview(part)
-        while rest:
-            rest = rest[process.stdin.write(rest) :]
 
 
 @contextlib.contextmanager

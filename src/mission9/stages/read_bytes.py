@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+from typing import BinaryIO
 
 from mission9.errors import ImageError
+from mission9.watch import progress
 
 MAX_BYTES = 256 * 1024 * 1024
+_PIECE = 16 * 1024 * 1024
 
 
 def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
@@ -24,10 +28,19 @@ def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
                 raise ImageError("unreadable", "not a regular file")
             if facts.st_size > max_bytes:
                 raise ImageError("too_many_bytes", f"{facts.st_size} bytes are more than {max_bytes}")
-            return file.read(max_bytes)
+            return _read(file, max_bytes)
     except FileNotFoundError as error:
         raise ImageError("vanished", "there is no such file (any more)") from error
     except PermissionError as error:
         raise ImageError("permission_denied", "the file may not be read") from error
     except OSError as error:
         raise ImageError("unreadable", error.strerror or str(error)) from error
+
+
+def _read(file: BinaryIO, max_bytes: int) -> bytes:
+    """The content in pieces, so that a large file on a slow disk is not taken for a hang."""
+    content = io.BytesIO()
+    while piece := file.read(min(_PIECE, max_bytes - content.tell())):
+        content.write(piece)
+        progress()
+    return content.getvalue()
