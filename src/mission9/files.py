@@ -33,15 +33,16 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def replace_folder(new: Path, final: Path, *, trash: Path) -> None:
-    """Put the folder `new` in the place of `final`; what was there goes to `trash` and is deleted."""
-    if final.exists():
+    """Put the folder `new` in the place of `final`; what was there goes to `trash`."""
+    discard(final, trash=trash)
+    new.rename(final)
+
+
+def discard(folder: Path, *, trash: Path) -> None:
+    """Move a folder to `trash`, if it is there: deleting it may take long."""
+    if folder.exists():
         trash.mkdir(parents=True, exist_ok=True)
-        old = trash / f"{final.name}.{uuid.uuid4().hex[:12]}"
-        final.rename(old)
-        new.rename(final)
-        shutil.rmtree(old)
-    else:
-        new.rename(final)
+        folder.rename(trash / f"{folder.name}.{uuid.uuid4().hex[:12]}")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

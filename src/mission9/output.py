@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mission9.errors import OutputError, SetupError, UsageError
-from mission9.files import file_sha256, replace_folder, write_whole
+from mission9.files import discard, file_sha256, replace_folder, write_whole
 from mission9.schema import SPLITS
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
+_SAY_WHO = 2.0  # seconds for a run that has just taken the lock to say who it is
 _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
 
 
@@ -89,11 +90,14 @@ class Output:
         self.complete()
 
     def complete(self) -> None:
-        """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same."""
+        """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same.
+
+        Without `run.json` tables of two results may lie side by side, so that what takes long comes after it.
+        """
         new = set(json.loads((self.ready / _NAMES).read_bytes()))
         (self.root / REPORT).unlink(missing_ok=True)
         for name in self.published() - new:
-            shutil.rmtree(self.root / name, ignore_errors=True)
+            discard(self.root / name, trash=self.trash)
         self._record(self.published() | new)
         for name in sorted(new):
             if (self.ready / name).exists():
@@ -124,6 +128,7 @@ class Output:
         if place == self.root:
             self._record(self.published() | {REJECTS_FOLDER})
         replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.trash)
+        shutil.rmtree(self.trash, ignore_errors=True)
         return place / REJECTS_FOLDER
 
 
@@ -156,12 +161,10 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         if not has_state:
             _check_may_begin(output, overwrite=overwrite)
-        output.state.mkdir(parents=True, exist_ok=True)
-        lock = (output.state / "lock").open("a+")
+        lock = _locked(output)
     except OSError as error:
         raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
     with lock:
-        _hold(lock, output)
         try:
             _tidy(output)
             yield output
@@ -171,6 +174,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
             raise
         finally:
             shutil.rmtree(output.work, ignore_errors=True)
+            lock.truncate(0)
 
 
 def _check_may_begin(output: Output, *, overwrite: bool) -> None:
@@ -179,7 +183,8 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
         return
     if not output.root.is_dir():
         raise OutputError(f"the output {output.root} is a file; give a folder with --output")
-    others = [name for name in os.listdir(output.root) if not name.startswith(".")]
+    # The state may have been made this very moment, by a run that was started at the same time.
+    others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != _STATE]
     taken = sorted(_TABLES.union([REPORT]).intersection(others))
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: give another")
@@ -204,14 +209,48 @@ def _tidy(output: Output) -> None:
     output.work.mkdir()
 
 
-def _hold(lock: TextIO, output: Output) -> None:
-    """Take the folder's lock; the system lets go of it when the file is closed, or the process ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        raise OutputError(f"another run is writing {output.root}: {lock.read() or 'just started'}") from error
+def _locked(output: Output) -> TextIO:
+    """The folder's lock, held; the system lets go of it when the file is closed, or the process ends."""
+    while True:
+        output.state.mkdir(parents=True, exist_ok=True)
+        lock = (output.state / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(lock, output.state / "lock"):
+                break
+            lock.close()  # whoever held it found its request impossible, and took the folder away
+        except BlockingIOError as error:
+            with lock:
+                raise OutputError(f"another run is writing {output.root}: {_holder(lock)}") from error
     lock.truncate(0)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
     lock.flush()
+    return lock
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(lock: TextIO) -> str:
+    """What the run that holds the lock says of itself; one that has just taken it is given a moment to say it."""
+    deadline = time.monotonic() + _SAY_WHO
+    while True:
+        lock.seek(0)
+        text = lock.read()
+        if _may_hold(text) or time.monotonic() > deadline:
+            return text or "just started"
+        time.sleep(0.02)
+
+
+def _may_hold(text: str) -> bool:
+    """Whether what the lock says is of a run that may still be going on, and not of one that was killed."""
+    try:
+        holder = json.loads(text)
+        return holder["host"] != socket.gethostname() or Path(f"/proc/{holder['pid']}").exists()
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,10 @@ class SplitCounts:
 
 @dataclass
 class Report:
-    """Everything `run.json` holds; `seconds` are of the clock, by stage, `cpu_seconds` the workers' in extraction."""
+    """Everything `run.json` holds; `seconds` are of the clock, by stage, `cpu_seconds` the workers' in extraction.
+
+    By `run_id` readers see that no other result has taken the place of the one that they began to read.
+    """
 
     config: dict[str, Any]
     fingerprint: str
@@ -47,6 +51,7 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def listed(self) -> int:
