@@ -103,7 +103,7 @@ def test_readers_see_one_result_while_others_are_published(tmp_path: Path) -> No
     def numbers(folder: Path) -> set[int]:
         return {int((folder / name / "number").read_text()) for name in ("training_pca", "pca_model", "features")}
 
-    seen = set()
+    seen: set[int] = set()
     with process(WRITER, tmp_path / "out") as writer:
         while writer.poll() is None or not seen:
             report, found = read_result(tmp_path / "out", numbers)
