@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,44 +55,10 @@ def spark() -> Iterator[SparkSession]:
 @pytest.fixture
 def standalone_cluster(tmp_path: Path) -> Iterator[str]:
     """The address of a Spark master on the loopback with two worker processes of one core each."""
-    import pyspark
+    from benchmarks.measure.cluster import Cluster
 
-    home = Path(pyspark.__file__).parent
-    port, web = free_port(), free_port()
-    address = f"spark://127.0.0.1:{port}"
-    quiet = f"-Dlog4j2.configurationFile=file:{REPOSITORY / 'src/mission9/data/log4j2.properties'}"
-    environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet}
-    start = [str(home / "bin" / "spark-class")]
-    deploy = "org.apache.spark.deploy"
-    master = [f"{deploy}.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", str(web)]
-    worker = [f"{deploy}.worker.Worker", "--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0"]
-    with contextlib.ExitStack() as stack:
-        commands = [master] + [[*worker, "--work-dir", str(tmp_path / f"worker{n}"), address] for n in range(2)]
-        for command in commands:
-            process = stack.enter_context(subprocess.Popen([*start, *command], env=environment))
-            stack.callback(process.terminate)
-        _wait_for_workers(f"http://127.0.0.1:{web}/json/", 2)
-        yield address
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_for_workers(url: str, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if json.load(answer)["aliveworkers"] == count:
-                    return
-        except OSError:
-            pass
-        time.sleep(0.5)
-    raise TimeoutError(f"{url} does not show {count} workers")
+    with Cluster(tmp_path) as cluster:
+        yield cluster.master
 
 
 class InProcessRunner(runners.InProcessRunner):

@@ -13,7 +13,7 @@ import pytest
 from mission9 import RunConfig, doctor
 from mission9.cli import main
 from mission9.doctor import Finding, examine
-from tests.conftest import free_port
+from benchmarks.measure.cluster import free_port
 
 
 def found(what: str, **settings: object) -> list[Finding]:

@@ -23,7 +23,8 @@ import pytest
 
 from mission9.results import Results
 from mission9.tracking import metrics
-from tests.conftest import REPOSITORY, free_port
+from benchmarks.measure.cluster import free_port
+from tests.conftest import REPOSITORY
 
 pytest.importorskip("mlflow", reason="mlflow is not installed")
 

@@ -1,0 +1,85 @@
+"""A standalone Spark cluster on the loopback: a master, and worker processes of one core each."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.measure import REPOSITORY
+
+# What a command needs beside the master's address: the workers have a gigabyte each.
+MEMORY = {"SPARK_DRIVER_MEMORY": "1g", "SPARK_EXECUTOR_MEMORY": "1g"}
+_DEPLOY = "org.apache.spark.deploy"
+
+
+class Cluster:
+    """The master of two workers; logs and the workers' files lie in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port, self._web = free_port(), free_port()
+        self.master = f"spark://127.0.0.1:{self._port}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes of master and workers; executors are the children of the latter."""
+        return [process.pid for process in self._processes]
+
+    def __enter__(self) -> Self:
+        port, web = str(self._port), str(self._web)
+        self._start("master.Master", "--host", "127.0.0.1", "--port", port, "--webui-port", web)
+        self.mend()
+        return self
+
+    def mend(self, workers: int = 2) -> None:
+        """Start as many workers as are missing, and wait until the master knows of all that there are."""
+        self._processes = [process for process in self._processes if process.poll() is None]
+        for number in range(workers - len(self._processes) + 1):
+            work = str(self._folder / f"worker{number} {time.monotonic_ns()}")
+            facts = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", work]
+            self._start("worker.Worker", *facts, self.master)
+        self._wait_for(workers)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+
+    def _start(self, program: str, *arguments: str) -> None:
+        import pyspark
+
+        home = Path(pyspark.__file__).parent
+        quiet = f"-Dlog4j2.configurationFile=file:{REPOSITORY / 'src/mission9/data/log4j2.properties'}"
+        facts = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet}
+        command = [str(home / "bin" / "spark-class"), f"{_DEPLOY}.{program}", *arguments]
+        self._processes.append(subprocess.Popen(command, env=os.environ | facts))  # noqa: S603
+
+    def _wait_for(self, workers: int) -> None:
+        url, deadline = f"http://127.0.0.1:{self._web}/json/", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    if json.load(answer)["aliveworkers"] == workers:
+                        return
+            except OSError:
+                pass
+            time.sleep(0.2)
+        raise TimeoutError(f"{url} does not show {workers} workers")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
