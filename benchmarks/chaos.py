@@ -1,227 +1,208 @@
-"""Runs that are killed at random moments, and what became of them.
+"""Runs that are killed at random moments, that meet in one output folder, or are read meanwhile; what became of them.
 
-    python benchmarks/chaos.py [--rounds N] [--images N] [--runners local spark] [--kinds KIND ...] [--seed N]
+    python benchmarks/chaos.py [--seconds N] [--rounds N] [--runners local spark standalone] [--kinds KIND ...]
 
-A run is made in peace first. Then, for each runner and kind of kill, runs of the same images are hit at a random moment
-between their start and the time that the first one took; a run that died of it is started again with the same command
-until it ends well. In the end its tables must be those of the first run, row for row, features within 1e-5, `mission9
-verify` must find nothing, and nothing may be left over. After each kill, what is published, if anything, must be whole.
+A run is made in peace first. Then, for kinds of hits and runners by turns, a run of the same images is hit at a random
+moment of a stage; half of them lie on an earlier result of other settings. A run that died of it is started again with
+the same command until it ends well. In the end its tables must be those of the first run, row for row, features within
+1e-5, `mission9 verify` must find nothing, and nothing may be left over, file or process. After each hit, what is
+published, if anything, must be whole.
 
-driver    kill -9 of the command itself
-int, term the signals SIGINT and SIGTERM to it: exit 130 or 143
-jvm       kill -9 of Spark's Java
-worker    kill -9 of a worker process: the run itself goes on
-decoder   kill -9 of a child that decodes: likewise
+driver          kill -9 of the command itself
+int, term       the signals SIGINT and SIGTERM to it: exit 130 or 143 within 10 seconds
+jvm             kill -9 of Spark's Java
+worker          kill -9 of a process of Python's that works: the run itself goes on
+decoder         kill -9 of a child that decodes: likewise
+stop            SIGSTOP of a process of Python's that works: likewise
+executor        kill -9 of an executor of the standalone cluster: likewise
+cluster-worker  kill -9 of one of its two workers, and its executor with it: likewise
 
-Figures go to benchmarks/results/chaos.json.
+The first four fall in all stages, the others in the extraction. Then runs are started five at once, of which one must
+win and the others name it, and a reader reads over and over while results are rewritten.
+
+Figures go to benchmarks/results/chaos.json, and into docs/reliability.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
+import os
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-import numpy as np
-import psutil
-import pyarrow.parquet as pq
-from benchmarks.measure import RESULTS, SHARED
+from benchmarks.measure import REPOSITORY, RESULTS, SHARED
+from benchmarks.measure.chaos_page import as_table, write_section
 from benchmarks.measure.child import clean_environment
+from benchmarks.measure.cluster import MEMORY, Cluster
+from benchmarks.measure.kills import GOES_ON, KINDS, Hit, Peace, Round, in_peace, one_round
+from benchmarks.measure.machine import this_machine
+from benchmarks.measure.races import race_of_starts, read_during_rewrites
+from benchmarks.measure.stages import STAGES
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree
 
-from mission9.errors import OutputError
-from mission9.schema import vectors
-from mission9.stages.verify_output import verify_output
-
-# By kind, the signal and how to tell who gets it.
-KINDS = {
-    "driver": (signal.SIGKILL, ""),
-    "int": (signal.SIGINT, ""),
-    "term": (signal.SIGTERM, ""),
-    "jvm": (signal.SIGKILL, "SparkSubmit"),
-    "worker": (signal.SIGKILL, "loky|pyspark.daemon"),
-    "decoder": (signal.SIGKILL, "stages.decoder"),
-}
-EXIT_CODES = {"int": 130, "term": 143}
-GOES_ON = ("worker", "decoder")
-LIMIT = 300  # seconds for a run
+PAGE = REPOSITORY / "docs" / "reliability.md"
+RUNNERS = ("local", "spark", "standalone")
+COMPONENTS = 5
+# Of the earlier result that some runs find in their output.
+EARLIER = ["--preprocess", "crop", "--components", "3", "--runner", "local"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """One run that was hit `after` so many seconds; `code` is how it ended, `again` how often it was started anew."""
+@dataclass(frozen=True)
+class Place:
+    """Where all happens: the images, and a folder for results."""
 
-    runner: str
-    kind: str
-    after: float
-    hit: bool
-    code: int
-    seconds_to_end: float
-    committed: int
-    again: int
-    seconds_again: float
-    inferred_again: int
-    problems: list[str]
+    tree: Path
+    work: Path
+
+    def command(self, *options: str) -> list[str]:
+        """A run of the images, but for the name of its output."""
+        return [sys.executable, "-m", "mission9", "run", "--input", str(self.tree), "--weights", "demo", *options]
 
 
 def main() -> int:
-    arguments = parse()
-    chance = random.Random(arguments.seed)  # noqa: S311 (moments, no secrets)
-    rounds: list[Round] = []
-    with tempfile.TemporaryDirectory(prefix="mission9-chaos-") as folder:
+    arguments, figures = parse(), dict[str, Any]()
+    began, chance = time.monotonic(), random.Random(arguments.seed)  # noqa: S311 (moments, no secrets)
+    with tempfile.TemporaryDirectory(prefix="mission9-chaos-") as folder, contextlib.ExitStack() as stack:
         work = Path(folder).resolve()
-        source, called = images_at_hand(None, SHARED / "fruits-360", work)
-        tree = make_tree(source, jpegs(source), arguments.images, work / "images")
+        source, called = images_at_hand(arguments.input, SHARED / "fruits-360", work)
+        place = Place(make_tree(source, jpegs(source), arguments.images, work / "images"), work)
         print(f"seed {arguments.seed}, {arguments.images:,} images ({called})", flush=True)
-        for runner in arguments.runners:
-            options = ["--runner", runner, "--weights", "demo", "--components", "5"]
-            command = [sys.executable, "-m", "mission9", "run", "--input", str(tree), *options, "--output"]
-            right, took = work / f"right {runner}", time.monotonic()
-            subprocess.run([*command, str(right)], env=clean_environment(), check=True, capture_output=True)  # noqa: S603
-            took = time.monotonic() - took
-            for kind in (kind for kind in arguments.kinds if kind != "jvm" or runner == "spark"):
-                for number in range(arguments.rounds):
-                    output = work / f"{runner} {kind} {number}"
-                    found = one_round(runner, kind, [*command, str(output)], right, chance.uniform(0, took))
-                    rounds.append(found)
-                    told = "; ".join(found.problems) or "as the run in peace"
-                    print(f"{runner} {kind:<8} after {found.after:5.1f} s: exit {found.code}, {told}", flush=True)
-    figures = {"seed": arguments.seed, "images": arguments.images, "rounds": [asdict(found) for found in rounds]}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    print(*as_table(rounds), sep="\n")
-    return 1 if any(found.problems for found in rounds) else 0
+        figures |= {"seed": arguments.seed, "images": arguments.images, "source": called}
+        figures |= {"machine": asdict(this_machine())}
+        figures |= {"races": races(place, arguments.races), "readings": readings(place, arguments.rewrites)}
+        cluster = stack.enter_context(Cluster(work)) if "standalone" in arguments.runners else None
+        rounds = list(kills(place, cluster, arguments, chance, ends=began + arguments.seconds))
+    figures |= {"rounds": [asdict(found) | {"recovery": found.recovery} for found in rounds]}
+    figures |= {"seconds": round(time.monotonic() - began)}
+    print(*as_table(figures), sep="\n")
+    keep(figures, arguments.json)
+    return 1 if figures["races"]["problems"] or figures["readings"]["mixed"] or any(r.problems for r in rounds) else 0
+
+
+def keep(figures: dict[str, Any], file: Path | None) -> None:
+    """Write the figures to a file; without one, to where they belong, and into the page."""
+    target = file or RESULTS / "chaos.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(figures, indent=1) + "\n")
+    if file is None:
+        write_section(PAGE, figures)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help="of each kind and runner (default: 4)")
-    parser.add_argument("--images", type=int, default=1500, help="of a run (default: 1500)")
-    parser.add_argument("--runners", nargs="+", choices=("local", "spark"), default=["local", "spark"])
+    parser.add_argument("--seconds", type=int, default=1200, help="after which no round is begun (default: 1200)")
+    parser.add_argument("--rounds", type=int, help="hits in all (default: as many as there is time for)")
+    parser.add_argument("--races", type=int, default=20, help="rounds of five starts at once (default: 20)")
+    parser.add_argument("--rewrites", type=int, default=20, help="of a result that is read meanwhile (default: 20)")
+    parser.add_argument("--images", type=int, default=1000, help="of a run (default: 1000)")
+    parser.add_argument("--input", type=Path, help="folder of images to take them from")
+    parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the moments (default: the time)")
-    parser.add_argument("--json", type=Path, default=RESULTS / "chaos.json", help="file for all rounds")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of moments and whom (default: the time)")
+    parser.add_argument("--untimed", action="store_true", help="judge no seconds, on a machine that has other work")
+    parser.add_argument("--json", type=Path, help="file for the figures, which do not go into the page then")
     return parser.parse_args()
 
 
-def one_round(runner: str, kind: str, command: list[str], right: Path, after: float) -> Round:
-    output = Path(command[-1])
-    process = start(command)
-    time.sleep(after)
-    hit = strike(process, kind)
-    struck = time.monotonic()
-    code = process.wait(LIMIT)
-    to_end = time.monotonic() - struck
-    problems = list(half_done(output))
-    # A command that is hit before Python is up is ended by the signal itself.
-    if hit and kind in EXIT_CODES and code not in (0, EXIT_CODES[kind], -KINDS[kind][0]):
-        problems.append(f"exit {code} for {EXIT_CODES[kind]}")
-    if hit and kind in EXIT_CODES and to_end > 10:
-        problems.append(f"ended {to_end:.0f} s after its signal")
-    if kind in GOES_ON and code:
-        problems.append(f"the run died with exit {code}")
-    committed, again, began = images_committed(output), 0, time.monotonic()
-    while code and again < 3:
-        again += 1
-        code_again = start(command).wait(LIMIT)
-        if not code_again:
-            break
-    seconds_again = time.monotonic() - began if again else 0.0
-    inferred = json.loads((output / "run.json").read_bytes())["images_inferred"] if again else 0
-    problems += differences(output, right)
-    return Round(
-        runner=runner,
-        kind=kind,
-        after=round(after, 2),
-        hit=hit,
-        code=code,
-        seconds_to_end=round(to_end, 2),
-        committed=committed,
-        again=again,
-        seconds_again=round(seconds_again, 2),
-        inferred_again=inferred,
-        problems=problems,
+def kills(
+    place: Place, cluster: Cluster | None, arguments: argparse.Namespace, chance: random.Random, ends: float
+) -> Iterator[Round]:
+    """Rounds of hits, as long as there is time for one more."""
+    earlier, peaces = place.work / "earlier", dict[str, Peace]()
+    subprocess.run(  # noqa: S603
+        [*place.command(*EARLIER), "--output", str(earlier)], env=clean_environment(), check=True, capture_output=True
     )
+    longest = 0.0
+    for number, hit in enumerate(itertools.islice(draw(arguments.runners, arguments.kinds, chance), arguments.rounds)):
+        began = time.monotonic()
+        if began + longest > ends:
+            return
+        peace = peaces.setdefault(hit.runner, peaces.get(hit.runner) or peace_of(place, hit.runner, cluster))
+        output = place.work / f"{number}"
+        if hit.on_a_result:
+            copy_result(earlier, output)
+        roots = cluster.pids if cluster and hit.runner == "standalone" else []
+        found = one_round(hit, peace, output, roots, timed=not arguments.untimed)
+        print(told(found), flush=True)
+        yield found
+        if cluster and hit.runner == "standalone":
+            cluster.mend()
+        shutil.rmtree(output)
+        longest = max(longest, time.monotonic() - began)
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
-    nothing = subprocess.DEVNULL
-    return subprocess.Popen(command, env=clean_environment(), stdout=nothing, stderr=nothing)  # noqa: S603
+def draw(runners: list[str], kinds: list[str], chance: random.Random) -> Iterator[Hit]:
+    """Hits without end: of each runner and kind by turns, in random order; and of the stages likewise."""
+    pairs = [(runner, kind) for runner in runners for kind in kinds if is_there(runner, kind)]
+    stages = itertools.chain.from_iterable(chance.sample(STAGES, len(STAGES)) for _ in itertools.count())
+    while pairs:
+        for runner, kind in chance.sample(pairs, len(pairs)):
+            stage = "extract" if kind in GOES_ON else next(stages)
+            moment, which, on_a_result = chance.random(), chance.random(), chance.random() < 0.5
+            yield Hit(runner=runner, kind=kind, stage=stage, moment=moment, which=which, on_a_result=on_a_result)
 
 
-def strike(process: subprocess.Popen[bytes], kind: str) -> bool:
-    """Send the signal to whom it is for, as soon as there is one; False where the run ends before."""
-    number, words = KINDS[kind]
-    while process.poll() is None:
-        targets = [psutil.Process(process.pid)] if not words else list(children(process.pid, words))
-        if targets:
-            random.choice(targets).send_signal(number)  # noqa: S311
-            return True
-        time.sleep(0.02)
-    return False
+def is_there(runner: str, kind: str) -> bool:
+    """Whether a runner has whom a kind of hit is meant for."""
+    if kind in ("executor", "cluster-worker"):
+        return runner == "standalone"
+    return kind != "jvm" or runner != "local"
 
 
-def children(pid: int, words: str) -> Iterator[psutil.Process]:
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            line = " ".join(child.cmdline())
-        except psutil.Error:
-            continue
-        if any(word in line for word in words.split("|")):
-            yield child
+def peace_of(place: Place, runner: str, cluster: Cluster | None) -> Peace:
+    """A run that nobody disturbs, to hold the others against."""
+    options = ["--master", cluster.master] if cluster and runner == "standalone" else ["--runner", runner]
+    command = place.command(*options, "--components", str(COMPONENTS), "--output")
+    environment = MEMORY if runner == "standalone" else {}
+    cores = 2 if runner == "standalone" else len(os.sched_getaffinity(0))
+    return in_peace(command, environment, place.work / f"in peace {runner}", cores)
 
 
-def half_done(output: Path) -> Iterator[str]:
-    """What is published but not whole."""
-    if (output / "run.json").exists():
-        yield from verify_output(str(output))
+def copy_result(earlier: Path, output: Path) -> None:
+    """An earlier result under another name; its files are links, but for the lock, which is written to."""
+    shutil.copytree(earlier, output, copy_function=os.link, ignore=shutil.ignore_patterns("lock"))
 
 
-def images_committed(output: Path) -> int:
-    """How many images the markers say are done."""
-    markers = (json.loads(file.read_bytes()) for file in output.glob("_state/shards/*/[0-9a-f]*.json"))
-    return sum(marker["features"]["rows"] + marker["rejects"]["rows"] for marker in markers)
+def races(place: Place, rounds: int) -> dict[str, object]:
+    """Five starts at once, time and again."""
+    found = []
+    for number in range(rounds):
+        output = place.work / f"race {number}"
+        command = [*place.command("--runner", "local", "--components", str(COMPONENTS)), "--output", str(output)]
+        found.append(race_of_starts(command))
+        print(f"five starts at once: exits {found[-1].codes} {'; '.join(found[-1].problems)}", flush=True)
+        shutil.rmtree(output)
+    return {"rounds": rounds, "problems": [problem for race in found for problem in race.problems]}
 
 
-def differences(output: Path, right: Path) -> Iterator[str]:
-    """What is not as in the run in peace."""
-    try:
-        yield from verify_output(str(output))
-    except OutputError as error:
-        yield str(error)
-        return
-    mine, theirs = (pq.read_table(folder / "features").sort_by("path") for folder in (output, right))
-    keys = ["path", "split", "label", "width", "height", "bytes", "sha256"]
-    if not mine.select(keys).equals(theirs.select(keys)):
-        yield "other rows of features"
-    elif not np.allclose(vectors(mine["features"]), vectors(theirs["features"]), rtol=1e-5, atol=1e-5):
-        yield "other features"
-    left = [str(file.relative_to(output)) for file in output.rglob("*") if file.name.startswith(".")]
-    left += [name for name in ("work", "ready", "trash", "chunks") if (output / "_state" / name).exists()]
-    if left:
-        yield f"left over: {', '.join(left)}"
+def readings(place: Place, rewrites: int) -> Mapping[str, int]:
+    """A reader beside runs that write a result anew."""
+    output = place.work / "read"
+    commands = [[*place.command("--components", str(2 + n % 2)), "--output", str(output)] for n in range(rewrites)]
+    found = asdict(read_during_rewrites(commands, output))
+    print(f"a reader during rewrites: {found}", flush=True)
+    return found
 
 
-def as_table(rounds: list[Round]) -> Iterator[str]:
-    yield f"{'runner':<8}{'kill':<9}{'rounds':>7}{'hit':>5}{'died':>6}{'recovered':>11}{'longest recovery':>18}"
-    for runner, kind in dict.fromkeys((found.runner, found.kind) for found in rounds):
-        of_kind = [found for found in rounds if (found.runner, found.kind) == (runner, kind)]
-        hit, died, well = (
-            sum(map(test, of_kind)) for test in (lambda r: r.hit, lambda r: r.code != 0, lambda r: not r.problems)
-        )
-        longest = max(found.seconds_again for found in of_kind)
-        yield f"{runner:<8}{kind:<9}{len(of_kind):>7}{hit:>5}{died:>6}{well:>11}{longest:>16.1f} s"
+def told(found: Round) -> str:
+    upon = "on a result" if found.on_a_result else "afresh"
+    which = f"{found.runner} {found.kind} in {found.stage} {upon}" + ("" if found.hit else ", which ended before")
+    then = f"exit {found.code}, the result {found.recovery:.1f} s later, {found.lost:.1f} s lost"
+    return f"{which}: {then}; {'; '.join(found.problems) or 'as in peace'}"
 
 
 if __name__ == "__main__":

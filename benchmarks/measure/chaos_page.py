@@ -1,0 +1,86 @@
+"""The figures of benchmarks/chaos.py as text: for the terminal, and for a page between two marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure.stages import STAGES
+from benchmarks.report import machine_text, table
+
+BEGIN, END = "<!-- chaos -->", "<!-- /chaos -->"
+HEADS = ["runner", "hit", "hits", "ended by it", "recovered", "images repeated", "lost a core", "longest recovery"]
+
+Json = dict[str, Any]
+
+
+def write_section(page: Path, figures: Json) -> None:
+    """Put the figures between the marks of a page; at its end, where it has none."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2] if rest else "\n"
+    section = "\n".join([BEGIN, *section_lines(figures), END])
+    page.write_text((before if rest else before.rstrip() + "\n\n") + section + after, encoding="utf-8")
+
+
+def section_lines(figures: Json) -> Iterator[str]:
+    yield (
+        f"Measured on {figures['machine']['date']} by `make chaos` (seed {figures['seed']}, {figures['seconds']:,} s): "
+        f"{machine_text(figures['machine'])}. Runs of {figures['images']:,} images ({figures['source']}) were hit at a "
+        "random moment of a stage, and started again where they had ended; half of them lay on an earlier result of "
+        "other settings. Recovered: tables equal to those of a run in peace, row for row, nothing left over, nothing "
+        "readable that was not whole. Images repeated had been committed before; lost is what a core had spent on what "
+        "it had not. A recovery is a whole new start, or the rest of a run that went on."
+    )
+    yield ""
+    yield from table(HEADS, rows(figures))
+    yield ""
+    yield "By stage: " + ", ".join(f"{stage} {count}" for stage, count in by_stage(figures)) + "."
+    yield ""
+    yield from meetings(figures)
+
+
+def as_table(figures: Json) -> Iterator[str]:
+    """The same for a terminal."""
+    lines = [HEADS, *rows(figures)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    yield "by stage: " + ", ".join(f"{stage} {count}" for stage, count in by_stage(figures))
+    yield from meetings(figures)
+
+
+def rows(figures: Json) -> Iterator[list[str]]:
+    pairs = sorted({(found["runner"], found["kind"]) for found in figures["rounds"]})
+    for runner, kind in pairs:
+        yield [runner, kind, *_cells([r for r in figures["rounds"] if (r["runner"], r["kind"]) == (runner, kind)])]
+    if pairs:
+        yield ["all", "", *_cells(figures["rounds"])]
+
+
+def by_stage(figures: Json) -> Iterator[tuple[str, int]]:
+    hits = [found["stage"] for found in figures["rounds"] if found["hit"]]
+    yield from ((stage, hits.count(stage)) for stage in STAGES)
+
+
+def meetings(figures: Json) -> Iterator[str]:
+    races, read = figures["races"], figures["readings"]
+    yield (
+        f"Five starts at once on one output, {races['rounds']} times: "
+        f"{'; '.join(races['problems']) or 'one won each time, the others named it, and the result was right'}."
+    )
+    yield (
+        f"A reader beside {read['rewrites']} rewrites read {read['reads']:,} results: {read['mixed']} were mixed. "
+        f"It began anew {read['changed_meanwhile']:,} times since `run.json` had changed meanwhile; "
+        f"{read['mixed_at_one_look']:,} of these would have been mixed, or have failed."
+    )
+
+
+def _cells(rounds: list[Json]) -> list[str]:
+    hits = [found for found in rounds if found["hit"]]
+    well = sum(not found["problems"] for found in hits)
+    died = sum(bool(found["code"]) for found in hits)
+    most = (max((found[name] for found in rounds), default=0) for name in ("repeated", "lost", "recovery"))
+    repeated, lost, recovery = most
+    return [str(len(hits)), str(died), str(well), str(repeated), f"{lost:.1f} s", f"{recovery:.1f} s"]
