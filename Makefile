@@ -62,7 +62,7 @@ bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--l
 	$(BIN)/python benchmarks/large.py $(ARGS)
 
 .PHONY: chaos
-chaos: .venv/.dev  ## Kill runs at random moments and hold what they end in against a run in peace (ARGS="--rounds 2")
+chaos: .venv/.dev  ## Kill runs at random moments, for 20 minutes, and hold their results against a run in peace (ARGS="--rounds 9")
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
 
 .PHONY: soak

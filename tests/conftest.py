@@ -16,6 +16,7 @@ from mission9.sample import VARIETIES, draw, jpeg, write_sample
 from mission9.weights import Tensors, Weights, load_weights
 
 if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
+    from benchmarks.measure.cluster import Cluster
     from pyspark.sql import SparkSession
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -53,12 +54,12 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture
-def standalone_cluster(tmp_path: Path) -> Iterator[str]:
-    """The address of a Spark master on the loopback with two worker processes of one core each."""
+def standalone_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A Spark master on the loopback with two worker processes of one core each."""
     from benchmarks.measure.cluster import Cluster
 
     with Cluster(tmp_path) as cluster:
-        yield cluster.master
+        yield cluster
 
 
 class InProcessRunner(runners.InProcessRunner):

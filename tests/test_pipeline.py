@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.measure.cluster import MEMORY, Cluster
 from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
@@ -31,6 +35,7 @@ from mission9.projector import Projector
 from mission9.runners import Task
 from mission9.runners.spark import SparkRunner
 from mission9.schema import vectors
+from mission9.stages.verify_output import verify_output
 from tests.conftest import InProcessRunner
 
 ODD_LABELS = [
@@ -561,17 +566,66 @@ def test_local_worker_processes_give_the_same(
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_cluster_of_two_worker_processes_gives_the_same(
-    undivided: RunConfig, tmp_path: Path, standalone_cluster: str
+    undivided: RunConfig, tmp_path: Path, standalone_cluster: Cluster
 ) -> None:
     """The command itself, on separate processes that a master hands tasks to."""
     clustered = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
-    command = [sys.executable, "-m", "mission9", "run", "--master", standalone_cluster, "--weights", "demo"]
-    options = ["--input", clustered.input, "--output", clustered.output, "--components", "5"]
-    memory = {"SPARK_DRIVER_MEMORY": "1g", "SPARK_EXECUTOR_MEMORY": "1g"}
-    done = subprocess.run([*command, *options], env=os.environ | memory, capture_output=True, text=True, check=False)
+    command = clustered_command(clustered, standalone_cluster)
+    done = subprocess.run(command, env=os.environ | MEMORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert standalone_cluster in done.stderr
+    assert standalone_cluster.master in done.stderr
     assert_same_tables(undivided, clustered)
+
+
+def clustered_command(config: RunConfig, cluster: Cluster) -> list[str]:
+    command = [sys.executable, "-m", "mission9", "run", "--master", cluster.master, "--weights", "demo"]
+    return [*command, "--input", config.input, "--output", config.output, "--components", "5"]
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_task_that_spark_starts_twice_gives_no_row_twice(
+    undivided: RunConfig, tmp_path: Path, standalone_cluster: Cluster
+) -> None:
+    """A worker is stopped until the copy of its task has committed the same shard, and then goes on with it."""
+    settings = tmp_path / "conf" / "spark-defaults.conf"
+    settings.parent.mkdir()
+    (tmp_path / "events").mkdir()
+    speculation = {"": "true", ".interval": "50ms", ".quantile": "0.1", ".multiplier": "1.01"}
+    speculation |= {".minTaskRuntime": "1ms", ".efficiency.enabled": "false"}
+    lines = [f"spark.speculation{name} {value}" for name, value in speculation.items()]
+    lines += ["spark.eventLog.enabled true", "spark.eventLog.compress false", f"spark.eventLog.dir {tmp_path}/events"]
+    settings.write_text("\n".join(lines))
+    clustered = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
+    command = clustered_command(clustered, standalone_cluster)
+    environment = os.environ | MEMORY | {"SPARK_CONF_DIR": str(settings.parent)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_markers(clustered, 1, process)
+        straggler = next(iter(spark_workers(standalone_cluster)))
+        straggler.send_signal(signal.SIGSTOP)
+        wait_for_markers(clustered, 3, process)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            straggler.send_signal(signal.SIGCONT)
+        assert process.wait() == 0, process.stderr and process.stderr.read()
+    events = [file.read_text() for file in (tmp_path / "events").rglob("*") if file.is_file()]
+    assert any('"Speculative":true' in text for text in events)
+    assert_same_tables(undivided, clustered)
+    assert list(verify_output(clustered.output)) == []
+
+
+def wait_for_markers(config: RunConfig, count: int, process: subprocess.Popen[str]) -> None:
+    while len(list(Path(config.output).glob("_state/shards/*/[0-9a-f]*.json"))) < count:
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def spark_workers(cluster: Cluster) -> Iterator[psutil.Process]:
+    """The processes that Spark forked to run Python's tasks."""
+    for pid in cluster.pids:
+        for child in psutil.Process(pid).children(recursive=True):
+            parent = child.parent()
+            if parent is not None and "pyspark.daemon" in child.cmdline() and "pyspark.daemon" in parent.cmdline():
+                yield child
 
 
 @pytest.mark.slow

@@ -66,15 +66,18 @@ def by_stage(figures: Json) -> Iterator[tuple[str, int]]:
 
 def meetings(figures: Json) -> Iterator[str]:
     races, read = figures["races"], figures["readings"]
-    yield (
-        f"Five starts at once on one output, {races['rounds']} times: "
-        f"{'; '.join(races['problems']) or 'one won each time, the others named it, and the result was right'}."
-    )
-    yield (
-        f"A reader beside {read['rewrites']} rewrites read {read['reads']:,} results: {read['mixed']} were mixed. "
-        f"It began anew {read['changed_meanwhile']:,} times since `run.json` had changed meanwhile; "
-        f"{read['mixed_at_one_look']:,} of these would have been mixed, or have failed."
-    )
+    if races["rounds"]:
+        yield (
+            f"Five starts at once on one output, {races['rounds']} times: "
+            f"{'; '.join(races['problems']) or 'one won each time, the others named it, and the result was right'}."
+        )
+    if read["rewrites"]:
+        yield ""
+        yield (
+            f"A reader beside {read['rewrites']} rewrites read {read['reads']:,} results: {read['mixed']} were mixed. "
+            f"It began anew {read['changed_meanwhile']:,} times since `run.json` had changed meanwhile; "
+            f"{read['mixed_at_one_look']:,} of these would have been mixed, or have failed."
+        )
 
 
 def _cells(rounds: list[Json]) -> list[str]:

@@ -22,7 +22,7 @@ from mission9.devices import WORKER_VARIABLE
 from mission9.errors import TaskError
 from mission9.runners import Task
 from mission9.runners.environment import ONE_THREAD
-from mission9.watch import PATIENCE, Patience, watched
+from mission9.watch import PATIENCE, Patience, look_after, watched
 
 _ATTEMPTS = 4  # as often as Spark tries a task
 
@@ -60,7 +60,7 @@ class LocalRunner:
     def _try(self, file: Path, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
         """Run the tasks of `numbers` once each; add their results, and return what the first that failed raised."""
         self._pool = self._pool or loky.ProcessPoolExecutor(
-            self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(),)
+            self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(), self._patience)
         )
         futures: dict[int, Future[bytes]] = {
             n: self._pool.submit(_run, str(file), n, self._patience) for n in sorted(numbers)
@@ -90,10 +90,11 @@ def _told(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _begin(run: int) -> None:
+def _begin(run: int, patience: Patience) -> None:
     # Ctrl-C reaches every process of the terminal; the one that gave out the tasks ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ[WORKER_VARIABLE] = multiprocessing.current_process().name.rpartition("-")[2]
+    look_after(os.getpid(), patience.stop)
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()
 
 
