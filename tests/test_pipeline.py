@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -587,7 +586,7 @@ def clustered_command(config: RunConfig, cluster: Cluster) -> list[str]:
 def test_a_task_that_spark_starts_twice_gives_no_row_twice(
     undivided: RunConfig, tmp_path: Path, standalone_cluster: Cluster
 ) -> None:
-    """A worker is stopped until the copy of its task has committed the same shard, and then goes on with it."""
+    """A worker is stopped until the copy of its task has committed the same shard, and then it goes on."""
     settings = tmp_path / "conf" / "spark-defaults.conf"
     settings.parent.mkdir()
     (tmp_path / "events").mkdir()
@@ -600,32 +599,30 @@ def test_a_task_that_spark_starts_twice_gives_no_row_twice(
     command = clustered_command(clustered, standalone_cluster)
     environment = os.environ | MEMORY | {"SPARK_CONF_DIR": str(settings.parent)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_markers(clustered, 1, process)
-        straggler = next(iter(spark_workers(standalone_cluster)))
-        straggler.send_signal(signal.SIGSTOP)
-        wait_for_markers(clustered, 3, process)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            straggler.send_signal(signal.SIGCONT)
-        assert process.wait() == 0, process.stderr and process.stderr.read()
+        assert process.stderr is not None
+        while "extract:" not in process.stderr.readline():
+            assert process.poll() is None
+        stragglers = python_of(standalone_cluster.pids[-1])
+        for worker in stragglers:
+            worker.send_signal(signal.SIGSTOP)
+        while len(list(Path(clustered.output).glob("_state/shards/*/[0-9a-f]*.json"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.01)
+        for worker in stragglers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGCONT)
+        assert process.wait() == 0, process.stderr.read()
     events = [file.read_text() for file in (tmp_path / "events").rglob("*") if file.is_file()]
     assert any('"Speculative":true' in text for text in events)
     assert_same_tables(undivided, clustered)
     assert list(verify_output(clustered.output)) == []
 
 
-def wait_for_markers(config: RunConfig, count: int, process: subprocess.Popen[str]) -> None:
-    while len(list(Path(config.output).glob("_state/shards/*/[0-9a-f]*.json"))) < count:
-        assert process.poll() is None
-        time.sleep(0.01)
-
-
-def spark_workers(cluster: Cluster) -> Iterator[psutil.Process]:
-    """The processes that Spark forked to run Python's tasks."""
-    for pid in cluster.pids:
-        for child in psutil.Process(pid).children(recursive=True):
-            parent = child.parent()
-            if parent is not None and "pyspark.daemon" in child.cmdline() and "pyspark.daemon" in parent.cmdline():
-                yield child
+def python_of(cluster_worker: int) -> list[psutil.Process]:
+    """The processes below a worker of the cluster that Spark forked to run Python's tasks."""
+    found = psutil.Process(cluster_worker).children(recursive=True)
+    daemons = {child.pid for child in found if "pyspark.daemon" in child.cmdline()}
+    return [child for child in found if child.pid in daemons and child.ppid() in daemons]
 
 
 @pytest.mark.slow

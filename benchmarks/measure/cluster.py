@@ -27,6 +27,7 @@ class Cluster:
         self._port, self._web = free_port(), free_port()
         self.master = f"spark://127.0.0.1:{self._port}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._started = 0
 
     @property
     def pids(self) -> list[int]:
@@ -35,17 +36,19 @@ class Cluster:
 
     def __enter__(self) -> Self:
         port, web = str(self._port), str(self._web)
-        self._start("master.Master", "--host", "127.0.0.1", "--port", port, "--webui-port", web)
+        self._start("master.Master", "127.0.0.1", "--port", port, "--webui-port", web)
         self.mend()
         return self
 
     def mend(self, workers: int = 2) -> None:
         """Start as many workers as are missing, and wait until the master knows of all that there are."""
         self._processes = [process for process in self._processes if process.poll() is None]
-        for number in range(workers - len(self._processes) + 1):
-            work = str(self._folder / f"worker{number} {time.monotonic_ns()}")
-            facts = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", work]
-            self._start("worker.Worker", *facts, self.master)
+        for _ in range(workers - len(self._processes) + 1):
+            self._started += 1
+            work = str(self._folder / f"worker{self._started}")
+            facts = ["--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", work]
+            # Of different names, or Spark would not start the copy of a slow task on the other.
+            self._start("worker.Worker", f"127.0.0.{1 + self._started % 250}", *facts, self.master)
         self._wait_for(workers)
 
     def __exit__(
@@ -56,17 +59,17 @@ class Cluster:
         for process in self._processes:
             process.wait()
 
-    def _start(self, program: str, *arguments: str) -> None:
+    def _start(self, program: str, host: str, *arguments: str) -> None:
         import pyspark
 
         home = Path(pyspark.__file__).parent
         quiet = f"-Dlog4j2.configurationFile=file:{REPOSITORY / 'src/mission9/data/log4j2.properties'}"
-        facts = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet}
-        command = [str(home / "bin" / "spark-class"), f"{_DEPLOY}.{program}", *arguments]
+        facts = {"SPARK_LOCAL_IP": host, "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet}
+        command = [str(home / "bin" / "spark-class"), f"{_DEPLOY}.{program}", "--host", host, *arguments]
         self._processes.append(subprocess.Popen(command, env=os.environ | facts))  # noqa: S603
 
     def _wait_for(self, workers: int) -> None:
-        url, deadline = f"http://127.0.0.1:{self._web}/json/", time.monotonic() + 60
+        url, deadline = f"http://127.0.0.1:{self._web}/json/", time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(url, timeout=5) as answer:
