@@ -192,7 +192,8 @@ def races(place: Place, rounds: int) -> dict[str, object]:
 def readings(place: Place, rewrites: int) -> Mapping[str, int]:
     """A reader beside runs that write a result anew."""
     output = place.work / "read"
-    commands = [[*place.command("--components", str(2 + n % 2)), "--output", str(output)] for n in range(rewrites)]
+    options = [["--components", str(2 + n % 2), "--output", str(output)] for n in range(rewrites + 1)]
+    commands = [place.command("--runner", "local", *options[0]), *(place.command(*given) for given in options[1:])]
     found = asdict(read_during_rewrites(commands, output))
     print(f"a reader during rewrites: {found}", flush=True)
     return found

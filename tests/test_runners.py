@@ -18,7 +18,7 @@ from mission9.runners.local import LocalRunner
 from mission9.watch import Patience, progress
 
 
-@pytest.fixture(params=["spark", "local"])
+@pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     if request.param == "spark":
         from mission9.runners.spark import SparkRunner
@@ -87,7 +87,7 @@ def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(runner: Runner, tm
     assert runner.map(task, 4) == [b"done"] * 4
 
 
-@pytest.fixture(params=["spark", "local"])
+@pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
 def impatient(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A runner that soon gives up a worker that hangs or is stopped."""
     patience = Patience(hang=5, stop=2)
@@ -129,6 +129,19 @@ def test_a_worker_that_is_stopped_is_replaced(impatient: Runner, tmp_path: Path)
         return b"done"
 
     assert impatient.map(task, 4) == [b"done"] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_stopped_between_two_stages_is_replaced(impatient: Runner) -> None:
+    def process(number: int) -> bytes:
+        import time
+
+        time.sleep(0.5)
+        return str(os.getpid()).encode()
+
+    os.kill(int(impatient.map(process, 2)[0]), signal.SIGSTOP)
+    assert len(impatient.map(process, 4)) == 4
 
 
 @pytest.mark.slow

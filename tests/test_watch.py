@@ -3,8 +3,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from mission9.stages.read_bytes import read_bytes
 
 WORKER = """
 import os, signal, sys, time
@@ -31,3 +34,12 @@ def test_a_worker_that_is_stopped_before_its_first_task_is_noticed_by_another() 
         for process in (*workers, other):
             process.kill()
             process.communicate()
+
+
+def test_each_piece_of_a_large_file_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signs: list[None] = []
+    monkeypatch.setattr("mission9.stages.read_bytes.progress", lambda: signs.append(None))
+    content = bytes(range(256)) * (1 << 17)  # 32 MB
+    (tmp_path / "large").write_bytes(content)
+    assert read_bytes(bytes(tmp_path / "large"), max_bytes=len(content)) == content
+    assert len(signs) == 2

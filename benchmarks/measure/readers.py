@@ -10,13 +10,17 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def read_result(folder: Path, read: Callable[[Path], Found]) -> tuple[bytes, Found]:
+def read_result(folder: Path, read: Callable[[Path], Found], *, patience: float = 60) -> tuple[bytes, Found]:
     """`run.json`, and what `read` finds in the tables beside it, of one result; waits where there is none.
 
     `run.json` is taken away before the first table is moved, and the next, which never is the same, comes after the
     last: tables read between two looks at one `run.json` are those that it tells of.
+
+    Raises:
+        TimeoutError: there is none for so many seconds.
     """
-    while True:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
         before = _report(folder)
         if before is not None:
             try:
@@ -28,6 +32,7 @@ def read_result(folder: Path, read: Callable[[Path], Found]) -> tuple[bytes, Fou
                 if _report(folder) == before:
                     return before, found
         time.sleep(0.001)
+    raise TimeoutError(f"there is no result in {folder}")
 
 
 def _report(folder: Path) -> bytes | None:
