@@ -24,7 +24,7 @@ KINDS = {
     "driver": (signal.SIGKILL, ""),
     "int": (signal.SIGINT, ""),
     "term": (signal.SIGTERM, ""),
-    "jvm": (signal.SIGKILL, "SparkSubmit"),
+    "jvm": (signal.SIGKILL, r"bin/java (?!.*launcher\.Main).*deploy\.SparkSubmit"),  # and not what starts it
     "worker": (signal.SIGKILL, r"loky\.backend\.popen|pyspark\.daemon"),
     "decoder": (signal.SIGKILL, r"mission9\.stages\.decoder"),
     "stop": (signal.SIGSTOP, r"loky\.backend\.popen|pyspark\.daemon"),
