@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measure.stages import STAGES
 from benchmarks.report import machine_text, table
 
-BEGIN, END = "<!-- chaos -->", "<!-- /chaos -->"
 HEADS = ["runner", "hit", "hits", "ended by it", "recovered", "images repeated", "lost a core", "longest recovery"]
 
 Json = dict[str, Any]
-
-
-def write_section(page: Path, figures: Json) -> None:
-    """Put the figures between the marks of a page; at its end, where it has none."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2] if rest else "\n"
-    section = "\n".join([BEGIN, *section_lines(figures), END])
-    page.write_text((before if rest else before.rstrip() + "\n\n") + section + after, encoding="utf-8")
 
 
 def section_lines(figures: Json) -> Iterator[str]:

@@ -123,6 +123,11 @@ class Run(threading.Thread):
                 self.extracts_since = time.time()
             self.lines.append(line.strip())
 
+    def stage(self, stages: Stages) -> str:
+        """The stage that it is in; while it waits for its runner, nothing in the output tells so."""
+        now = stages.now()
+        return "wait" if now == "extract" and not self.extracts_since else now
+
     def end(self) -> int:
         code = self.process.wait(LIMIT)
         self.join(5)  # whoever it started may live on, and holds the pipe
@@ -134,7 +139,7 @@ def in_peace(command: Sequence[str], environment: Mapping[str, str], output: Pat
     run, begun = Run(command, environment, output), {"start": time.monotonic()}
     stages = Stages(output)
     while run.process.poll() is None:
-        begun.setdefault(stages.now(), time.monotonic())
+        begun.setdefault(run.stage(stages), time.monotonic())
         time.sleep(0.001)
     if run.end():
         raise SystemExit(f"the run in peace failed: {run.lines[-1:]}")
@@ -147,7 +152,7 @@ def one_round(hit: Hit, peace: Peace, output: Path, roots: Sequence[int], *, tim
     """Hit a run, and start it again until it ends well; `roots` are a cluster's processes."""
     run, stages = peace.start(output), peace.stages(output)
     family = wait_for(hit, run, peace, stages, roots)
-    stage, is_hit, struck = stages.now(), strike(hit, run, family), time.time()
+    stage, is_hit, struck = run.stage(stages), strike(hit, run, family), time.time()
     lost = lost_seconds(stages, run, struck, peace.cores) if stage == "extract" else 0.0
     code = run.end()
     to_end = time.time() - struck
@@ -171,9 +176,9 @@ def one_round(hit: Hit, peace: Peace, output: Path, roots: Sequence[int], *, tim
 def wait_for(hit: Hit, run: Run, peace: Peace, stages: Stages, roots: Sequence[int]) -> Family:
     """Wait for the moment of a hit; returns the processes that there are."""
     family, looked = Family([], []), 0.0
-    while STAGES.index(now := stages.now()) < STAGES.index(hit.stage) and run.process.poll() is None:
+    while STAGES.index(now := run.stage(stages)) < STAGES.index(hit.stage) and run.process.poll() is None:
         # A look takes longer than a later stage.
-        if now in ("start", "list", "extract") and time.monotonic() - looked > 0.5:
+        if now in ("start", "list", "wait", "extract") and time.monotonic() - looked > 0.5:
             family, looked = Family.of(run.process.pid, roots), time.monotonic()
         time.sleep(0.001)
     time.sleep(hit.moment * peace.seconds.get(hit.stage, 0.0))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-STAGES = ("start", "list", "extract", "compact", "fit", "project", "save", "publish", "end")
+STAGES = ("start", "list", "wait", "extract", "compact", "fit", "project", "save", "publish", "end")
 
 
 class Stages:
     """The stages of one run; what an earlier one left in the folder is not taken for this one's.
 
-    The end of the extraction is not told from what follows without the number of its `shards`.
+    The end of the extraction is not told from what follows without the number of its `shards`, and its beginning not
+    from the wait for a runner.
     """
 
     def __init__(self, output: Path, fingerprint: str = "*", shards: int | None = None) -> None:
