@@ -9,11 +9,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from benchmarks.measure.cluster import free_port
 
 from mission9 import RunConfig, doctor
 from mission9.cli import main
 from mission9.doctor import Finding, examine
-from benchmarks.measure.cluster import free_port
 
 
 def found(what: str, **settings: object) -> list[Finding]:

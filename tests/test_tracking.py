@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.measure.cluster import free_port
 
 from mission9.results import Results
 from mission9.tracking import metrics
-from benchmarks.measure.cluster import free_port
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("mlflow", reason="mlflow is not installed")

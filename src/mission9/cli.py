@@ -20,6 +20,7 @@ import mission9
 from mission9.config import Flag, RunConfig, explain
 from mission9.engines import Device, EngineName
 from mission9.errors import ImageError, Mission9Error
+from mission9.storage import in_words
 from mission9.subset import PERCENTAGES
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # of a command that is no run; a run has told it
+        return _fail(in_words(error), 1)
     except KeyboardInterrupt as error:
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         return _fail("interrupted; the same command goes on where this one stopped", code)

@@ -74,6 +74,10 @@ class TaskError(Mission9Error):
     """A task failed on the workers, again and again; what was committed before stays, for the next run."""
 
 
+class StorageError(Mission9Error):
+    """A disk or file system fails, or is full; what was committed before stays, for the next run."""
+
+
 class ConservationError(Mission9Error):
     """The counts do not add up: an image was lost or counted twice. Always a defect of mission9."""
 

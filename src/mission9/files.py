@@ -1,14 +1,114 @@
-"""Files that appear whole: written under a private name, then renamed."""
+"""Files that appear whole: written under a private name, then renamed; with patience for what falters."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
+import random
 import shutil
+import threading
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+Found = TypeVar("Found")
+
+# What a file system says that is slow, or fails now and then; after anything else another try would end in the same.
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "EAGAIN", "EINTR", "EBUSY", "ETIMEDOUT", "ESTALE", "EREMOTEIO", "ENOTCONN"),
+        *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH"),
+    )
+)
+
+# Seconds before the tries after the first; up to half of each is left out at random.
+_WAITS = (0.05, 0.2, 0.8, 3.2)
+
+# Whether the last that was tried so often failed all the same.
+_in_vain = threading.Event()
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether what failed may go well a moment later."""
+    return error.errno in _PASSING
+
+
+def patiently(work: Callable[[], Found]) -> Found:
+    """What `work` gives; where it fails for a passing reason it is tried again, up to four times within 5 seconds.
+
+    After one that failed all the same there is no waiting until something succeeds: a file system that is gone must
+    not cost seconds for each of its files.
+    """
+    for wait in _WAITS:
+        try:
+            found = work()
+        except OSError as error:
+            if not is_passing(error) or _in_vain.is_set():
+                raise
+            time.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 (workers that wait must not come back together)
+        else:
+            _in_vain.clear()
+            return found
+    try:
+        return work()
+    except OSError as error:
+        if is_passing(error):
+            _in_vain.set()
+        raise
+
+
+@contextmanager
+def naming(path: Path | bytes | str) -> Iterator[None]:
+    """Give an error of the system the name of the file it is about, where it does not say."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fsdecode(path)
+        raise
+
+
+class _PatientFile(io.FileIO):
+    """A file whose reads and writes are each tried again; their errors name it."""
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        with naming(self.name):
+            return patiently(partial(super().readinto, buffer))
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        with naming(self.name):
+            return patiently(partial(super().write, data))
+
+
+def open_to_read(path: Path) -> io.BufferedReader:
+    """The file, to be read patiently."""
+    return io.BufferedReader(patiently(lambda: _PatientFile(os.fspath(path), "rb")), 1 << 18)
+
+
+def open_to_write(path: Path) -> io.BufferedWriter:
+    """A new file, to be written patiently."""
+    return io.BufferedWriter(patiently(lambda: _PatientFile(os.fspath(path), "wb")), 1 << 18)
+
+
+def read_whole(path: Path) -> bytes:
+    """A file's content."""
+    with naming(path):
+        return patiently(path.read_bytes)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What lies in a folder, in no order."""
+    return patiently(lambda: list(folder.iterdir()))
 
 
 def private_name(path: Path) -> Path:
@@ -18,31 +118,45 @@ def private_name(path: Path) -> Path:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole, on the disk, or not at all."""
-    partial = private_name(path)
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+
+    def write() -> None:
+        with appearing(path) as whole, open_to_write(whole) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    # Anew from the beginning: after an fsync that failed, one that succeeds says nothing of what was written before.
+    patiently(write)
 
 
 def replace_folder(new: Path, final: Path, *, trash: Path) -> None:
     """Put the folder `new` in the place of `final`; what was there goes to `trash`."""
     discard(final, trash=trash)
-    new.rename(final)
+    patiently(lambda: new.rename(final))
 
 
 def discard(folder: Path, *, trash: Path) -> None:
     """Move a folder to `trash`, if it is there: deleting it may take long."""
     if folder.exists():
         trash.mkdir(parents=True, exist_ok=True)
-        folder.rename(trash / f"{folder.name}.{uuid.uuid4().hex[:12]}")
+        patiently(lambda: folder.rename(trash / f"{folder.name}.{uuid.uuid4().hex[:12]}"))
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder with what is in it, if there is one."""
+
+    def remove() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(path)  # says why not
+
+    patiently(remove)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -50,15 +164,22 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        with open_to_read(source) as old, open_to_write(target) as new:
+            shutil.copyfileobj(old, new)
 
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
     """A private name to write to, which becomes `path` when that went well."""
-    partial = private_name(path)
+    whole = private_name(path)
     try:
-        yield partial
-        partial.replace(path)
+        with naming(path):
+            yield whole
+            patiently(lambda: whole.replace(path))
+    except OSError as error:
+        if error.filename == str(whole):
+            error.filename = str(path)
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it must not hide what went wrong; the next run clears it away
+            whole.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -15,12 +16,27 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mission9.errors import OutputError, SetupError, UsageError
-from mission9.files import discard, file_sha256, replace_folder, write_whole
+from mission9.files import (
+    discard,
+    file_sha256,
+    files_in,
+    is_passing,
+    patiently,
+    read_whole,
+    remove_folder,
+    replace_folder,
+    write_whole,
+)
 from mission9.schema import SPLITS
+
+logger = logging.getLogger(__name__)
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
 _SAY_WHO = 2.0  # seconds for a run that has just taken the lock to say who it is
 _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
+
+# Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
+_RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
 
 
 def scores_folder(split: str) -> str:
@@ -81,20 +97,23 @@ class Output:
 
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
-        names = sorted(folder.name for folder in self.work.iterdir())
+        names = sorted(table.name for table in files_in(self.work))
         if report is not None:
             write_whole(self.work / REPORT, report)
-        write_whole(self.work / _CHECKSUMS, json.dumps(_checksums(self.work), indent=1).encode())
+        checksums = json.dumps(_checksums(self.work), indent=1).encode()
+        write_whole(self.work / _CHECKSUMS, checksums)
         write_whole(self.work / _NAMES, json.dumps(names).encode())
-        self.work.rename(self.ready)
-        self.complete()
+        write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
+        patiently(lambda: self.work.rename(self.ready))
+        patiently(self.complete)
 
     def complete(self) -> None:
         """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same.
 
         Without `run.json` tables of two results may lie side by side, so that what takes long comes after it.
         """
-        new = set(json.loads((self.ready / _NAMES).read_bytes()))
+        new = _names_in(self.ready / _NAMES) or set()
+        (self.ready / _RESERVE).unlink(missing_ok=True)
         (self.root / REPORT).unlink(missing_ok=True)
         for name in self.published() - new:
             discard(self.root / name, trash=self.trash)
@@ -103,12 +122,12 @@ class Output:
             if (self.ready / name).exists():
                 replace_folder(self.ready / name, self.root / name, trash=self.trash)
         self._record(new)
-        write_whole(self.state / _CHECKSUMS, (self.ready / _CHECKSUMS).read_bytes())
+        write_whole(self.state / _CHECKSUMS, read_whole(self.ready / _CHECKSUMS))
         if (self.ready / REPORT).exists():
-            write_whole(self.root / REPORT, (self.ready / REPORT).read_bytes())
+            write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
         self.trash.mkdir(exist_ok=True)
-        self.ready.rename(self.trash / "published")
-        shutil.rmtree(self.trash)
+        patiently(lambda: self.ready.rename(self.trash / "published"))
+        remove_folder(self.trash)
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
@@ -116,8 +135,11 @@ class Output:
 
     def published(self) -> set[str]:
         """The names of the tables in `root` that mission9 put there."""
-        names = self.state / _NAMES
-        return set(json.loads(names.read_bytes())) if names.exists() else set()
+        names = _names_in(self.state / _NAMES)
+        if names is None:  # damaged, or there is none; each file of a result was also noted with its checksum
+            noted = {name.partition("/")[0] for name in self.checksums()}
+            names = noted & _TABLES | ({FEATURES_FOLDER} if noted else set())
+        return names
 
     def _record(self, names: set[str]) -> None:
         write_whole(self.state / _NAMES, json.dumps(sorted(names)).encode())
@@ -134,17 +156,37 @@ class Output:
 
 def _read_object(file: Path) -> dict[str, Any]:
     """What a file of JSON holds; empty where there is none, or it is damaged."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
+    found = _read_json(file)
     return found if isinstance(found, dict) else {}
 
 
+def _names_in(file: Path) -> set[str] | None:
+    """The names of tables that a file lists; None where there is none, or it is damaged."""
+    found = _read_json(file)
+    return set(found) if isinstance(found, list) and all(name in _TABLES for name in found) else None
+
+
+def _read_json(file: Path) -> object:
+    """What a file of JSON holds; None where there is none, or it is damaged."""
+    try:
+        return json.loads(read_whole(file))
+    except OSError as error:
+        if is_passing(error):  # which says nothing of the file
+            raise
+    except (ValueError, RecursionError):
+        logger.warning("%s is damaged, and not used", file)
+    return None
+
+
 def _checksums(work: Path) -> dict[str, str]:
-    files = sorted(path for path in work.rglob("*") if path.is_file())
+    files = sorted(_files_below(work))
     names = ((str(path.relative_to(work)), path) for path in files)
     return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in files_in(folder):  # pathlib's own way down passes over what it cannot read
+        yield from _files_below(path) if path.is_dir() else (path,)
 
 
 @contextmanager
@@ -197,12 +239,15 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
 
 def _tidy(output: Output) -> None:
     """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
-    if output.ready.exists():
-        output.complete()
-    for leftover in (output.work, output.trash, *output.state.glob("chunks*")):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for partial in (*output.state.glob(".*"), *output.root.glob(f".{REPORT}.*")):
-        partial.unlink()
+    if _names_in(output.ready / _NAMES) is not None and (output.ready / _CHECKSUMS).exists():
+        patiently(output.complete)
+    state = files_in(output.state)
+    chunks = [path for path in state if path.name.startswith("chunks")]
+    for leftover in (output.work, output.ready, output.trash, *chunks):
+        remove_folder(leftover)
+    partials = [path for path in files_in(output.root) if path.name.startswith(f".{REPORT}.")]
+    for partial in (*partials, *(path for path in state if path.name.startswith("."))):
+        partial.unlink(missing_ok=True)
     taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
@@ -213,7 +258,7 @@ def _locked(output: Output) -> TextIO:
     """The folder's lock, held; the system lets go of it when the file is closed, or the process ends."""
     while True:
         output.state.mkdir(parents=True, exist_ok=True)
-        lock = (output.state / "lock").open("a+")
+        lock = (output.state / "lock").open("a+", errors="replace")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(lock, output.state / "lock"):

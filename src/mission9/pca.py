@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
 
 from mission9.errors import ConfigError, ModelError
+from mission9.files import read_whole, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class PCAModel:
                 "scatter": np.ascontiguousarray(self.moments.scatter),
             }
         )
-        (folder / _ARRAYS_FILE).write_bytes(data)
+        write_whole(folder / _ARRAYS_FILE, data)
         saved = {
             "format": FORMAT,
             "n_components": self.n_components_,
@@ -154,7 +155,7 @@ class PCAModel:
             "sha256": hashlib.sha256(data).hexdigest(),
             **(self.facts if facts is None else facts),
         }
-        (folder / _FACTS_FILE).write_text(json.dumps(saved, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(folder / _FACTS_FILE, (json.dumps(saved, indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> PCAModel:
@@ -165,8 +166,8 @@ class PCAModel:
         """
         folder = Path(folder)
         try:
-            facts = json.loads((folder / _FACTS_FILE).read_text(encoding="utf-8"))
-            data = (folder / _ARRAYS_FILE).read_bytes()
+            facts = json.loads(read_whole(folder / _FACTS_FILE))
+            data = read_whole(folder / _ARRAYS_FILE)
             if facts.pop("format") != FORMAT:
                 raise ModelError(f"{folder} holds a PCA model of another version of mission9; run again to refit it")
             if facts.pop("sha256") != hashlib.sha256(data).hexdigest():
@@ -183,7 +184,7 @@ class PCAModel:
             )
         except FileNotFoundError as error:
             raise ModelError(f"there is no PCA model in {folder} (a run writes OUTPUT/pca_model)") from error
-        except (ValueError, SafetensorError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
             raise ModelError(f"the PCA model in {folder} is damaged: {error}") from error
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,6 +19,7 @@ from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
 from mission9.extraction import Extraction
+from mission9.files import remove_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
@@ -41,6 +41,7 @@ from mission9.stages.project import project
 from mission9.stages.report import Report, SplitCounts
 from mission9.stages.save_results import save_results
 from mission9.stages.verify_content import VerifyContent
+from mission9.storage import storage_told
 from mission9.weights import SAVED_FILE, check_weights, load_weights
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,14 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     Raises:
         UsageError: the request cannot be carried out; nothing was written.
         SetupError: the machine lacks something.
+        StorageError: a disk is full, or a file system fails; what was committed before stays.
         TaskError: a task failed again and again; what was committed before stays.
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
     display = Display(console)
     with (
+        storage_told(config.output, config.input),
         open_output(config.output, overwrite=config.overwrite) as output,
         BackgroundRunner(config, runner) as background,
     ):
@@ -172,7 +175,7 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     network = Int8Network.load(Path(config.pca_model) if config.pca_model else folder)
     if network is None:
         root, results = os.path.realpath(config.input), os.path.realpath(output.root)
-        network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results)
+        network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
 
@@ -272,12 +275,12 @@ def _project(runner: Runner, model: PCAModel, collected: Collected, output: Outp
         name = scores_folder(split)
         tables = output.work / name, output.work / f"{name}_csv"
         save_results(scores, *tables, components=model.n_components_, plain_csv=plain_csv)
-    shutil.rmtree(chunks)
+    remove_folder(chunks)
 
 
 def _measure_fidelity(extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report) -> None:
     last = output.last_report()
-    if not plan.shards and last.get("fingerprint") == report.fingerprint:
+    if not plan.shards and last.get("fingerprint") == report.fingerprint and _is_fidelity(last.get("fidelity")):
         report.fidelity = last["fidelity"]  # of the same images and features
     else:
         root = os.path.realpath(report.config["input"])
@@ -290,11 +293,17 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
     )
 
 
+def _is_fidelity(found: object) -> bool:
+    """Whether a `run.json` holds what `measure_fidelity` once gave, and not what somebody made of it."""
+    names = {"cosine_mean", "cosine_min"}
+    return isinstance(found, dict) and names < found.keys() and all(isinstance(n, int | float) for n in found.values())
+
+
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:
     folder = output.work / MODEL_FOLDER
     facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
     model.save(folder, facts | {"preprocess": extraction.preprocess})
-    (folder / SAVED_FILE).write_bytes(extraction.weights.data)
+    write_whole(folder / SAVED_FILE, extraction.weights.data)
     if extraction.int8:
         extraction.int8.save(folder)
     report.n_components = model.n_components_

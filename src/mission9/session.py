@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,6 +163,15 @@ def _prepare_environment(master: str) -> None:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
 
 
+def _private_folder() -> str:
+    """A folder for Spark's temporary files that nobody else may read; always the same, so that none are left over."""
+    folder = Path(tempfile.gettempdir()) / f"mission9-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    is_ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
+    return str(folder) if is_ours else tempfile.mkdtemp(prefix="mission9-")
+
+
 def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, str]:
     log4j = files("mission9") / "data" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={Path(str(log4j)).as_uri()}", *(_FAST_START if for_runner else ())]
@@ -171,6 +182,7 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         "spark.ui.showConsoleProgress": "false",
     }
     if master.startswith("local"):
+        settings["spark.local.dir"] = _private_folder()
         # From Spark 4.1 on; with TCP sockets a task waits 40 ms for the acknowledgement of a packet.
         settings["spark.python.unix.domain.socket.enabled"] = "true"
     if not master.startswith("yarn") and not master.startswith("k8s"):

@@ -6,6 +6,7 @@ Two tries of one shard, even at once, write the same rows under names of their o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from mission9.files import file_sha256, private_name, write_whole
+from mission9.files import appearing, file_sha256, files_in, is_passing, patiently, read_whole, write_whole
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.tables import TableWriter, read_table, row_groups
 from mission9.watch import progress
 
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
@@ -70,16 +71,22 @@ def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) ->
         _write(features_file(folder, shard.key), features, FEATURES_TABLE),
         _write(rejects_file(folder, shard.key), rejects, REJECTS_TABLE),
     )
-    write_whole(_marker_file(folder, shard.key), json.dumps(asdict(marker)).encode())
+    write_whole(_marker_file(folder, shard.key), json.dumps(asdict(marker) | {"check": _check(marker)}).encode())
     return marker
 
 
 def read_marker(folder: Path, key: str) -> Marker | None:
     """The marker of a shard, or None if the shard is not done."""
     try:
-        facts = json.loads(_marker_file(folder, key).read_bytes())
+        facts = json.loads(read_whole(_marker_file(folder, key)))
         marker = Marker(facts["key"], Table(**facts["features"]), Table(**facts["rejects"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        if facts["check"] != _check(marker):
+            return None
+    except OSError as error:
+        if is_passing(error):  # which says nothing of the shard
+            raise
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     whole = _is_whole(features_file(folder, key), marker.features) and _is_whole(
         rejects_file(folder, key), marker.rejects
@@ -99,31 +106,30 @@ def damaged(folder: Path, key: str) -> list[Path]:
 def read_features(folder: Path, key: str) -> pa.Table:
     """The features of a committed shard."""
     file = features_file(folder, key)
-    return pq.read_table(file, schema=FEATURES_TABLE) if file.exists() else FEATURES_TABLE.empty_table()
+    return read_table(file, schema=FEATURES_TABLE) if file.exists() else FEATURES_TABLE.empty_table()
 
 
 def read_rejects(folder: Path, key: str) -> pa.Table:
     """The rejects of a committed shard."""
     file = rejects_file(folder, key)
-    return pq.read_table(file, schema=REJECTS_TABLE) if file.exists() else REJECTS_TABLE.empty_table()
+    return read_table(file, schema=REJECTS_TABLE) if file.exists() else REJECTS_TABLE.empty_table()
 
 
 def rows_of(file: Path, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows of a committed file whose path is wanted, a row group at a time."""
     if not file.exists():
         return
-    with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(GROUP_ROWS):
-            progress()
-            rows = batch.cast(schema)
-            yield rows.filter(pc.is_in(rows["path"], value_set=wanted))
+    for group in row_groups(file):
+        progress()
+        for batch in group.cast(schema).to_batches():
+            yield batch.filter(pc.is_in(batch["path"], value_set=wanted))
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:
     """Delete the files that are not of `names`: tries that were killed, and shards that were compacted."""
-    for file in folder.iterdir():
+    for file in files_in(folder):
         if file.name.split(".")[0] not in names:
-            file.unlink()
+            patiently(lambda: file.unlink(missing_ok=True))  # noqa: B023 (called at once)
 
 
 def features_file(folder: Path, key: str) -> Path:
@@ -140,21 +146,28 @@ def _marker_file(folder: Path, key: str) -> Path:
     return folder / f"{key}.json"
 
 
+def _check(marker: Marker) -> str:
+    """What tells a marker whose numbers were damaged."""
+    return hashlib.sha256(json.dumps(asdict(marker), sort_keys=True).encode()).hexdigest()
+
+
 def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
     if not len(rows):
         path.unlink(missing_ok=True)
         return Table()
-    partial = private_name(path)
     # Features are too different from each other for a dictionary to pay.
     text = [field.name for field in schema if field.type == pa.string()]
     table = rows.select(schema.names).cast(schema)
-    pq.write_table(table, partial, compression="zstd", use_dictionary=text, row_group_size=GROUP_ROWS)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    digest = file_sha256(partial)
-    size = partial.stat().st_size
-    partial.replace(path)
-    return Table(len(rows), size, digest)
+
+    def write() -> Table:
+        with appearing(path) as whole:
+            with TableWriter(whole, schema, compression="zstd", use_dictionary=text) as writer:
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+            with whole.open("rb") as file:
+                os.fsync(file.fileno())
+            return Table(len(rows), whole.stat().st_size, file_sha256(whole))
+
+    return patiently(write)  # anew: what was written before an fsync that failed may be lost
 
 
 def _is_whole(path: Path, table: Table) -> bool:

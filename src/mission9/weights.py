@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import io
 import os
 import pickle  # for the name of its error only
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from mission9.errors import SetupError, WeightsError
+from mission9.files import read_whole
 from mission9.mobilenet_v2 import tensor_shapes
 
 if TYPE_CHECKING:
@@ -115,9 +117,10 @@ def _checked(name: str, tensors: Mapping[str, NDArray[np.floating]]) -> Weights:
 
 
 def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.floating]]:
+    data = _read(path)
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        return safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, ValueError) as error:
         raise WeightsError(f"weights file {path} is not a whole safetensors file: {error}") from error
 
 
@@ -128,9 +131,10 @@ def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
         raise SetupError(
             f"reading {path.name} needs torch (pip install 'mission9[torch]'); a .safetensors file does not"
         ) from error
+    data = io.BytesIO(_read(path))
     try:
         # weights_only refuses everything but tensors and plain containers, without running it.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(data, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to load the file unsafely
         raise WeightsError(
             f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, which "
@@ -139,6 +143,13 @@ def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
     except Exception as error:  # damaged files make the parser fail in every way there is
         raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
     return _arrays(path, state)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_whole(path)
+    except OSError as error:
+        raise WeightsError(f"weights file {path} cannot be read: {error.strerror}") from error
 
 
 def _arrays(path: Path, state: object) -> Mapping[str, NDArray[np.floating]]:

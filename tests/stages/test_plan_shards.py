@@ -20,8 +20,8 @@ from mission9.stages.plan_shards import (
     Plan,
     finish,
     plan_shards,
-    read_group,
 )
+from mission9.tables import read_group
 
 MOST = 256
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9.errors import ModelError, SetupError
-from mission9.files import write_whole
+from mission9.files import read_whole, write_whole
 from mission9.weights import Weights
 
 CALIBRATION_IMAGES = 128
@@ -49,14 +50,17 @@ class Int8Network:
         """
         if not (folder / _DIGEST).exists():
             return None
-        network = cls((folder / _GRAPH).read_bytes(), (folder / _CONSTANTS).read_bytes())
-        if network.sha256 != (folder / _DIGEST).read_text():
-            raise ModelError(f"the int8 network in {folder} is damaged: delete that folder to calibrate anew")
-        return network
+        with suppress(FileNotFoundError):
+            network = cls(read_whole(folder / _GRAPH), read_whole(folder / _CONSTANTS))
+            if network.sha256.encode() == read_whole(folder / _DIGEST):
+                return network
+        raise ModelError(f"the int8 network in {folder} is damaged: delete that folder to calibrate anew")
 
 
-def calibrate(weights: Weights, images: NDArray[np.uint8]) -> Int8Network:
+def calibrate(weights: Weights, images: NDArray[np.uint8], scratch: Path | None = None) -> Int8Network:
     """Quantize the network, activations in the ranges that (N, 224, 224, 4) uint8 images give.
+
+    Files that nobody needs after that are in `scratch` meanwhile.
 
     Raises:
         SetupError: nncf is not installed.
@@ -76,6 +80,6 @@ def calibrate(weights: Weights, images: NDArray[np.uint8]) -> Int8Network:
     model = nncf.quantize(
         features_graph(weights.tensors()), sample, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images)
     )
-    with tempfile.TemporaryDirectory(prefix="mission9-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mission9-", dir=scratch) as folder:
         ov.save_model(model, Path(folder) / _GRAPH, compress_to_fp16=False)
         return Int8Network((Path(folder) / _GRAPH).read_bytes(), (Path(folder) / _CONSTANTS).read_bytes())

@@ -7,10 +7,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mission9 import devices
 from mission9.errors import SetupError
+from mission9.files import patiently
+from mission9.storage import storage_told
 
 if TYPE_CHECKING:
     from mission9.config import RunConfig
@@ -38,7 +41,17 @@ class InProcessRunner:
     parallelism = 1
 
     def map(self, task: Task, count: int) -> list[bytes]:
-        return [task(number) for number in range(count)]
+        return [patiently(partial(task, number)) for number in range(count)]
+
+
+def carry_out(task: Task, number: int) -> bytes:
+    """What a task gives, on a worker.
+
+    Raises:
+        StorageError: a disk fails in a way that another try does not mend.
+    """
+    with storage_told(only_final=True):
+        return task(number)
 
 
 @contextmanager

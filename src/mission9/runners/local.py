@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
-from concurrent.futures import Future, wait
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +21,14 @@ import cloudpickle
 import loky
 
 from mission9.devices import WORKER_VARIABLE
-from mission9.errors import TaskError
-from mission9.runners import Task
+from mission9.errors import StorageError, TaskError
+from mission9.runners import Task, carry_out
 from mission9.runners.environment import ONE_THREAD
+from mission9.storage import in_words
 from mission9.watch import PATIENCE, Patience, look_after, watched
+
+# A file that holds a task, and a name that no other task has: the system gives the same file's name again.
+Place = tuple[str, str]
 
 _ATTEMPTS = 4  # as often as Spark tries a task
 
@@ -41,30 +47,35 @@ class LocalRunner:
     def map(self, task: Task, count: int) -> list[bytes]:
         results: dict[int, bytes] = {}
         failure: BaseException | None = None
-        # The task travels as a file, once: it may hold the network's weights.
-        with tempfile.TemporaryDirectory(prefix="mission9-") as folder:
-            file = Path(folder) / "task"
-            file.write_bytes(cloudpickle.dumps(task))
+        with _shared(cloudpickle.dumps(task)) as place:
             attempts = 0
             while attempts < _ATTEMPTS:
                 before = len(results)
-                failure = self._try(file, set(range(count)) - results.keys(), results)
+                failure = self._try(place, set(range(count)) - results.keys(), results)
                 if failure is None:
                     return [results[number] for number in range(count)]
+                if isinstance(failure, StorageError):  # another try would end in the same
+                    raise failure
                 # Over hours many workers may die, as long as the run gets on.
                 attempts = 1 if len(results) > before else attempts + 1
                 if isinstance(failure, BrokenProcessPool):
                     self._end(at_once=True)
         raise TaskError(f"a task failed: {_told(failure)}") from failure
 
-    def _try(self, file: Path, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
-        """Run the tasks of `numbers` once each; add their results, and return what the first that failed raised."""
+    def _try(self, place: Place, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
+        """Run the tasks of `numbers` once each; add their results, and return what the first that failed raised.
+
+        The first that fails for want of a disk is the last.
+        """
         self._pool = self._pool or loky.ProcessPoolExecutor(
             self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(), self._patience)
         )
         futures: dict[int, Future[bytes]] = {
-            n: self._pool.submit(_run, str(file), n, self._patience) for n in sorted(numbers)
+            n: self._pool.submit(_run, place, n, self._patience) for n in sorted(numbers)
         }
+        for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
+            if isinstance(future.exception(), StorageError):
+                return future.exception()
         wait(futures.values())
         failures = {number: future.exception() for number, future in futures.items()}
         results.update({n: future.result() for n, future in futures.items() if failures[n] is None})
@@ -84,10 +95,19 @@ class LocalRunner:
         self._end(at_once=error is not None)
 
 
+@contextmanager
+def _shared(task: bytes) -> Iterator[Place]:
+    """Where workers find a task: it travels once, since it may hold the network's weights, and needs no disk."""
+    with os.fdopen(os.memfd_create("mission9-task"), "wb") as file:
+        file.write(task)
+        file.flush()
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}", uuid.uuid4().hex
+
+
 def _told(error: BaseException | None) -> str:
     if isinstance(error, BrokenProcessPool):
         return f"worker processes died {_ATTEMPTS} times, for want of memory perhaps ({str(error).splitlines()[0]})"
-    return f"{type(error).__name__}: {error}"
+    return in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _begin(run: int, patience: Patience) -> None:
@@ -105,12 +125,12 @@ def _end_with(run: int) -> None:
     os._exit(1)
 
 
-def _run(file: str, number: int, patience: Patience) -> bytes:
+def _run(place: Place, number: int, patience: Patience) -> bytes:
     with watched(patience):
-        return _load(file)(number)
+        return carry_out(_load(place), number)
 
 
 @lru_cache(maxsize=1)
-def _load(file: str) -> Task:
-    task: Task = cloudpickle.loads(Path(file).read_bytes())
+def _load(place: Place) -> Task:
+    task: Task = cloudpickle.loads(Path(place[0]).read_bytes())
     return task

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import re
 import signal
 import threading
@@ -13,9 +15,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mission9.config import RunConfig
-from mission9.errors import TaskError
-from mission9.runners import Task
+from mission9.errors import Mission9Error, StorageError, TaskError
+from mission9.runners import Task, carry_out
 from mission9.session import find_or_start_session, parallelism
+from mission9.storage import in_words
 from mission9.watch import PATIENCE, Patience, watched
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ class SparkRunner:
             for batch in batches:
                 for number in batch.column(0).to_pylist():
                     with watched(patience):
-                        result = pa.array([task(number)], pa.binary())
+                        result = pa.array([carry_out(task, number)], pa.binary())
                     _spare_collections()
                     yield pa.record_batch([pa.array([number], pa.int64()), result], ["number", "result"])
 
@@ -87,7 +90,7 @@ class SparkRunner:
         except Exception as error:  # classic and Connect, 3.5 and 4 raise different ones
             if interruption := _interruption(error):
                 raise interruption from None
-            raise TaskError(f"a Spark task failed: {_cause(str(error))}") from error
+            raise _told(_cause(str(error))) from error
         results = {row.number: bytes(row.result) for row in rows}
         return [results[number] for number in range(count)]
 
@@ -97,6 +100,15 @@ def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
+
+
+def _told(cause: str) -> Mission9Error:
+    name, _, told = cause.partition(": ")
+    if name.endswith(StorageError.__name__):
+        return StorageError(told)
+    if (full := os.strerror(errno.ENOSPC)) in cause:  # of Spark's own files, which it does not name
+        return StorageError(in_words(OSError(errno.ENOSPC, full)))
+    return TaskError(f"a Spark task failed: {cause}")
 
 
 def _cause(text: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,12 @@ logger = logging.getLogger(__name__)
 _CANDIDATES = 2 * CALIBRATION_IMAGES  # some may turn out to be no images
 
 
-def calibrate_int8(root: str, extraction: Extraction, *, all_files: bool, leave_out: str) -> Int8Network:
+def calibrate_int8(
+    root: str, extraction: Extraction, *, all_files: bool, leave_out: str, scratch: Path | None = None
+) -> Int8Network:
     """The int8 network of an extraction, by the same images whenever the folder is the same.
+
+    Files that nobody needs after that are in `scratch` meanwhile.
 
     Raises:
         InputError: no image of the sample can be decoded.
@@ -36,7 +41,7 @@ def calibrate_int8(root: str, extraction: Extraction, *, all_files: bool, leave_
     if not pixels:
         raise InputError(f"int8 is calibrated on images, and of {len(chosen)} in {root} none can be decoded")
     logger.info("int8: calibrated on %s images", len(pixels))
-    return calibrate(extraction.weights, np.stack(pixels))
+    return calibrate(extraction.weights, np.stack(pixels), scratch)
 
 
 def sample(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:

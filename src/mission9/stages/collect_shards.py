@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mission9.errors import ConservationError
 from mission9.files import link_or_copy
 from mission9.schema import REJECTS_TABLE
 from mission9.shards import GROUP_ROWS, Shard, features_file, read_marker, read_rejects
+from mission9.tables import TableWriter, read_group
 from mission9.watch import progress
 
 
@@ -26,8 +26,7 @@ class Rows:
 
     def read(self, columns: list[str]) -> pa.Table:
         progress()
-        with pq.ParquetFile(self.file) as parquet:
-            return parquet.read_row_group(self.group, columns=columns)
+        return read_group(self.file, self.group, columns)
 
 
 @dataclass
@@ -50,7 +49,7 @@ def collect_shards(parts: Sequence[Shard], folder: Path, *, features: Path, reje
     features.mkdir()
     rejects.mkdir()
     collected = Collected()
-    with pq.ParquetWriter(rejects / "part-00000.parquet", REJECTS_TABLE, compression="zstd") as writer:
+    with TableWriter(rejects / "part-00000.parquet", REJECTS_TABLE, compression="zstd") as writer:
         for part in parts:
             marker = read_marker(folder, part.key)
             if marker is None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 from mission9.shards import Shard, commit, features_file, rejects_file, rows_of
-from mission9.stages.plan_shards import read_group
+from mission9.tables import read_group
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -64,7 +63,7 @@ class _Child:
         self._memory_file = os.memfd_create("mission9-pixels")
         os.ftruncate(self._memory_file, SHARED_BYTES)
         self._shared = Shared.of(mmap.mmap(self._memory_file, SHARED_BYTES))
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the child
+        self._errors = os.fdopen(os.memfd_create("mission9-errors"), "w+b")
         self._process: subprocess.Popen[bytes] | None = None
         self._is_new = False
         self._was_stopped = False

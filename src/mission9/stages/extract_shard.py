@@ -13,8 +13,8 @@ import pyarrow as pa
 from mission9.extraction import Extraction
 from mission9.shards import Shard, commit, read_marker
 from mission9.stages.infer_features import get_ready, infer_features
-from mission9.stages.plan_shards import read_group
 from mission9.stages.prepare_images import ImageRow
+from mission9.tables import read_group
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from mission9.files import is_passing
 from mission9.names import from_text
 from mission9.schema import LISTING, PLAN
 from mission9.shards import damaged, read_marker, read_rejects
+from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +129,13 @@ def _read_plan(plan: Path) -> Iterator[pa.RecordBatch]:
     if not plan.exists():
         return
     try:
-        with pq.ParquetFile(plan) as file:
-            if file.schema_arrow.equals(PLAN):
-                for number in range(file.num_row_groups):
-                    yield file.read_row_group(number).combine_chunks().to_batches()[0]
-    except (pa.ArrowInvalid, OSError) as error:
+        for group in row_groups(plan):
+            if not group.schema.equals(PLAN):
+                return
+            yield group.combine_chunks().to_batches()[0]
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, OSError) and is_passing(error):
+            raise
         logger.warning("%s is damaged, and what it lists is computed again: %s", plan, error)
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 import pyarrow as pa
 
 from mission9.errors import InputError
+from mission9.files import is_passing, patiently
 from mission9.names import IMAGE_EXTENSIONS, to_text
 from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
 
@@ -154,24 +155,31 @@ def _scan(folder: bytes) -> tuple[list[bytes], set[bytes]]:
 
     With the slash a folder sorts as its paths do: "a.b" comes before "a/b".
     """
-    names, links = [], set()
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name + b"/" if _is_folder(entry) else entry.name
-                names.append(name)
-                if entry.is_symlink():
-                    links.add(name)
+        names, links = patiently(lambda: _entries(folder))
     except OSError as error:
         raise InputError(f"the folder {to_text(folder.rstrip(b'/'))} cannot be read: {error.strerror}") from error
     names.sort()
     return names, links
 
 
+def _entries(folder: bytes) -> tuple[list[bytes], set[bytes]]:
+    names, links = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name + b"/" if _is_folder(entry) else entry.name
+            names.append(name)
+            if entry.is_symlink():
+                links.add(name)
+    return names, links
+
+
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError as error:  # a link that leads to itself
+        if is_passing(error):
+            raise
         return False
 
 
@@ -193,7 +201,7 @@ def _extension(name: bytes) -> str:
 
 def _facts(path: bytes) -> tuple[int, int]:
     try:
-        facts = os.stat(path)
+        facts = patiently(lambda: os.stat(path))
     except OSError:  # gone, or a link to nothing: reading it will say so
         return 0, 0
     return facts.st_size, facts.st_mtime_ns

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mission9.files import appearing, link_or_copy
 from mission9.schema import LISTING, PLAN
 from mission9.shards import Shard, sweep
 from mission9.stages.find_known import Known, done_file, plan_file
+from mission9.tables import TableWriter
 
 # Large files make a shard shorter.
 SHARD_BYTES = 64 * 1024 * 1024
@@ -54,8 +54,8 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: Known, folder: Path, s
     with (
         appearing(plan_file(folder)) as images,
         appearing(folder / "todo.parquet") as todo,
-        pq.ParquetWriter(images, PLAN) as part_writer,
-        pq.ParquetWriter(todo, LISTING) as shard_writer,
+        TableWriter(images, PLAN) as part_writer,
+        TableWriter(todo, LISTING) as shard_writer,
     ):
         for rows in _cut(listing, _ends_of_parts):
             keys = known.shards_of(rows)
@@ -79,12 +79,6 @@ def finish(plan: Plan, folder: Path) -> None:
         link_or_copy(plan.images, done)
     kept = {part.key for part in plan.parts} | {file.stem for file in (plan.images, plan.todo, done_file(folder))}
     sweep(folder, kept)
-
-
-def read_group(file: Path, number: int) -> pa.Table:
-    """The rows of one part or shard of a plan."""
-    with pq.ParquetFile(file) as parquet:
-        return parquet.read_row_group(number)
 
 
 def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[Shard, pa.RecordBatch]]:

@@ -8,13 +8,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mission9.files import appearing
 from mission9.pca import PCAModel
 from mission9.runners import Runner
 from mission9.schema import projected, vectors
 from mission9.stages.collect_shards import Rows
+from mission9.tables import TableWriter, read_table
 
 _CHUNKS_A_WORKER = 4
 
@@ -29,7 +29,7 @@ class ProjectRows:
 
     def __call__(self, number: int) -> bytes:
         schema = projected(self.model.n_components_)
-        with appearing(_chunk(self.folder, number)) as file, pq.ParquetWriter(file, schema) as writer:
+        with appearing(_chunk(self.folder, number)) as file, TableWriter(file, schema) as writer:
             for rows in self.groups[number]:
                 for batch in rows.read(["path", "split", "label", "features"]).to_batches():
                     writer.write_batch(project_batch(batch, self.model))
@@ -48,7 +48,7 @@ def project(
         numbers[split] = range(len(groups), len(groups) + len(chosen))
         groups += chosen
     runner.map(ProjectRows(model.without_moments(), tuple(groups), folder), len(groups))
-    return {split: (pq.read_table(_chunk(folder, n)) for n in chunks) for split, chunks in numbers.items()}
+    return {split: (read_table(_chunk(folder, n)) for n in chunks) for split, chunks in numbers.items()}
 
 
 def project_batch(batch: pa.RecordBatch, model: PCAModel) -> pa.RecordBatch:

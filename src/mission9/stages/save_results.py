@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from mission9.files import files_in, open_to_write
 from mission9.names import label_folder
 from mission9.schema import projected, vectors
+from mission9.tables import TableWriter
 
 # Labels written to at a time. Rows come in order of path, so that one is enough unless folders of one name lie
 # apart; a label that comes again after so many others begins a second file.
@@ -36,7 +37,11 @@ def save_results(
     parquet.mkdir(parents=True)
     csv.mkdir(parents=True)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
-    with LabelWriter(parquet, components) as labels, pa.csv.CSVWriter(csv / "part-00000.csv", schema) as lines:
+    with (
+        LabelWriter(parquet, components) as labels,
+        open_to_write(csv / "part-00000.csv") as file,
+        pa.csv.CSVWriter(file, schema) as lines,
+    ):
         for chunk in chunks:
             for batch in chunk.to_batches():
                 labels.write(batch)
@@ -49,7 +54,7 @@ class LabelWriter:
     def __init__(self, folder: Path, components: int) -> None:
         self._folder = folder
         self._schema = projected(components).remove(projected(components).get_field_index("label"))
-        self._open: dict[str, pq.ParquetWriter] = {}
+        self._open: dict[str, TableWriter] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -66,14 +71,14 @@ class LabelWriter:
             chosen = rows.filter(pc.equal(rows["label"], label))
             self._writer(label).write_batch(chosen.select(self._schema.names))
 
-    def _writer(self, label: str) -> pq.ParquetWriter:
+    def _writer(self, label: str) -> TableWriter:
         if label not in self._open:
             if len(self._open) == _OPEN_LABELS:
                 self._open.pop(next(iter(self._open))).close()
             folder = self._folder / label_folder(label)
             folder.mkdir(exist_ok=True)
-            part = len(list(folder.iterdir()))
-            self._open[label] = pq.ParquetWriter(folder / f"part-{part:05d}.parquet", self._schema, compression="zstd")
+            part = len(files_in(folder))
+            self._open[label] = TableWriter(folder / f"part-{part:05d}.parquet", self._schema, compression="zstd")
         return self._open[label]
 
 

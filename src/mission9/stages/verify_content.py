@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mission9.errors import ImageError
 from mission9.names import to_path
 from mission9.shards import features_file
 from mission9.stages.read_bytes import read_bytes
+from mission9.tables import read_table
 
 _READERS = 16  # waiting for disks and networks, not computing
 
@@ -41,7 +41,7 @@ class VerifyContent:
         for key in pc.unique(keys).drop_null().to_pylist():
             file = features_file(self.folder, key)
             if file.exists():
-                table = pq.read_table(file, columns=["path", "sha256"])
+                table = read_table(file, columns=["path", "sha256"])
                 table = table.filter(pc.is_in(table["path"], value_set=paths.filter(pc.equal(keys, key))))
                 yield from zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True)
 

@@ -13,17 +13,23 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from mission9.errors import Mission9Error, OutputError
 from mission9.files import file_sha256
 from mission9.names import label_folder
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
 from mission9.pca import PCAModel
-from mission9.schema import FEATURES_TABLE, REJECTS_TABLE, vectors
+from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, vectors
 from mission9.shards import damaged, read_marker, read_rejects
 from mission9.stages.find_known import done_file
+from mission9.stages.report import Report
 from mission9.stages.save_results import no_formula
+from mission9.tables import row_groups
 from mission9.weights import read_saved_weights
+
+# What reading a damaged file ends in.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 # Scores are stored in float32; they may be off by so much of the longest score of a part.
 _TOLERANCE = 1e-5
@@ -50,13 +56,12 @@ def verify_output(root: str) -> Iterator[str]:
     seen: Counter[tuple[str, str]] = Counter()
     reasons: Counter[tuple[str, str]] = Counter()
     rejects: list[pa.Table] = []
-    with pq.ParquetFile(plan) as listing, _Scores(output) as scores:
-        for number in range(listing.num_row_groups):
-            rows = listing.read_row_group(number)
+    with _Scores(output) as scores:
+        for number, rows in enumerate(_listed(plan)):
             key, split = rows["part"][0].as_py(), rows["split"][0].as_py()
             yield from _check_files(output, report, key, number)
             part = _read(output, FEATURES_FOLDER, number)
-            refused = read_rejects(output.shards(report["fingerprint"]), key)
+            refused = _rejects(output.shards(report["fingerprint"]), key)
             rejects.append(refused.select(["path", "reason"]))
             seen[split, "featured"] += len(part)
             reasons.update((split, reason) for reason in refused["reason"].to_pylist())
@@ -73,9 +78,29 @@ def _report(output: Output) -> dict[str, Any]:
     if output.ready.exists():
         raise OutputError(f"the last run was killed while it published in {output.root}: the next one completes it")
     report = output.last_report()
-    if "fingerprint" not in report:
-        raise OutputError(f"there is no result: {output.root / REPORT} is missing or damaged; run again")
+    try:
+        TypeAdapter(Report).validate_python(report)
+    except ValidationError as error:
+        raise OutputError(f"there is no result: {output.root / REPORT} is missing or damaged; run again") from error
     return report
+
+
+def _listed(plan: Path) -> Iterator[pa.Table]:
+    """The images of a result, part by part."""
+    try:
+        for rows in row_groups(plan):
+            if not rows.schema.equals(PLAN):
+                raise ValueError("other columns")
+            yield rows
+    except _DAMAGE as error:
+        raise OutputError(f"{plan} is damaged, which lists the images of this result: run again") from error
+
+
+def _rejects(folder: Path, key: str) -> pa.Table:
+    try:
+        return read_rejects(folder, key)
+    except _DAMAGE:  # its checksum has told
+        return REJECTS_TABLE.empty_table()
 
 
 def _model(output: Output, report: dict[str, Any]) -> tuple[PCAModel | None, list[str]]:
@@ -109,7 +134,7 @@ def _check_checksums(output: Output) -> Iterator[str]:
         yield f"the checksums of {output.root} are missing: run again"
     for name, sha256 in checksums.items():
         file = output.root / name
-        if not file.exists():
+        if not file.is_file():
             yield f"{file} is missing: run again"
         elif file_sha256(file) != sha256:
             yield f"{file} is damaged: run again"
