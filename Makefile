@@ -69,6 +69,10 @@ chaos: .venv/.dev  ## Kill runs at random moments, for 20 minutes, and hold thei
 soak: .venv/.dev  ## Run 200,000 images and watch memory, open files and temporary space (ARGS="--count 20000")
 	$(BIN)/python benchmarks/soak.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: .venv/.dev  ## Decode and extract 200,000 damaged images, and count what becomes of them (ARGS="--inputs 20000")
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
+
 .PHONY: lock
 lock: .venv-tools/.ready  ## Write requirements.lock, with hashes, from requirements.txt (Linux on x86-64, Python 3.12)
 	.venv-tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.12 --python-platform linux \

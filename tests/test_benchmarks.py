@@ -216,3 +216,29 @@ def test_memory_is_told_by_kind_of_process() -> None:
     memory = run_command([sys.executable, "-c", code]).memory
     assert set(memory.kinds) == {"driver", "worker"}
     assert memory.kinds["driver"].largest < 2**26 <= memory.kinds["worker"].largest <= memory.together
+
+
+def test_fuzz_counts_every_input_and_makes_them_again(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- fuzz -->\nold\n<!-- /fuzz -->\nafter\n")
+    files = ["--keep", str(tmp_path / "kept"), "--json", str(tmp_path / "fuzz.json"), "--page", str(page)]
+    done = program("fuzz.py", "--inputs", "320", "--whole", "64", "--seed", "3", *files)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "fuzz.json").read_bytes())
+    assert figures["faults"] == []
+    assert figures["inputs"] == sum(count for kind in figures["formats"].values() for count in kind.values()) == 384
+    for target, inputs in (("decode", 320), ("whole", 64)):
+        facts = figures["targets"][target]
+        assert facts["inputs"] == inputs == facts["pictures"] + sum(facts["reasons"].values())
+        assert 0 < facts["pictures"] < inputs
+    assert len(figures["formats"]) == 6
+    text = page.read_text()
+    assert text.startswith("before\n<!-- fuzz -->\n384 damaged images (seed 3)")
+    assert text.endswith("<!-- /fuzz -->\nafter\n")
+    assert "old" not in text
+    made = set()
+    for _ in range(2):
+        assert program("fuzz.py", "--only", "7", "--seed", "3", *files).returncode == 0
+        (kept,) = (tmp_path / "kept").iterdir()
+        made.add(kept.read_bytes())
+    assert len(made) == 1

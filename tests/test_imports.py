@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def modules_after(statement: str) -> set[str]:
@@ -16,6 +18,16 @@ def test_importing_the_package_costs_neither_torch_nor_spark() -> None:
 
 def test_the_command_line_starts_without_the_heavy_packages() -> None:
     assert not modules_after("import mission9.cli") & {"torch", "pyspark", "openvino", "pandas"}
+
+
+def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
+    statement = "import mission9.engines.openvino_engine, sys; print(*sys.modules)"
+    environment = os.environ | {"HOME": str(tmp_path), "CI": "", "TF_BUILD": "", "JENKINS_URL": ""}
+    command = [sys.executable, "-c", statement]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert "openvino" in loaded
+    assert not [module for module in loaded if module.startswith("openvino_telemetry.")]
+    assert not list(tmp_path.iterdir())  # where it would keep the number that it knows this user by
 
 
 def test_the_worker_needs_no_torch_with_openvino() -> None:

@@ -20,6 +20,7 @@ import mission9
 from mission9.config import Flag, RunConfig, explain
 from mission9.engines import Device, EngineName
 from mission9.errors import ImageError, Mission9Error
+from mission9.redact import shown
 from mission9.storage import in_words
 from mission9.subset import PERCENTAGES
 
@@ -48,6 +49,7 @@ app = App(
 
 def program() -> NoReturn:
     """Be the program `mission9`: carry out this process's command line, and exit."""
+    _take_names_as_utf8()
     signal.signal(signal.SIGTERM, _terminate)
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment
@@ -75,17 +77,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _take_names_as_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where it is off and the locale has names be ASCII or Latin-1.
+
+    Folders of labels are named in UTF-8, as readers of tables expect, and workers inherit the mode.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        # The option as well, since Python may have been told to ignore the environment.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
 def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals call
     raise Terminated
 
 
 def _set_up_logging() -> None:
     handler = _ConsoleHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
     # py4j writes to the root logger, and at length, that Spark went away when Ctrl-C told it to.
     handler.addFilter(lambda record: record.name != "root")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("mission9").setLevel(logging.INFO)
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    """A message on one line: no file's name can make it look like two."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return shown(super().formatMessage(record))
 
 
 class _ConsoleHandler(logging.Handler):
@@ -127,7 +148,7 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     _print_report(report)
     print("\nOpen them in Python:\n")
     print("    import pandas as pd")
-    print(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
+    _say(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
     print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
 
 
@@ -154,9 +175,9 @@ def doctor(
         if json_:
             print(json.dumps(asdict(finding), ensure_ascii=False), flush=True)
         else:
-            print(f"{finding.status:<9}{finding.what:<17}{finding.found}", flush=True)
+            _say(f"{finding.status:<9}{finding.what:<17}{finding.found}")
             if finding.remedy:
-                print(f"{'':<26}-> {finding.remedy}", flush=True)
+                _say(f"{'':<26}-> {finding.remedy}")
     return status
 
 
@@ -176,8 +197,8 @@ def verify(output: Path = Path("data/Results"), /) -> int:
     problems = 0
     for problem in verify_output(str(output)):
         problems += 1
-        print(problem, flush=True)
-    print(f"{problems} problems in {output}" if problems else f"{output} is whole")
+        _say(problem)
+    _say(f"{problems} problems in {output}" if problems else f"{output} is whole")
     return 1 if problems else 0
 
 
@@ -205,7 +226,11 @@ def evaluate(
     from mission9.results import Results
 
     found = judge(Results.of(output))
-    print(json.dumps(asdict(found), ensure_ascii=False) if json_ else "\n".join(as_text(found)))
+    if json_:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    for line in as_text(found):
+        _say(line)
 
 
 @app.command
@@ -223,7 +248,7 @@ def export(output: Path = Path("data/Results"), /, *, onnx: Path) -> None:
     from mission9.output import MODEL_FOLDER
 
     export_onnx(output / MODEL_FOLDER, onnx)
-    print(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
+    _say(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
 
 
 @app.command
@@ -242,7 +267,7 @@ def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) ->
     from mission9.results import Results
     from mission9.tracking import LOCAL, log_results
 
-    print(log_results(Results.of(output), mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+    _say(log_results(Results.of(output), mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
 
 
 @app.command
@@ -315,11 +340,11 @@ def subset(
         return _fail("give one of --percentage P, --all and --list (mission9 subset --help)", 2)
     if list_:
         for name, count in list_subsets(output).items():
-            print(f"{name}: {count:,} images")
+            _say(f"{name}: {count:,} images")
         return 0
     for share in PERCENTAGES if percentage is None else [percentage]:
         folder, count = make_subset(input_, output, share, copy=copy)
-        print(f"{folder}: {count:,} images")
+        _say(f"{folder}: {count:,} images")
     return 0
 
 
@@ -328,10 +353,10 @@ def _print_report(report: Report) -> None:
         print(f"{name:<12}{split.listed:>9,} listed {split.featured:>9,} featured {split.rejected:>7,} rejected")
     if report.skipped:
         files = ", ".join(f"{count:,} {extension}" for extension, count in sorted(report.skipped.items()))
-        print(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
+        _say(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
-    print(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")
+    _say(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")
 
 
 def _explain(error: CycloptsError) -> str:
@@ -340,5 +365,9 @@ def _explain(error: CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    _console.print(f"mission9: {message}", markup=False)
+    _console.print(f"mission9: {shown(message)}", markup=False)
     return code
+
+
+def _say(text: str) -> None:
+    print(shown(text), flush=True)

@@ -30,6 +30,8 @@ Flag = Annotated[bool, Parameter(negative="")]
 ENV_PREFIX = "MISSION9_"
 _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
 
+_MOST_SETTINGS_BYTES = 1024 * 1024
+
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
 
 
@@ -144,9 +146,13 @@ class RunConfig(BaseSettings):
             return init_settings, env_settings
         if not Path(given).is_file():
             raise ConfigError(f"there is no settings file {given}")
+        if os.path.getsize(given) > _MOST_SETTINGS_BYTES:
+            raise ConfigError(f"the settings file {given} is larger than settings are")
         try:
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise ConfigError(f"the settings file {given} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"the settings file {given} is not TOML: {error}") from error
 
 

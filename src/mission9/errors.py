@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from mission9.redact import one_line, redact
+
 Reason = Literal[
     "empty",
     "not_an_image",
@@ -25,9 +27,12 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class Mission9Error(Exception):
-    """Any error that mission9 raises on purpose; its text says what is wrong and what to do."""
+    """Any error that mission9 raises on purpose; its text says what is wrong and what to do, and no secrets."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return redact(super().__str__())
 
 
 class SetupError(Mission9Error):
@@ -89,5 +94,5 @@ class ImageError(Mission9Error):
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))  # a decoder may quote what the file holds
         self.reason: Reason = reason

@@ -15,7 +15,9 @@ from mission9.engines.int8 import Int8Network
 from mission9.errors import ImageError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess, to_input
-from mission9.stages.decode_image import MAX_PIXELS, decode_image, to_rgb
+from mission9.stages.decode_apart import decode_apart
+from mission9.stages.decode_image import MAX_PIXELS, to_rgb
+from mission9.stages.decoder import DecoderSettings
 from mission9.stages.read_bytes import MAX_BYTES, read_bytes
 from mission9.weights import Weights, load_weights
 
@@ -69,19 +71,25 @@ class MobileNetV2Extractor:
 
     def _pixels(self, image: ImageLike, number: int) -> NDArray[np.uint8]:
         try:
-            return to_input(_picture(image), self.preprocess)
+            if isinstance(image, Image.Image | np.ndarray):
+                return to_input(_picture(image), self.preprocess)
+            return self._decoded(image)
         except ImageError as error:
             name = str(image) if isinstance(image, str | Path) else f"image {number}"
             raise ImageError(error.reason, f"{name}: {error}") from error
 
+    def _decoded(self, image: str | Path | bytes) -> NDArray[np.uint8]:
+        """The pixels of a file, decoded in a child process as those of a run: it may be anybody's."""
+        data = image if isinstance(image, bytes) else read_bytes(os.fsencode(image), max_bytes=MAX_BYTES)
+        (found,) = decode_apart([data], DecoderSettings(self.preprocess, MAX_PIXELS))
+        if isinstance(found, ImageError):
+            raise found
+        return found.pixels
 
-def _picture(image: ImageLike) -> Image.Image:
+
+def _picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(image)
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ImageError("not_an_image", f"an array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-        return Image.fromarray(image)
-    if not isinstance(image, bytes):
-        image = read_bytes(os.fsencode(image), max_bytes=MAX_BYTES)
-    return decode_image(image, max_pixels=MAX_PIXELS)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ImageError("not_an_image", f"an array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    return Image.fromarray(image)

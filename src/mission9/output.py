@@ -28,6 +28,7 @@ from mission9.files import (
     write_whole,
 )
 from mission9.schema import SPLITS
+from mission9.untrusted import MIB, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ _STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checks
 
 # Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
 _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
+
+_MOST_REPORT_BYTES = 256 * MIB  # the checksums of a million files
 
 
 def scores_folder(split: str) -> str:
@@ -169,11 +172,11 @@ def _names_in(file: Path) -> set[str] | None:
 def _read_json(file: Path) -> object:
     """What a file of JSON holds; None where there is none, or it is damaged."""
     try:
-        return json.loads(read_whole(file))
+        return read_json(file, _MOST_REPORT_BYTES)
     except OSError as error:
         if is_passing(error):  # which says nothing of the file
             raise
-    except (ValueError, RecursionError):
+    except ValueError:
         logger.warning("%s is damaged, and not used", file)
     return None
 

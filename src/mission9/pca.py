@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
 
 from mission9.errors import ConfigError, ModelError
-from mission9.files import read_whole, write_whole
+from mission9.files import write_whole
+from mission9.untrusted import MIB, read_file, read_json, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 BLOCK_ROWS = 2048  # 20 MB of float64 at 1280 features: large enough for BLAS, small enough for a worker
 FORMAT = 1
 _ARRAYS_FILE, _FACTS_FILE = "pca.safetensors", "pca.json"
+_MOST_BYTES = 64 * MIB  # of the arrays: those of 1280 features take 26 MB
 
 
 @dataclass(frozen=True)
@@ -158,21 +159,22 @@ class PCAModel:
         write_whole(folder / _FACTS_FILE, (json.dumps(saved, indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: str | Path) -> PCAModel:
-        """The model that `save` wrote.
+    def load(cls, folder: str | Path, *, features: int | None = None) -> PCAModel:
+        """The model that `save` wrote; of so many `features`, if that is said.
 
         Raises:
             ModelError: there is none, it is damaged, or of a version this code does not know.
         """
         folder = Path(folder)
         try:
-            facts = json.loads(read_whole(folder / _FACTS_FILE))
-            data = read_whole(folder / _ARRAYS_FILE)
+            facts = read_json(folder / _FACTS_FILE)
+            data = read_file(folder / _ARRAYS_FILE, _MOST_BYTES)
             if facts.pop("format") != FORMAT:
                 raise ModelError(f"{folder} holds a PCA model of another version of mission9; run again to refit it")
             if facts.pop("sha256") != hashlib.sha256(data).hexdigest():
                 raise ModelError(f"the PCA model in {folder} is damaged: {_ARRAYS_FILE} is not what was saved")
-            arrays = safetensors.numpy.load(data)
+            arrays = read_tensors(data)
+            _check_arrays(arrays, facts["n_samples"], features)
             return cls(
                 components_=arrays["components"],
                 mean_=arrays["mean"],
@@ -184,8 +186,30 @@ class PCAModel:
             )
         except FileNotFoundError as error:
             raise ModelError(f"there is no PCA model in {folder} (a run writes OUTPUT/pca_model)") from error
-        except (ValueError, SafetensorError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
             raise ModelError(f"the PCA model in {folder} is damaged: {error}") from error
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], samples: object, wanted: int | None) -> None:
+    """Refuse arrays of a model that no `save` wrote.
+
+    Raises:
+        ValueError, KeyError: saying what is wrong.
+    """
+    components, features = arrays["components"].shape
+    shapes = {
+        "components": (components, features),
+        "mean": (features,),
+        "explained_variance": (components,),
+        "explained_variance_ratio": (components,),
+        "scatter": (features, features),
+    }
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+            raise ValueError(f"{name} is not {shape} finite numbers")
+    if not isinstance(samples, int) or features != (wanted or features):
+        raise ValueError(f"it is of {samples} rows of {features} features")
 
 
 def check_components(n_components: int | float, samples: int, features: int) -> None:

@@ -24,6 +24,7 @@ from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
 from mission9.progress import Display, ShardWatch
+from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
 from mission9.shards import read_marker
@@ -152,7 +153,7 @@ def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
     """The model that `--pca-model` names, if it was made of such features."""
     if config.pca_model is None:
         return None
-    model = PCAModel.load(config.pca_model)
+    model = PCAModel.load(config.pca_model, features=FEATURES)
     try:
         weights, preprocess = model.facts["weights"], model.facts["preprocess"]
         theirs = (weights["sha256"], preprocess, model.facts["engine"]["precision"])
@@ -182,7 +183,7 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
 
 def _new_report(config: RunConfig, extraction: Extraction) -> Report:
     return Report(
-        config=config.model_dump(mode="json", exclude={"mlflow"}),  # an address that may hold a password
+        config=config.model_dump(mode="json"),
         fingerprint=extraction.fingerprint,
         weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
         engine=asdict(extraction.engine),
@@ -301,7 +302,7 @@ def _is_fidelity(found: object) -> bool:
 
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:
     folder = output.work / MODEL_FOLDER
-    facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
+    facts = {"fingerprint": report.fingerprint, "weights": redact_values(report.weights), "engine": report.engine}
     model.save(folder, facts | {"preprocess": extraction.preprocess})
     write_whole(folder / SAVED_FILE, extraction.weights.data)
     if extraction.int8:

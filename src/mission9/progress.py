@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column
 
 from mission9.shards import Shard
+from mission9.untrusted import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class ShardWatch:
             return self._done
         for name in there:
             try:
-                marker = json.loads((self._folder / name).read_bytes())
+                marker = read_json(self._folder / name)
                 features, rejects = marker["features"]["rows"], marker["rejects"]["rows"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # no progress, and whoever reads it next has a word for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,9 @@ from mission9.engines import Device, EngineName
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ModelError
 from mission9.feature_extractor import ImageLike, MobileNetV2Extractor
+from mission9.mobilenet_v2 import FEATURES
 from mission9.pca import PCAModel
+from mission9.preprocess import Preprocess
 from mission9.weights import read_saved_weights
 
 
@@ -27,12 +30,14 @@ class Projector:
 
     def __init__(self, model: str | Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
         folder = Path(model)
-        self.model = PCAModel.load(folder)
+        self.model = PCAModel.load(folder, features=FEATURES)
         facts = self.model.facts
         try:
             name, sha256, preprocess = facts["weights"]["name"], facts["weights"]["sha256"], facts["preprocess"]
         except (KeyError, TypeError) as error:
             raise ModelError(f"the PCA model in {folder} does not say which weights it was made with") from error
+        if preprocess not in get_args(Preprocess):
+            raise ModelError(f"the PCA model in {folder} was made with preprocessing that there is not: {preprocess}")
         weights = read_saved_weights(folder, name=name, sha256=sha256)
         self._extractor = MobileNetV2Extractor(
             device, weights=weights, preprocess=preprocess, engine=engine, int8=Int8Network.load(folder)

@@ -35,6 +35,9 @@ _LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
 # objects get little room, so that garbage does not pile up over hours of handing out tasks.
 _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 
+# Keys and values that Spark's web page and logs show as redacted: Spark's own, and what URLs hold.
+_SECRETS = r"(?i)secret|passw(or)?d|token|access[._-]?key|credential|signature|://[^/@ ]+@|://[^@/ ]+:[^@ ]+@"
+
 
 def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tuple[SparkSession, bool]:
     """The running session, or a new one; and whether it was made here, for its maker to stop.
@@ -63,7 +66,10 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
 
     master = _master(config)
     if master.startswith("sc://"):
-        return SparkSession.builder.remote(master).appName("mission9").getOrCreate()
+        try:
+            return SparkSession.builder.remote(master).appName("mission9").getOrCreate()
+        except (PySparkException, ImportError, OSError) as error:
+            raise SetupError(f"there is no Spark at {master}: {_first_cause(error)}") from error
     _prepare_environment(master)
     builder = SparkSession.builder.master(master).appName("mission9")
     for key, value in _settings(config, master, for_runner=for_runner).items():
@@ -180,6 +186,7 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         "spark.executor.memory": config.executor_memory,
         "spark.driver.extraJavaOptions": " ".join(java),
         "spark.ui.showConsoleProgress": "false",
+        "spark.redaction.regex": _SECRETS,
     }
     if master.startswith("local"):
         settings["spark.local.dir"] = _private_folder()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import mission9
 from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.evaluate import Evaluation, evaluate
 from mission9.output import MODEL_FOLDER, REPORT
+from mission9.redact import redact
 from mission9.results import Results
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ RESULT_TAG = "mission9.result"
 _PATIENCE = 10.0
 _HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _READY = "ready"
-
-_USER = re.compile(r"//[^/\s]*@")  # name and password in an address
 
 # What the served model imports; MLflow would guess.
 _SERVING = (
@@ -127,7 +125,7 @@ class _Prepared:
         try:
             return self._log(uri)
         except (MlflowException, OSError) as error:
-            words = _USER.sub("//***@", str(error).partition("\n")[0])[:300]
+            words = redact(str(error).partition("\n")[0])[:300]
             raise TrackingError(f"MLflow does not take the results: {words}") from error
 
     def _log(self, uri: str) -> str:

@@ -11,18 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from mission9.errors import SetupError, WeightsError
-from mission9.files import read_whole
 from mission9.mobilenet_v2 import tensor_shapes
-
-if TYPE_CHECKING:
-    import torch
+from mission9.untrusted import MOST_WEIGHTS_BYTES, check_archive, read_file, read_tensors
 
 # No trained network comes near; a flipped bit of an exponent does, and its overflow would not always show.
 LARGEST_VALUE = 1e8
@@ -103,24 +99,31 @@ def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
 
 
 def _checked(name: str, tensors: Mapping[str, NDArray[np.floating]]) -> Weights:
+    _check_shapes(name, {tensor: array.shape for tensor, array in tensors.items()})
     kept = {}
-    for tensor, shape in tensor_shapes().items():
-        if tensor not in tensors:
-            raise WeightsError(f"weights {name} are not MobileNetV2's: there is no tensor {tensor}")
+    for tensor in tensor_shapes():
         array = np.ascontiguousarray(tensors[tensor], np.float32)
-        if array.shape != shape:
-            raise WeightsError(f"weights {name} are not MobileNetV2's: {tensor} has shape {array.shape}, not {shape}")
         if not (np.abs(array) < LARGEST_VALUE).all():  # NaN is not less than anything
             raise WeightsError(f"weights {name} are damaged: {tensor} holds NaN, or values beyond {LARGEST_VALUE:g}")
         kept[tensor] = array
     return Weights(name, safetensors.numpy.save(kept))
 
 
+def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for tensor, shape in tensor_shapes().items():
+        if tensor not in shapes:
+            raise WeightsError(f"weights {name} are not MobileNetV2's: there is no tensor {tensor}")
+        if shapes[tensor] != shape:
+            raise WeightsError(
+                f"weights {name} are not MobileNetV2's: {tensor} has shape {shapes[tensor]}, not {shape}"
+            )
+
+
 def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.floating]]:
     data = _read(path)
     try:
-        return safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, ValueError) as error:
+        return read_tensors(data)
+    except ValueError as error:
         raise WeightsError(f"weights file {path} is not a whole safetensors file: {error}") from error
 
 
@@ -131,10 +134,11 @@ def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
         raise SetupError(
             f"reading {path.name} needs torch (pip install 'mission9[torch]'); a .safetensors file does not"
         ) from error
-    data = io.BytesIO(_read(path))
+    data = _read(path)
     try:
+        check_archive(data)
         # weights_only refuses everything but tensors and plain containers, without running it.
-        state = torch.load(data, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own words advise to load the file unsafely
         raise WeightsError(
             f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, which "
@@ -147,9 +151,11 @@ def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_whole(path)
+        return read_file(path, MOST_WEIGHTS_BYTES)
     except OSError as error:
         raise WeightsError(f"weights file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(f"weights file {path} is not MobileNetV2's: {error}") from error
 
 
 def _arrays(path: Path, state: object) -> Mapping[str, NDArray[np.floating]]:
@@ -157,8 +163,13 @@ def _arrays(path: Path, state: object) -> Mapping[str, NDArray[np.floating]]:
 
     if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"weights file {path} does not hold a state dict (names and tensors)")
-    tensors: dict[str, torch.Tensor] = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
-    return {name: tensor.float().numpy() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    # Before the conversion, which would fill in what a tensor of one number, repeated a billion times, only promises.
+    _check_shapes(str(path), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    try:
+        return {name: tensors[name].float().numpy() for name in tensor_shapes()}
+    except Exception as error:  # tensors that are nowhere, or sparse
+        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
 
 
 def _download_imagenet() -> Path:

@@ -38,6 +38,9 @@ def misbehave(image):
     if what == b"abort":
         os.write(2, b"libjpeg: this cannot go on")
         os.abort()
+    if what == b"shout":
+        os.write(2, b"\\x1b[2Jall is well\\rall is well\\x07")
+        os.abort()
     if what == b"hang":
         ctypes.PyDLL(None).pause()  # in C, without letting go of the interpreter
     if what == b"slow":
@@ -128,6 +131,12 @@ def test_a_decoder_that_misbehaves_costs_its_image_alone(
         np.testing.assert_array_equal(decoded.pixels[..., :3], right[at].pixels[..., :3])
 
 
+def test_last_words_are_plain_text_on_one_line(settings: DecoderSettings, poison: Callable[[str], bytes]) -> None:
+    said = str(reason(poison("shout"), settings))
+    assert r"(\x1b[2Jall is well\rall is well\x07)" in said
+    assert said.isprintable()
+
+
 def test_a_decoder_that_never_returns_costs_one_time_limit(
     settings: DecoderSettings, poison: Callable[[str], bytes], pictures: list[bytes]
 ) -> None:
@@ -137,6 +146,22 @@ def test_a_decoder_that_never_returns_costs_one_time_limit(
     good(outcomes[:10] + outcomes[11:])
     assert isinstance(outcomes[10], ImageError)
     assert outcomes[10].reason == "timeout"
+
+
+@pytest.mark.slow
+def test_a_small_file_that_is_long_work_costs_one_time_limit(pictures: list[bytes]) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (7000, 7000), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data.rfind(b"\xff\xda")
+    bomb = data[:scan] + data[scan:-2] * 4000 + data[-2:]  # the last scan again and again, over 49 megapixels
+    assert len(bomb) < 1_000_000
+    start = time.monotonic()
+    outcomes = decode_apart([pictures[0], bomb, pictures[1]], DecoderSettings("stretch", 50_000_000))
+    assert TIME_LIMIT <= time.monotonic() - start < 2 * TIME_LIMIT
+    good([outcomes[0], outcomes[2]])
+    assert isinstance(outcomes[1], ImageError)
+    assert outcomes[1].reason == "timeout"
 
 
 @pytest.mark.slow
@@ -206,6 +231,20 @@ def test_that_no_child_comes_up_is_no_verdict_on_an_image(
     (misbehaving / "sitecustomize.py").write_text("import os; os.write(2, b'no Pillow here'); os._exit(1)")
     with pytest.raises(RuntimeError, match="no process for decoding comes up .no Pillow here"):
         decode_apart(pictures, settings)
+
+
+def test_what_libraries_say_of_damaged_pictures_does_not_fill_the_disk(settings: DecoderSettings) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (200, 64)).astype(bool)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "TIFF", compression="group4")
+    damaged = bytearray(buffer.getvalue())
+    damaged[300:310] = b"0123456789"  # libtiff has a word for each line
+    good(decode_apart([_png((4, 4))], settings))
+    (child,) = (p for p in psutil.Process().children() if str(settings.max_pixels) in p.cmdline())
+    assert 0 < child.rlimit(psutil.RLIMIT_FSIZE)[0] < 10_000_000
+    decode_apart([bytes(damaged)] * 8, settings)
+    words = Path(f"/proc/{child.pid}/fd/2")
+    assert words.stat().st_size == 0
 
 
 def test_large_pictures_take_turns(settings: DecoderSettings) -> None:

@@ -2,15 +2,24 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.measure.mutate import blocks_of, fields_of, mutate
+from benchmarks.measure.seeds import Seed, make_seeds
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.errors import ImageError
+from mission9.errors import REASONS, ImageError
+from mission9.preprocess import INPUT_CHANNELS, to_input
 from mission9.stages.decode_image import decode_image
+
+SEEDS = make_seeds()
+BEGINNINGS = sorted({seed.data[:length] for seed in SEEDS for length in (2, 4, 12, 30)})
 
 LIMIT = 1_000_000
 
@@ -145,3 +154,56 @@ def test_too_many_pixels_are_refused_by_the_header_alone() -> None:
     assert reason(bytes(claims)) == "too_many_pixels"
     claims[18:26] = struct.pack("<ii", 30_000, 30_000)
     assert reason(bytes(claims), limit=10**12) == "too_many_pixels"
+
+
+def test_a_picture_in_run_lengths_is_no_long_work_for_a_few_bytes() -> None:
+    (data,) = (seed.data for seed in SEEDS if seed.name == "run lengths")
+    decode_image(data, max_pixels=LIMIT)
+    large = bytearray(data)
+    large[18:26] = struct.pack("<ii", 8_388_624, 8)  # as the fuzzer found it: six seconds for a kilobyte
+    start = time.monotonic()
+    assert reason(bytes(large), limit=80_000_000) == "too_many_pixels"
+    assert time.monotonic() - start < 1
+
+
+def outcome(data: bytes) -> Image.Image | ImageError:
+    try:
+        return decode_image(data, max_pixels=LIMIT)
+    except ImageError as error:
+        return error
+
+
+def check_outcome(data: bytes) -> None:
+    """A picture that the network can take, or a known reason, and nothing else."""
+    found = outcome(data)
+    if isinstance(found, ImageError):
+        assert found.reason in REASONS
+        assert str(found).isprintable()
+        assert len(str(found)) < 300
+    else:
+        assert found.mode == "RGB"
+        assert to_input(found, "stretch").shape == to_input(found, "crop").shape == (224, 224, INPUT_CHANNELS)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@given(st.builds(bytes.__add__, st.sampled_from([b"", *BEGINNINGS]), st.binary()))
+@example(b"GIF89a\x01\x00\x01\x00\x00\x00\x00\x1b[31m,")
+def test_any_bytes_are_a_picture_or_rejected_for_a_reason(data: bytes) -> None:
+    check_outcome(data)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@given(st.sampled_from(SEEDS), st.sampled_from(SEEDS), st.integers(0, 2**32))
+def test_damaged_images_are_a_picture_or_rejected_for_a_reason(seed: Seed, other: Seed, chance: int) -> None:
+    check_outcome(mutate(np.random.default_rng(chance), seed.data, other.data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_the_fuzzer_knows_the_formats(kind: str) -> None:
+    seeds = [seed for seed in SEEDS if seed.kind == kind]
+    for seed in seeds:
+        decode_image(seed.data, max_pixels=LIMIT)
+        assert len(list(fields_of(seed.data))) > 5 or seed.name == "big"  # BigTIFF is damaged anywhere alone
+    assert kind == "BMP" or max(len(list(blocks_of(seed.data))) for seed in seeds) > 3

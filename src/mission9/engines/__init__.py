@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -14,6 +15,10 @@ from mission9 import devices
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, SetupError
 from mission9.weights import Weights
+
+# OpenVINO tells its makers of each import, in every worker, by a process that it forks for that. It takes the package
+# that does so for absent; one that somebody has imported before stays.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "torch", "openvino"]
@@ -128,14 +133,12 @@ _made: dict[tuple[EngineSpec, str, int, str], Engine] = {}
 
 
 def _openvino_engine(spec: EngineSpec, weights: Weights, threads: int, int8: Int8Network | None) -> Engine:
-    import openvino as ov
-
     from mission9.engines.openvino_engine import OpenVINOEngine
     from mission9.engines.openvino_graph import features_graph
 
     if (spec.precision == "int8") != (int8 is not None):
         raise ConfigError("int8 needs a network that was calibrated on images, and nothing else takes one")
-    graph = ov.Core().read_model(int8.graph, int8.constants) if int8 else features_graph(weights.tensors())
+    graph = int8.read() if int8 else features_graph(weights.tensors())
     return OpenVINOEngine(graph, threads=threads, batch_size=spec.batch_size, precision=spec.precision)
 
 

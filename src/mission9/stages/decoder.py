@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import mmap
+import os
 import resource
 import signal
 import struct
@@ -44,6 +45,9 @@ LARGE_PIXELS = 16_000_000
 NUMBER = struct.Struct("<Q")
 
 READY = b"ready\n"  # a child's first word
+
+# What a child may write to a file, which is its last words: libtiff has some for each line of a damaged picture.
+_MOST_WORDS = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Server:
             lengths = [_number(requests) for _ in range(count)]
             # Read one by one, so that not all are in memory.
             told = [self._answer(at, requests.read(length)) for at, length in enumerate(lengths)]
+            _forget_words()
             answers.write(json.dumps(told).encode() + b"\n")
             answers.flush()
 
@@ -124,6 +129,13 @@ class Server:
             fcntl.flock(self._turns, fcntl.LOCK_UN)
 
 
+def _forget_words() -> None:
+    """Empty the file that stderr goes to: what images that did no harm made libraries say is nobody's last words."""
+    with contextlib.suppress(OSError):  # stderr is no file, where somebody runs this by hand
+        os.ftruncate(sys.stderr.fileno(), 0)
+        os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
+
+
 def _number(requests: BinaryIO) -> int:
     """The next number; 0 where the parent is gone."""
     data = requests.read(NUMBER.size)
@@ -134,6 +146,7 @@ def _limit(settings: DecoderSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_WORDS, _MOST_WORDS))
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
     most = in_use + _MEMORY_BESIDE + _BYTES_A_PIXEL * settings.max_pixels
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -42,6 +42,8 @@ def read_bytes(path: bytes, *, max_bytes: int) -> bytes:
 
 def _read(path: bytes, max_bytes: int) -> bytes | None:
     """The content of a file; None if it changed meanwhile."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a device may set it going
+        raise ImageError("unreadable", "not a regular file")
     # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         facts = os.fstat(file.fileno())

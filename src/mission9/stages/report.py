@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mission9.errors import ConservationError
+from mission9.redact import redact_values
 
 _PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
 
@@ -95,7 +96,10 @@ class Report:
                 )
 
     def to_json(self) -> bytes:
-        return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+        facts = asdict(self)
+        for texts in (facts["config"], facts["weights"]):  # paths may be URLs, which may hold secrets
+            texts |= redact_values(texts)
+        return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
