@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from benchmarks.measure import REPOSITORY, RESULTS
 from benchmarks.measure.fuzzing import Job, Tally, make_input, work
 from benchmarks.measure.machine import cores_here, this_machine
+from benchmarks.measure.page import put_section
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
-BEGIN, END = "<!-- fuzz -->", "<!-- /fuzz -->"
 JOB_INPUTS = {"decode": 3200, "whole": 512}
 MIB = 2**20
 
@@ -58,7 +58,7 @@ def main() -> int:
     arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(*as_table(figures), sep="\n")
     if not arguments.no_page:
-        write_page(arguments.page, figures)
+        put_section(arguments.page, "fuzz", as_table(figures))
     return 1 if tally.faults else 0
 
 
@@ -146,14 +146,6 @@ def as_table(figures: dict[str, Any]) -> Iterator[str]:
         if facts := figures["targets"].get(target):
             rejected = facts["inputs"] - facts["pictures"]
             yield f"- {name}: {facts['inputs']:,} = {facts['pictures']:,} pictures + {rejected:,} rejected"
-
-
-def write_page(page: Path, figures: dict[str, Any]) -> None:
-    """Put the figures in the place of the last ones, between two marks."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text("\n".join([before + BEGIN, *as_table(figures), END]) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ def listing(rows: list[dict[str, Any]], batch: int = 1000) -> Iterator[pa.Record
         yield pa.RecordBatch.from_pylist(rows[start : start + batch], schema=LISTING)
 
 
+REJECTED = ("stage", "reason", "message")
+
+
 def row(n: int, split: str = "Training", label: str = "a", size: int = 5000) -> dict[str, Any]:
     return {"path": f"{split}/{label}/{n:06d}.jpg", "split": split, "label": label, "bytes": size, "modified": n}
 
@@ -39,13 +42,13 @@ def plan(rows: list[dict[str, Any]], folder: Path, batch: int = 1000) -> Plan:
     return plan_shards(listing(rows, batch), Known(folder), folder, MOST)
 
 
-def extract(made: Plan, folder: Path, *, only: int | None = None, stage: str = "") -> None:
-    """Commit the shards to do, each image with its number as features, or all rejected at `stage`."""
+def extract(made: Plan, folder: Path, *, only: int | None = None, rejected: tuple[str, str] | None = None) -> None:
+    """Commit the shards to do, each image with its number as features, or all `rejected` at a stage for a reason."""
     for shard in made.shards[:only]:
         rows = read_group(made.todo, shard.number)
         keys = {name: rows[name] for name in ("path", "split", "label", "bytes")}
-        if stage:
-            extra = {"stage": [stage] * len(rows), "reason": ["corrupt"] * len(rows), "message": ["m"] * len(rows)}
+        if rejected:
+            extra = {name: [value] * len(rows) for name, value in zip(REJECTED, (*rejected, "m"), strict=True)}
             rejects = pa.table(keys | extra).select(REJECTS_TABLE.names).cast(REJECTS_TABLE)
             commit(folder, shard, FEATURES_TABLE.empty_table(), rejects)
         else:
@@ -142,11 +145,20 @@ def test_new_changed_and_deleted_images(tmp_path: Path, monkeypatch: pytest.Monk
     assert compact(second, tmp_path) == [row["path"] for row in later]
 
 
-@pytest.mark.parametrize(("stage", "again"), [("read", 30), ("decode", 0)])
-def test_a_file_that_could_not_be_read_is_tried_again(tmp_path: Path, stage: str, again: int) -> None:
+@pytest.mark.parametrize(
+    ("rejected", "again"),
+    [
+        (("read", "permission_denied"), 30),
+        (("decode", "timeout"), 30),
+        (("decode", "out_of_memory"), 30),
+        (("decode", "decoder_crashed"), 30),
+        (("decode", "corrupt"), 0),
+    ],
+)
+def test_what_may_go_well_another_time_is_tried_again(tmp_path: Path, rejected: tuple[str, str], again: int) -> None:
     rows = [row(n) for n in range(30)]
     first = plan(rows, tmp_path)
-    extract(first, tmp_path, stage=stage)
+    extract(first, tmp_path, rejected=rejected)
     compact(first, tmp_path)
     second = plan(rows, tmp_path)
     assert second.images_to_do == again

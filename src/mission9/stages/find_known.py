@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 # Given rows and the shards that hold their outcomes, says of which rows the file's content is what it was.
 ContentCheck = Callable[[pa.RecordBatch, pa.Array], pa.Array]
 
-# A file that could not be read may be readable now; one that was read and refused would be refused again.
-_TRIED_AGAIN = "read"
+# A file that could not be read may be readable now, and what took too long or too much may have been the machine's
+# fault; any other refusal would be the same again.
+_UNREAD = "read"
+_MACHINES_FAULT = pa.array(["timeout", "out_of_memory", "decoder_crashed"])
 
 
 class Known:
@@ -105,8 +107,8 @@ class EarlierPlan:
         if marker is None or not marker.rejects.rows:
             return pa.array([marker is not None] * len(paths))
         rejects = read_rejects(self._folder, key)
-        again = rejects.filter(pc.equal(rejects["stage"], _TRIED_AGAIN))["path"].combine_chunks()
-        return pc.invert(pc.is_in(paths, value_set=again))
+        passing = pc.or_(pc.equal(rejects["stage"], _UNREAD), pc.is_in(rejects["reason"], value_set=_MACHINES_FAULT))
+        return pc.invert(pc.is_in(paths, value_set=rejects.filter(passing)["path"].combine_chunks()))
 
 
 def nothing_is_as_it_was(rows: pa.RecordBatch, keys: pa.Array) -> pa.Array:  # noqa: ARG001 (a ContentCheck)
