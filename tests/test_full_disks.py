@@ -95,6 +95,41 @@ def test_at_every_size_the_old_result_stays_and_a_run_with_room_ends_right(
     assert "Exception ignored" not in done.stderr
 
 
+# The disk becomes full at the moment from which on the new result stands, and its last small files are to be written.
+FILLED = """
+import os, shutil, sys
+from mission9 import RunConfig, output, run
+from mission9.runners import InProcessRunner
+from mission9.stages.verify_output import verify_output
+
+complete = output.Output.complete
+
+
+def on_a_full_disk(self):
+    with open("/mnt/filler", "wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage("/mnt").free)
+    complete(self)
+
+
+settings = {"input": sys.argv[1], "weights": "demo", "output": "/mnt/out"}
+run(RunConfig(**settings, components=2), InProcessRunner())
+output.Output.complete = on_a_full_disk
+print(run(RunConfig(**settings, components=3), InProcessRunner()).n_components, *verify_output("/mnt/out"))
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_when_the_new_result_stands_stops_nothing(tree: Path, pictures: list[bytes]) -> None:
+    for n in range(200):  # the list of checksums takes more than the old run.json leaves room for
+        (tree / f"Training/label {n}").mkdir()
+        (tree / f"Training/label {n}/0.jpg").write_bytes(pictures[0])
+    command = [*own_mounts(), "sh", "-ec", 'mount -t tmpfs -o size=200m none /mnt\nexec "$@"', "sh"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", FILLED, str(tree)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
 @pytest.fixture
 def old(tree: Path, tmp_path: Path) -> Path:
     """A result that is to stay as it is while a run with other settings fails."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mission9.config import RunConfig
-from mission9.errors import TaskError
+from mission9.errors import StorageError, TaskError
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
@@ -71,6 +72,19 @@ def test_a_task_that_fails_once_is_tried_again(runner: Runner, tmp_path: Path) -
         return b"done"
 
     assert runner.map(task, 2) == [b"done"] * 2
+
+
+def test_after_a_disk_that_is_full_no_other_task_is_begun(tmp_path: Path) -> None:
+    def task(number: int) -> bytes:
+        if number == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", "table.parquet")
+        (tmp_path / str(number)).touch()
+        time.sleep(0.1)
+        return b""
+
+    with pytest.raises(StorageError, match="not enough room for table.parquet"), LocalRunner(1) as runner:
+        runner.map(task, 100)
+    assert len(list(tmp_path.iterdir())) < 50
 
 
 @pytest.mark.timeout(120)

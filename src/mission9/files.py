@@ -73,7 +73,7 @@ def naming(path: Path | bytes | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:  # others have words of their own, which a name hides
             error.filename = os.fsdecode(path)
         raise
 
