@@ -47,8 +47,7 @@ notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localh
 
 .PHONY: mlflow-ui
 mlflow-ui: .venv/.runtime  ## Show what was logged with --mlflow local, on http://localhost:5009
-	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination mlruns \
-		--host 127.0.0.1 --port 5009 --allowed-hosts 'localhost:5009,127.0.0.1:5009' $(ARGS)
+	$(BIN)/python scripts/mlflow_ui.py $(ARGS)
 
 .PHONY: bench
 bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")

@@ -28,7 +28,6 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
         [*command, "--weights", str(REAL_WEIGHTS), "--output", folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "http://" in done.stderr  # the address of Spark's web page
     print(done.stdout)
     return folder
 

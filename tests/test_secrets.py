@@ -224,7 +224,7 @@ def test_sparks_web_page_holds_no_secrets(sample: Path, tmp_path: Path) -> None:
     environment = os.environ | ENVIRONMENT | {"PYSPARK_SUBMIT_ARGS": SUBMIT}
     told = b""
     pages: dict[str, bytes] = {}
-    command += ["--master", "local[1]"]
+    command += ["--master", "local[1]", "--spark-ui"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         for line in process.stdout:

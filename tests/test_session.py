@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import subprocess
+import sys
 
 import psutil
+import pytest
 from pyspark.sql import SparkSession
 
 
@@ -23,3 +26,13 @@ def is_loopback(address: str) -> bool:
     found = ipaddress.ip_address(address)
     mapped = getattr(found, "ipv4_mapped", None)
     return (mapped or found).is_loopback
+
+
+@pytest.mark.parametrize(("asked", "address"), [(False, "None"), (True, "http://localhost:")])
+def test_sparks_web_page_is_there_for_who_asks(asked: bool, address: str) -> None:
+    program = (
+        "from mission9 import RunConfig, session as s\nprint(s.ui_address(s.start_session(RunConfig(spark_ui={}))))"
+    )
+    command = [sys.executable, "-c", program.format(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith(address)

@@ -65,6 +65,7 @@ class RunConfig(BaseSettings):
     runner: RunnerName = Field("auto", description="Who does the work: Spark, or worker processes without Java.")
     workers: int | None = Field(None, ge=1, description="Worker processes of --runner local; default: one a core.")
     master: str | None = Field(None, description="Spark master: local[4], spark://..., yarn; default: all cores here.")
+    spark_ui: Flag = Field(False, description="Spark's web page, which asks nobody for a password, while it works.")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="Fail when more than this share is rejected.")
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Reject pictures of more pixels.")
     max_bytes: int = Field(MAX_BYTES, ge=1, description="Reject files of more bytes.")

@@ -162,11 +162,16 @@ def _master(config: RunConfig) -> str:
 def _prepare_environment(master: str) -> None:
     """What the JVM takes from the environment only; anything set by the user stays."""
     os.environ["JAVA_HOME"] = find_java()
-    if master.startswith(("local", "spark://127.", "spark://localhost")):
+    if _is_here(master):
         # The workers are on this machine: they run this very Python, and the web page stays on the loopback.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+
+
+def _is_here(master: str) -> bool:
+    """Whether all of Spark is on this machine."""
+    return master.startswith(("local", "spark://127.", "spark://localhost"))
 
 
 def _private_folder() -> str:
@@ -192,6 +197,8 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         settings["spark.local.dir"] = _private_folder()
         # From Spark 4.1 on; with TCP sockets a task waits 40 ms for the acknowledgement of a packet.
         settings["spark.python.unix.domain.socket.enabled"] = "true"
+    if _is_here(master):
+        settings["spark.ui.enabled"] = str(config.spark_ui).lower()
     if not master.startswith("yarn") and not master.startswith("k8s"):
         # From a bare checkout workers find this package beside the driver's.
         paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]

@@ -1,0 +1,76 @@
+"""The servers that our commands start: on the loopback, and for whoever has the password."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from benchmarks.measure.cluster import free_port
+
+from tests.conftest import REPOSITORY
+
+pytest.importorskip("mlflow", reason="mlflow is not installed")
+
+PASSWORD = "a password for 100% of this"
+
+
+@pytest.fixture
+def mlflow_ui(tmp_path: Path) -> Iterator[int]:
+    """The port of MLflow's pages, as `make mlflow-ui` starts them."""
+    port = free_port()
+    command = [
+        sys.executable,
+        str(REPOSITORY / "scripts" / "mlflow_ui.py"),
+        "--port",
+        str(port),
+        "--folder",
+        str(tmp_path),
+    ]
+    settings = os.environ | {"MLFLOW_UI_PASSWORD": PASSWORD}
+    with (
+        (tmp_path / "server.log").open("w") as told,
+        subprocess.Popen(command, stdout=told, stderr=told, env=settings, start_new_session=True) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and status(port, "/health") != 200:
+                time.sleep(0.2)
+            yield port
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+
+
+def status(port: int, path: str, password: str | None = None, host: str = "127.0.0.1") -> int:
+    """What it answers; 0 for nothing."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": f"{host}:{port}"})
+    if password is not None:
+        request.add_header("Authorization", "Basic " + base64.b64encode(f"mission9:{password}".encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@pytest.mark.slow
+def test_mlflows_pages_are_for_whoever_has_the_password(mlflow_ui: int) -> None:
+    runs = "/api/2.0/mlflow/experiments/search?max_results=5"
+    for path in ("/", runs, f"/ajax-{runs[1:]}", "/api/2.0/mlflow-artifacts/artifacts"):
+        assert status(mlflow_ui, path) == 401, path
+        assert status(mlflow_ui, path, "another password") == 401, path
+        assert status(mlflow_ui, path, PASSWORD) == 200, path
+    assert status(mlflow_ui, "/", PASSWORD, host="evil.example") == 403
+    listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert [place.ip for place in listening if place.port == mlflow_ui] == ["127.0.0.1"]
