@@ -29,7 +29,8 @@ test-slow: .venv/.dev  ## Run the tests that take longer: whole commands, a clus
 
 .PHONY: test-spark35
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own
-	$(SPARK35)/bin/pytest -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py tests/test_runners.py
+	$(SPARK35)/bin/pytest -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py tests/test_runners.py \
+		tests/test_poisonous_images.py
 
 # With any Python that has torch, pytest and the few others: neither .venv nor the tools that it holds are needed. What
 # pyproject.toml asks of pytest would fail where a plug-in is absent, or where a library of the GPU's warns.
