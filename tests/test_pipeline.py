@@ -618,10 +618,16 @@ def test_a_task_that_spark_starts_twice_gives_no_row_twice(
     assert list(verify_output(clustered.output)) == []
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):  # it has just ended
+        return list(process.cmdline())
+    return []
+
+
 def python_of(cluster_worker: int) -> list[psutil.Process]:
     """The processes below a worker of the cluster that Spark forked to run Python's tasks."""
     found = psutil.Process(cluster_worker).children(recursive=True)
-    daemons = {child.pid for child in found if "pyspark.daemon" in child.cmdline()}
+    daemons = {child.pid for child in found if "mission9.spark_daemon" in command_of(child)}
     return [child for child in found if child.pid in daemons and child.ppid() in daemons]
 
 

@@ -36,8 +36,12 @@ class Cluster:
 
     def __enter__(self) -> Self:
         port, web = str(self._port), str(self._web)
-        self._start("master.Master", "127.0.0.1", "--port", port, "--webui-port", web)
-        self.mend()
+        try:
+            self._start("master.Master", "127.0.0.1", "--port", port, "--webui-port", web)
+            self.mend()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def mend(self, workers: int = 2) -> None:
@@ -54,6 +58,9 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for process in reversed(self._processes):
             process.terminate()
         for process in self._processes:
@@ -75,7 +82,7 @@ class Cluster:
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     if json.load(answer)["aliveworkers"] == workers:
                         return
-            except OSError:
+            except (OSError, ValueError):  # it is not there yet, or has nothing to say
                 pass
             time.sleep(0.2)
         raise TimeoutError(f"{url} does not show {workers} workers")

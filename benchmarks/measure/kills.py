@@ -25,9 +25,9 @@ KINDS = {
     "int": (signal.SIGINT, ""),
     "term": (signal.SIGTERM, ""),
     "jvm": (signal.SIGKILL, r"bin/java (?!.*launcher\.Main).*deploy\.SparkSubmit"),  # and not what starts it
-    "worker": (signal.SIGKILL, r"loky\.backend\.popen|pyspark\.daemon"),
+    "worker": (signal.SIGKILL, r"loky\.backend\.popen|spark_daemon"),
     "decoder": (signal.SIGKILL, r"mission9\.stages\.decoder"),
-    "stop": (signal.SIGSTOP, r"loky\.backend\.popen|pyspark\.daemon"),
+    "stop": (signal.SIGSTOP, r"loky\.backend\.popen|spark_daemon"),
     "executor": (signal.SIGKILL, "CoarseGrainedExecutorBackend"),
     "cluster-worker": (signal.SIGKILL, r"deploy\.worker\.Worker"),
 }
@@ -205,7 +205,7 @@ class Family:
         """Whom a kind of hit may be meant for, in the order that they were started in."""
         found = [process for process in (*self.own, *self.cluster) if re.search(KINDS[kind][1], _command(process))]
         if kind == "stop":  # the parent of Spark's workers does no work itself
-            found = [process for process in found if "pyspark.daemon" not in _command(process) or _is_forked(process)]
+            found = [process for process in found if "spark_daemon" not in _command(process) or _is_forked(process)]
         return sorted(found, key=lambda process: process.pid)
 
     def left(self) -> list[str]:
@@ -280,4 +280,4 @@ def _is_forked(process: psutil.Process) -> bool:
         parent = process.parent()
     except psutil.Error:
         return False
-    return parent is not None and "pyspark.daemon" in _command(parent)
+    return parent is not None and "spark_daemon" in _command(parent)

@@ -211,6 +211,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
     with lock:
         try:
+            _sign(lock)
             _tidy(output)
             yield output
         except (UsageError, SetupError):
@@ -270,11 +271,15 @@ def _locked(output: Output) -> TextIO:
         except BlockingIOError as error:
             with lock:
                 raise OutputError(f"another run is writing {output.root}: {_holder(lock)}") from error
+    return lock
+
+
+def _sign(lock: TextIO) -> None:
+    """Say in the lock who holds it."""
     lock.truncate(0)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
     lock.flush()
-    return lock
 
 
 def _is_at(file: TextIO, path: Path) -> bool:
