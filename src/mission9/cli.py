@@ -271,6 +271,28 @@ def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) ->
 
 
 @app.command
+def report(
+    output: Path = Path("data/Results"), /, *, input_: Annotated[Path | None, Parameter("--input")] = None
+) -> None:
+    """Write OUTPUT/report.html anew: one file to look at a result, which needs neither network nor server.
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    input_:
+        Where the images are now, for thumbnails; by default where the run read them.
+    """
+    from mission9.html_report import NAME, write_report
+    from mission9.results import Results
+
+    file = output / NAME
+    seconds = write_report(Results.of(output), file, None if input_ is None else str(input_))
+    parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
+
+
+@app.command
 def project(
     images: Annotated[list[Path], Parameter(negative="")],
     /,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ def evaluate(results: Results) -> Evaluation:
         InputError: there is nothing to judge by.
         OutputError: the tables are missing or damaged.
     """
-    (fitted_on, fitted), (judged_on, judged) = _halves(results)
+    (fitted_on, fitted), (judged_on, judged) = halves(results, results.scores)
     if not len(fitted) or not len(judged):
         raise InputError(f"there are {len(fitted)} images to learn from and {len(judged)} to judge: both are needed")
     fewer = _thin(fitted, MOST_FITTED), _thin(judged, MOST_JUDGED)
@@ -87,15 +87,20 @@ class _Told:
     logistic: NDArray[np.object_]
 
 
-def _halves(results: Results) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
+def halves(results: Results, read: Callable[[str], Scores]) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
+    """What is learnt from, then what is judged: their names, and their scores as `read` gives those of a split.
+
+    Raises:
+        InputError: there are no scores.
+    """
     candidates = (results.report["fitted_on"], TRAINING, *results.splits)  # with --pca-model nothing was fitted
     fitted_on = next((split for split in candidates if split in results.splits), None)
     if fitted_on is None:
         raise InputError(f"there are no scores in {results.root}")
     judged_on = next((split for split in (TEST, VALIDATION) if split in results.splits and split != fitted_on), None)
-    scores = results.scores(fitted_on)
+    scores = read(fitted_on)
     if judged_on is not None:
-        return (fitted_on, scores), (judged_on, results.scores(judged_on))
+        return (fitted_on, scores), (judged_on, read(judged_on))
     held = _every_fifth(scores.labels)
     return (f"{fitted_on}, four fifths", scores.take(~held)), (f"{fitted_on}, every fifth", scores.take(held))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mission9.errors import OutputError
-from mission9.output import MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
 from mission9.pca import PCAModel
 from mission9.schema import vectors
 
@@ -67,15 +69,32 @@ class Results:
         Raises:
             OutputError: the table is missing or damaged.
         """
-        folder = self.root / scores_folder(split)
-        by_label = ds.partitioning(pa.schema([("label", pa.string())]), flavor="hive")
-        try:
-            table = ds.dataset(folder, partitioning=by_label, format="parquet").to_table(["path", "label", "pca"])
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{folder} cannot be read, mission9 verify says more: {error}") from error
+        table = pa.Table.from_batches(self.score_batches(split, ["path", "label", "pca"]))
         paths = table["path"].to_numpy()
         order = np.argsort(np.array([path.encode() for path in paths]))
         return Scores(paths[order], table["label"].to_numpy()[order], vectors(table["pca"])[order])
+
+    def score_batches(self, split: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The same piece by piece, each of one label.
+
+        Raises:
+            OutputError: the table is missing or damaged.
+        """
+        folder = self.root / scores_folder(split)
+        by_label = ds.partitioning(pa.schema([("label", pa.string())]), flavor="hive")
+        with _readable(folder):
+            yield from ds.dataset(folder, partitioning=by_label, format="parquet").to_batches(list(columns))
+
+    def images(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the features table piece by piece, in order of path.
+
+        Raises:
+            OutputError: the table is missing or damaged.
+        """
+        folder = self.root / FEATURES_FOLDER
+        with _readable(folder):
+            for file in sorted(folder.glob("*.parquet")):
+                yield from pq.ParquetFile(file).iter_batches(columns=list(columns))
 
     def rejects(self) -> pa.Table:
         """The rejected images."""
@@ -88,3 +107,11 @@ class Results:
             ModelError: it is missing or damaged.
         """
         return PCAModel.load(self.root / MODEL_FOLDER)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"{folder} cannot be read, mission9 verify says more: {error}") from error

@@ -1,0 +1,85 @@
+"""A finished result -> `report.html`: one file to look at it, which needs neither network nor server.
+
+sample       result -> the images that are compared, and of them those that are shown
+neighbours   which images lie nearest to which
+judge        labels told by the nearest neighbour; images at odds with theirs
+identical    same bytes under several labels or in several splits
+thumbnails   images -> small pictures on sheets, of pixels alone
+tables       all that is text, as the page has it
+payload      all that the page's scripts work with, as JSON
+render       the page: template, style and scripts, each by its hash
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+from mission9.errors import SetupError
+from mission9.files import write_whole
+from mission9.html_report.identical import identical_images
+from mission9.html_report.judge import NEIGHBOURS, at_odds, judge
+from mission9.html_report.neighbours import nearest_others
+from mission9.html_report.payload import make_payload
+from mission9.html_report.render import check_packages, render
+from mission9.html_report.sample import draw_sample
+from mission9.html_report.tables import Found, make_tables
+from mission9.html_report.thumbnails import make_thumbnails
+from mission9.results import Results
+
+logger = logging.getLogger(__name__)
+
+NAME = "report.html"
+CLICKED_NEIGHBOURS = 8  # that a click on the map shows
+
+
+def write_report(results: Results, file: Path, images: str | None = None) -> dict[str, float]:
+    """Write the page to `file`, whole or not at all; return the seconds that each part took.
+
+    `images` is the folder of the images, by default the one that the run read.
+
+    Raises:
+        SetupError: plotly or jinja2 is not installed.
+        OutputError: a table of the result is missing or damaged.
+    """
+    check_packages()
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "sample"):
+        sample = draw_sample(results)
+        shown = sample.images.take(pa.array(sample.shown))
+    with _timed(seconds, "compare"):
+        judgement = judge(results, sample)
+        neighbours, distances = nearest_others(sample.pca[sample.shown], CLICKED_NEIGHBOURS)
+        odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
+        groups = identical_images(results, sample)
+    with _timed(seconds, "thumbnails"):
+        root = os.path.realpath(images or results.report["config"]["input"])
+        thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
+    with _timed(seconds, "write"):
+        found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)
+        payload = make_payload(found, shown, distances)
+        write_whole(file, render(make_tables(found, shown), payload))
+    return seconds
+
+
+def write_report_if_possible(results: Results) -> None:
+    """Write the page into the result's own folder; where what it takes is not installed, one line tells how to get it."""
+    try:
+        seconds = write_report(results, results.root / NAME)
+    except SetupError as error:
+        logger.info("no %s: %s, then mission9 report %s", NAME, error, results.root)
+    else:
+        logger.info("report: %s (%.1f s)", results.root / NAME, sum(seconds.values()))
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[part] = round(time.monotonic() - start, 3)

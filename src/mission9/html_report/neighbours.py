@@ -1,0 +1,48 @@
+"""Which images lie nearest to which, in blocks, by plain Euclidean distance."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 1 << 22  # distances at a time: 32 MB
+
+Indices = NDArray[np.int64]
+Distances = NDArray[np.float32]
+
+
+def nearest(known: NDArray[np.float32], asked: NDArray[np.float32], count: int) -> tuple[Indices, Distances]:
+    """For each row asked the places of the `count` nearest known rows, nearest first, and how far they are."""
+    return _nearest(known, asked, count, others=False)
+
+
+def nearest_others(rows: NDArray[np.float32], count: int) -> tuple[Indices, Distances]:
+    """The same for each row among the others."""
+    return _nearest(rows, rows, count, others=True)
+
+
+def _nearest(
+    known: NDArray[np.float32], asked: NDArray[np.float32], count: int, *, others: bool
+) -> tuple[Indices, Distances]:
+    centre = known.mean(0, dtype=np.float64) if len(known) else 0.0
+    points, queries = known - centre, asked - centre  # float64, near 0: identical rows stay at distance 0
+    count = max(0, min(count, len(known) - others))
+    places = np.zeros((len(asked), count), np.int64)
+    distances = np.zeros((len(asked), count), np.float32)
+    lengths = (points**2).sum(1)
+    step = max(1, _BLOCK // max(1, len(known)))
+    for start in range(0, len(asked) if count else 0, step):
+        rows = slice(start, start + step)
+        squares = lengths - 2 * queries[rows] @ points.T + (queries[rows] ** 2).sum(1)[:, np.newaxis]
+        if others:
+            squares[np.arange(len(squares)), np.arange(start, start + len(squares))] = np.inf
+        places[rows], found = _smallest(squares, count)
+        distances[rows] = np.sqrt(np.maximum(found, 0))
+    return places, distances
+
+
+def _smallest(squares: NDArray[np.float64], count: int) -> tuple[Indices, NDArray[np.float64]]:
+    some = np.argpartition(squares, count - 1, axis=1)[:, :count]
+    order = np.argsort(np.take_along_axis(squares, some, 1), axis=1, kind="stable")
+    places = np.take_along_axis(some, order, 1)
+    return places, np.take_along_axis(squares, places, 1)

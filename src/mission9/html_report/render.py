@@ -1,0 +1,80 @@
+"""Template, style, scripts and data -> the page, which runs these scripts and no others."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mission9.errors import SetupError
+
+_PAGE = files("mission9.html_report") / "page"
+_SCRIPTS = ("data.js", "pictures.js", "map.js", "browse.js", "charts.js")
+_EMPTY = ""  # the style sheet that plotly adds, before it fills it rule by rule
+
+
+def check_packages() -> None:
+    """See that there is what the page takes.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    if importlib.util.find_spec("jinja2") is None or not _plotly().is_file():
+        raise SetupError("plotly or jinja2 is not installed: pip install 'mission9[report]'")
+
+
+def render(tables: Mapping[str, Any], payload: Mapping[str, Any]) -> bytes:
+    """The whole page; what `tables` holds is text and is escaped."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    scripts = [_inline(_plotly().read_text("utf-8")), "".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS)]
+    style = (_PAGE / "page.css").read_text("utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string((_PAGE / "page.html.j2").read_text("utf-8")).render(
+        tables,
+        policy=_policy(scripts, [style, _EMPTY]),
+        style=Markup(style),  # noqa: S704 - ours
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours and plotly's
+        data=Markup(to_script(payload)),  # noqa: S704 - escaped
+    )
+    return page.encode()
+
+
+def to_script(payload: Mapping[str, Any]) -> str:
+    """JSON that no text in it can end the script element of."""
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _inline(script: str) -> str:
+    """A script in which nothing looks like the end of its element, or like a comment around it."""
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _policy(scripts: list[str], styles: list[str]) -> str:
+    allowed = {
+        "default-src": "'none'",
+        "script-src": " ".join(map(_hash, scripts)),
+        "style-src": " ".join(map(_hash, styles)),
+        "img-src": "data: blob:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{what} {sources}" for what, sources in allowed.items())
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _plotly() -> Path:
+    """plotly.js, as plotly's Python package has it; the package itself need not be imported."""
+    spec = importlib.util.find_spec("plotly")
+    folder = Path(spec.origin).parent if spec and spec.origin else Path("plotly")
+    return folder / "package_data" / "plotly.min.js"

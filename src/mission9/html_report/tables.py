@@ -1,0 +1,174 @@
+"""What the report found -> everything on the page that is text, in the order of the page."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+import mission9
+from mission9.html_report.identical import Group
+from mission9.html_report.judge import NEIGHBOURS, Judgement
+from mission9.html_report.sample import Sample
+from mission9.html_report.text import setting, shown
+from mission9.html_report.thumbnails import Thumbnails
+from mission9.results import Results
+
+MOST_REJECTS = MOST_GROUPS = 100
+MOST_LABELS = 500
+MOST_MATRIX = 150  # labels a side: more would be smaller than a pixel on a phone
+MOST_ODD = 60
+MOST_MISTAKES = 25
+MOST_FILES = 6  # of a group of identical images
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that the page tells; `odd` and `neighbours` are places among the images shown."""
+
+    results: Results
+    sample: Sample
+    judgement: Judgement | None
+    odd: NDArray[np.int64]
+    neighbours: NDArray[np.int64]
+    groups: list[Group]
+    thumbnails: Thumbnails
+
+
+def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
+    """The variables of the page's template; `images` are those shown."""
+    report = found.results.report
+    return {
+        "name": shown(found.results.root.name),
+        "output": shown(found.results.root),
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "version": mission9.__version__,
+        "report": report,
+        "total": _total(report),
+        "skipped": sorted((shown(kind), count) for kind, count in report["skipped"].items()),
+        "reasons": sum((Counter(split["reasons"]) for split in report["splits"].values()), Counter()).most_common(),
+        "rejects": _rejects(found.results),
+        "variance": sum(report["explained_variance_ratio"]),
+        "sample_size": len(images),
+        "thinned": _thinned(found, images),
+        "thumbnails": found.thumbnails,
+        "judgement": found.judgement,
+        "splits": found.results.splits,
+        **_matrix(found),
+        **_labels(found),
+        "mistakes": _mistakes(found.judgement),
+        "odd": _odd(found, images),
+        "odd_total": len(found.odd),
+        **_identical(found, images),
+        "stages": _stages(report),
+        "settings": _settings(report),
+    }
+
+
+def _total(report: dict[str, Any]) -> dict[str, int]:
+    counts = report["splits"].values()
+    return {what: sum(split[what] for split in counts) for what in ("listed", "featured", "rejected")}
+
+
+def _rejects(results: Results) -> list[dict[str, str]]:
+    rows = results.rejects().slice(0, MOST_REJECTS).to_pylist()
+    return [{name: shown(row[name]) for name in ("path", "reason", "message")} for row in rows]
+
+
+def _thinned(found: Found, images: pa.Table) -> list[tuple[str, int, int]]:
+    """Split, images shown and images there are, where these are not the same."""
+    there: Counter[str] = Counter()
+    for (_, split), count in found.sample.counts.items():
+        there[split] += count
+    shown_of = Counter(images["split"].to_pylist())
+    return [(split, shown_of[split], count) for split, count in sorted(there.items()) if shown_of[split] < count]
+
+
+def _labels(found: Found) -> dict[str, Any]:
+    """Images of each label by split, and how many of those judged were told right; the worst first."""
+    told = found.judgement.by_label() if found.judgement else {}
+    counts = found.sample.counts
+
+    def share(label: str) -> float:
+        right, judged = told.get(label, (1, 1))
+        return right / judged
+
+    labels = sorted({label for label, _ in counts}, key=lambda label: (share(label), label))
+    rows = [
+        (shown(label), [counts[label, split] for split in found.results.splits], told.get(label), share(label))
+        for label in labels[:MOST_LABELS]
+    ]
+    return {"labels": rows, "labels_total": len(labels)}
+
+
+def _matrix(found: Found) -> dict[str, Any]:
+    """How many labels the confusion matrix shows, of how many."""
+    if found.judgement is None:
+        return {}
+    labels = {label for pair in found.judgement.pairs for label in pair}
+    return {"matrix_labels": min(len(labels), MOST_MATRIX), "matrix_total": len(labels)}
+
+
+def _mistakes(judgement: Judgement | None) -> list[tuple[str, str, int, int]]:
+    if judgement is None:
+        return []
+    judged = judgement.by_label()
+    most = judgement.mistakes()[:MOST_MISTAKES]
+    return [(shown(label), shown(told), count, judged[label][1]) for label, told, count in most]
+
+
+def _odd(found: Found, images: pa.Table) -> list[dict[str, Any]]:
+    labels, paths = images["label"].to_numpy(), images["path"].to_numpy()
+    rows = []
+    for place in found.odd[:MOST_ODD]:
+        around = Counter(labels[found.neighbours[place, :NEIGHBOURS]].tolist())
+        theirs, count = max(
+            ((said, n) for said, n in around.items() if said != labels[place]), key=lambda pair: pair[1]
+        )
+        said = f"{count} of {around.total()}: {shown(theirs)}"
+        rows.append({"place": place, "label": shown(labels[place]), "path": shown(paths[place]), "said": said})
+    return rows
+
+
+def _identical(found: Found, images: pa.Table) -> dict[str, Any]:
+    across = [group for group in found.groups if group.leaks or group.crosses_labels]
+    places = {path: place for place, path in enumerate(images["path"].to_pylist())}
+    rows = [
+        {
+            "leaks": group.leaks,
+            "labels": group.crosses_labels,
+            "files": [shown(path) for path, _, _ in group.files[:MOST_FILES]],
+            "more": max(0, len(group.files) - MOST_FILES),
+            "place": next((places[path] for path, _, _ in group.files if path in places), None),
+        }
+        for group in across[:MOST_GROUPS]
+    ]
+    return {
+        "groups": rows,
+        "leaks": sum(group.leaks for group in across),
+        "across_labels": sum(group.crosses_labels for group in across),
+        "groups_total": len(across),
+        "within": len(found.groups) - len(across),
+    }
+
+
+def _stages(report: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Stage, seconds, and percent of the longest."""
+    most = max(report["seconds"].values(), default=0) or 1
+    return [(stage.replace("_", " "), seconds, 100 * seconds / most) for stage, seconds in report["seconds"].items()]
+
+
+def _settings(report: dict[str, Any]) -> list[tuple[str, str]]:
+    settings = {name: "" if value is None else value for name, value in report["config"].items()}
+    facts = {
+        "fingerprint": report["fingerprint"],
+        "weights' SHA-256": report["weights"]["sha256"],
+        "computed by": ", ".join(f"{value}" for value in report["engine"].values() if value),
+        "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+    }
+    return [(name.replace("_", " "), setting(value)) for name, value in (settings | facts).items()]

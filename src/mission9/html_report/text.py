@@ -1,0 +1,25 @@
+"""Labels, paths and messages as they may be shown: on one line, nothing hidden, of bounded length."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 200
+
+# Control characters, and those that hide, break a line, or turn the direction of what follows ("gnp.exe" for "exe.png").
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_PASSWORD = re.compile(r"//[^/@\s]+@")
+
+
+def shown(text: object) -> str:
+    r"""The text with unseen characters written as \x1b or \u202e, and the middle of a long one left out."""
+    seen = _UNSEEN.sub(lambda m: m[0].encode("unicode_escape").decode(), str(text))
+    if len(seen) <= LONGEST:
+        return seen
+    half = LONGEST // 2
+    return f"{seen[:half]} … {seen[-half:]}"
+
+
+def setting(value: object) -> str:
+    """A setting as text, without the name and password that an address may hold."""
+    return shown(_PASSWORD.sub("//…@", str(value)))

@@ -1,0 +1,112 @@
+"""Images -> small pictures of them on a few large ones, made of pixels alone: nothing else in a file gets in."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from mission9.errors import ImageError
+from mission9.mobilenet_v2 import INPUT_SIZE
+from mission9.names import to_path
+from mission9.stages.decode_apart import decode_apart
+from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
+from mission9.stages.read_bytes import read_bytes
+
+SIDE = 64  # pixels, a multiple of what JPEG takes together, so that neighbours on a sheet do not run into each other
+ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
+
+# What all originals together may hold, so that the report takes seconds; the smallest come first.
+MOST_BYTES = 1_000_000_000
+MOST_PIXELS = 1_000_000_000
+
+# What all sheets together may take in the file; the best quality that fits is taken.
+SHEET_BYTES = 3_200_000
+_QUALITIES = (80, 65, 50, 35, 20, 5)
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """JPEG sheets of `ACROSS` by `ACROSS` places in order; `sizes` (n, 2) of what is in them, 0 where there is none.
+
+    `left_out` are those that would have taken too long, `gone` those whose file is not what it was.
+    """
+
+    sheets: list[bytes]
+    sizes: NDArray[np.uint8]
+    left_out: int
+    gone: int
+
+
+def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
+    """Thumbnails of images that lie below `root`, as columns path, width, height, bytes and sha256 tell of them."""
+    pixels = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
+    order = np.argsort(pixels, kind="stable")
+    fits = (pixels[order].cumsum() <= MOST_PIXELS) & (images["bytes"].to_numpy()[order].cumsum() <= MOST_BYTES)
+    chosen = np.sort(order[fits])
+    sizes = np.zeros((len(images), 2), np.uint8)
+    canvas = np.full((-(-len(images) // ACROSS) * SIDE, ACROSS * SIDE, 3), 255, np.uint8)
+    runs = [chosen[start : start + MOST_IMAGES] for start in range(0, len(chosen), MOST_IMAGES)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        work = partial(_pictures, root=root, settings=DecoderSettings("stretch", max_pixels))
+        for run, pictures in zip(runs, pool.map(work, (images.take(pa.array(run)).to_pylist() for run in runs))):
+            for place, picture in zip(run, pictures, strict=True):
+                if picture is not None:
+                    _put(canvas, place, picture)
+                    sizes[place] = picture.size
+    there = int(sizes.any(1).sum())
+    return Thumbnails(_sheets(canvas) if there else [], sizes, len(images) - len(chosen), len(chosen) - there)
+
+
+def _pictures(rows: Sequence[dict[str, Any]], *, root: str, settings: DecoderSettings) -> list[Image.Image | None]:
+    contents = [_content(root, row) for row in rows]
+    decoded = iter(decode_apart([content for content in contents if content], settings))
+    found = [next(decoded) if content else None for content in contents]
+    return [None if outcome is None or isinstance(outcome, ImageError) else _small(*outcome[:3]) for outcome in found]
+
+
+def _content(root: str, row: dict[str, Any]) -> bytes:
+    """The image's bytes if they still are those that the features are of."""
+    try:
+        data = read_bytes(to_path(root, row["path"]), max_bytes=row["bytes"])
+    except ImageError:
+        return b""
+    return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""
+
+
+def _small(width: int, height: int, pixels: NDArray[np.uint8]) -> Image.Image:
+    """The picture in its own shape again, as large as fits."""
+    scale = SIDE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    picture = Image.frombuffer("RGBX", (INPUT_SIZE, INPUT_SIZE), pixels, "raw", "RGBX", 0, 1)  # no copy
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _put(canvas: NDArray[np.uint8], place: int, picture: Image.Image) -> None:
+    top, left = place // ACROSS * SIDE, place % ACROSS * SIDE
+    canvas[top : top + picture.height, left : left + picture.width] = np.asarray(picture)[:, :, :3]
+
+
+def _sheets(canvas: NDArray[np.uint8]) -> list[bytes]:
+    parts = [Image.fromarray(canvas[top : top + ACROSS * SIDE]) for top in range(0, len(canvas), ACROSS * SIDE)]
+    for quality in _QUALITIES:
+        sheets = [_jpeg(part, quality) for part in parts]
+        if sum(map(len, sheets)) <= SHEET_BYTES:
+            break
+    return sheets
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
