@@ -69,7 +69,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
 
 
 def write_report_if_possible(results: Results) -> None:
-    """Write the page into the result's own folder; where what it takes is not installed, one line tells how to get it."""
+    """Write the page into the result's own folder; where a package is absent, a line tells how to get it."""
     try:
         seconds = write_report(results, results.root / NAME)
     except SetupError as error:

@@ -19,7 +19,7 @@ NEIGHBOURS = 5  # whose labels are held against an image's own
 
 @dataclass(frozen=True)
 class Judgement:
-    """Images of one split told by those of another: how many of each `pairs` (label, label of the nearest) there are."""
+    """Images of one split told by those of another; `pairs` counts (label, label of the nearest)."""
 
     fitted_on: str
     judged_on: str
@@ -49,7 +49,7 @@ class Judgement:
 
 
 def judge(results: Results, sample: Sample) -> Judgement | None:
-    """The split that `mission9 evaluate` judges, told by the one it learns from; None where there is nothing to tell."""
+    """The split that `mission9 evaluate` judges, told by the one it learns from; None where either has no images."""
     (fitted_on, fitted), (judged_on, everyone) = halves(results, sample.scores)
     judged = everyone.take(evenly(len(everyone), MOST_JUDGED))
     if not len(fitted) or not len(judged):

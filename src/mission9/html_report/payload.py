@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mission9.html_report.judge import Judgement
-from mission9.html_report.tables import MOST_MATRIX, Found
+from mission9.html_report.tables import MOST_MATRIX, Found, in_order
 from mission9.html_report.text import shown as as_text
 from mission9.html_report.thumbnails import ACROSS, SIDE
 
@@ -20,13 +20,14 @@ MOST_COMPONENTS = 50  # that an axis can show
 def make_payload(found: Found, shown: pa.Table, distances: NDArray[np.float32]) -> dict[str, Any]:
     """The points of the map with their neighbours and thumbnails, and the figures of the charts."""
     labels, of_label = np.unique(shown["label"].to_numpy(), return_inverse=True)
-    splits, of_split = np.unique(shown["split"].to_numpy(), return_inverse=True)
+    splits = in_order(set(shown["split"].to_pylist()))
+    of_split = np.array([splits.index(split) for split in shown["split"].to_pylist()])
     scores = found.sample.pca[found.sample.shown, :MOST_COMPONENTS]
     thumbnails = found.thumbnails
     return {
         "paths": [as_text(path) for path in shown["path"].to_pylist()],
         "labels": [as_text(label) for label in labels],
-        "splits": splits.tolist(),
+        "splits": splits,
         "label": _numbers(of_label, np.uint16),
         "split": _numbers(of_split, np.uint8),
         "components": scores.shape[1],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from mission9.html_report.sample import Sample
 from mission9.html_report.text import setting, shown
 from mission9.html_report.thumbnails import Thumbnails
 from mission9.results import Results
+from mission9.schema import SPLITS
 
 MOST_REJECTS = MOST_GROUPS = 100
 MOST_LABELS = 500
@@ -44,13 +47,15 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
     """The variables of the page's template; `images` are those shown."""
     report = found.results.report
     return {
-        "name": shown(found.results.root.name),
+        "name": shown(Path(report["config"]["input"]).name or found.results.root.name),
+        "input": setting(report["config"]["input"]),
         "output": shown(found.results.root),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": mission9.__version__,
         "report": report,
+        "counts": {split: report["splits"][split] for split in in_order(report["splits"])},
         "total": _total(report),
-        "skipped": sorted((shown(kind), count) for kind, count in report["skipped"].items()),
+        "skipped": [(_kind(kind), count) for kind, count in sorted(report["skipped"].items())],
         "reasons": sum((Counter(split["reasons"]) for split in report["splits"].values()), Counter()).most_common(),
         "rejects": _rejects(found.results),
         "variance": sum(report["explained_variance_ratio"]),
@@ -58,7 +63,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
         "thinned": _thinned(found, images),
         "thumbnails": found.thumbnails,
         "judgement": found.judgement,
-        "splits": found.results.splits,
+        "splits": in_order(found.results.splits),
         **_matrix(found),
         **_labels(found),
         "mistakes": _mistakes(found.judgement),
@@ -68,6 +73,15 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
         "stages": _stages(report),
         "settings": _settings(report),
     }
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Splits in the order in which they are used: Training first."""
+    return sorted(splits, key=SPLITS.index)
+
+
+def _kind(extension: str) -> str:
+    return "without extension" if extension == "(none)" else shown(extension)
 
 
 def _total(report: dict[str, Any]) -> dict[str, int]:
@@ -86,13 +100,13 @@ def _thinned(found: Found, images: pa.Table) -> list[tuple[str, int, int]]:
     for (_, split), count in found.sample.counts.items():
         there[split] += count
     shown_of = Counter(images["split"].to_pylist())
-    return [(split, shown_of[split], count) for split, count in sorted(there.items()) if shown_of[split] < count]
+    return [(split, shown_of[split], there[split]) for split in in_order(there) if shown_of[split] < there[split]]
 
 
 def _labels(found: Found) -> dict[str, Any]:
-    """Images of each label by split, and how many of those judged were told right; the worst first."""
+    """Images of each label by split, and how many of those judged were told right, the worst first."""
     told = found.judgement.by_label() if found.judgement else {}
-    counts = found.sample.counts
+    counts, splits = found.sample.counts, in_order(found.results.splits)
 
     def share(label: str) -> float:
         right, judged = told.get(label, (1, 1))
@@ -100,7 +114,7 @@ def _labels(found: Found) -> dict[str, Any]:
 
     labels = sorted({label for label, _ in counts}, key=lambda label: (share(label), label))
     rows = [
-        (shown(label), [counts[label, split] for split in found.results.splits], told.get(label), share(label))
+        (shown(label), [counts[label, split] for split in splits], told.get(label), share(label))
         for label in labels[:MOST_LABELS]
     ]
     return {"labels": rows, "labels_total": len(labels)}
@@ -127,9 +141,7 @@ def _odd(found: Found, images: pa.Table) -> list[dict[str, Any]]:
     rows = []
     for place in found.odd[:MOST_ODD]:
         around = Counter(labels[found.neighbours[place, :NEIGHBOURS]].tolist())
-        theirs, count = max(
-            ((said, n) for said, n in around.items() if said != labels[place]), key=lambda pair: pair[1]
-        )
+        theirs, count = next(pair for pair in around.most_common() if pair[0] != labels[place])
         said = f"{count} of {around.total()}: {shown(theirs)}"
         rows.append({"place": place, "label": shown(labels[place]), "path": shown(paths[place]), "said": said})
     return rows
@@ -164,7 +176,11 @@ def _stages(report: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 
 def _settings(report: dict[str, Any]) -> list[tuple[str, str]]:
-    settings = {name: "" if value is None else value for name, value in report["config"].items()}
+    said = {None: "-", True: "yes", False: "no"}
+    settings = {
+        name: said[value] if value is None or isinstance(value, bool) else value
+        for name, value in report["config"].items()
+    }
     facts = {
         "fingerprint": report["fingerprint"],
         "weights' SHA-256": report["weights"]["sha256"],

@@ -6,7 +6,7 @@ import re
 
 LONGEST = 200
 
-# Control characters, and those that hide, break a line, or turn the direction of what follows ("gnp.exe" for "exe.png").
+# Control characters, and those that hide, break a line, or turn the direction of what follows.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _PASSWORD = re.compile(r"//[^/@\s]+@")
 

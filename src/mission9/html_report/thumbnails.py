@@ -59,7 +59,8 @@ def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
     runs = [chosen[start : start + MOST_IMAGES] for start in range(0, len(chosen), MOST_IMAGES)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         work = partial(_pictures, root=root, settings=DecoderSettings("stretch", max_pixels))
-        for run, pictures in zip(runs, pool.map(work, (images.take(pa.array(run)).to_pylist() for run in runs))):
+        rows = (images.take(pa.array(run)).to_pylist() for run in runs)
+        for run, pictures in zip(runs, pool.map(work, rows), strict=True):
             for place, picture in zip(run, pictures, strict=True):
                 if picture is not None:
                     _put(canvas, place, picture)

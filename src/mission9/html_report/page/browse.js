@@ -13,9 +13,9 @@ function card(place, ...more) {
   return button;
 }
 
-function choose(place, { move = true } = {}) {
+function choose(place) {
   state.chosen = place;
-  $("subject").replaceChildren(thumbnail(place, 2), describe(place));
+  $("subject").replaceChildren(thumbnail(place), describe(place));
   $("nearest").replaceChildren(
     ...neighboursOf(place).map(([other, distance]) => {
       const same = points.label[other] === points.label[place] ? "" : ", another label";
@@ -23,13 +23,22 @@ function choose(place, { move = true } = {}) {
       return make("li", {}, card(other, far));
     }),
   );
-  $("chosen").hidden = false;
+  showList("chosen");
   drawMap();
+  hideTip();
+  $("chosen-title").focus({ preventScroll: true });
+  $("chosen-title").scrollIntoView({ block: "nearest" });
+  $("nearest").scrollTop = 0;
+}
+
+function showList(name) {
+  for (const each of ["found", "chosen"]) $(each).hidden = each !== name;
+}
+
+function backToList() {
+  showList("found");
   showCurrent();
-  if (move) {
-    $("chosen").focus({ preventScroll: true });
-    $("chosen").scrollIntoView({ block: "nearest" });
-  }
+  ($("results").querySelector('[aria-current="true"]') ?? $("search")).focus();
 }
 
 function showCurrent() {
@@ -106,7 +115,7 @@ function bindControls() {
   let waiting;
   $("search").addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => { state.query = $("search").value; update(); }, 150);
+    waiting = setTimeout(() => { state.query = $("search").value; showList("found"); update(); }, 150);
   });
   $("search").addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "Enter") $("results").querySelector("button")?.focus();
@@ -118,6 +127,7 @@ function bindControls() {
   });
   $("all-labels").addEventListener("click", () => pickLabels(data.labels.keys()));
   $("no-labels").addEventListener("click", () => pickLabels([]));
+  $("back").addEventListener("click", backToList);
   $("zoom-in").addEventListener("click", () => zoom(0.7));
   $("zoom-out").addEventListener("click", () => zoom(1 / 0.7));
   $("zoom-reset").addEventListener("click", resetView);

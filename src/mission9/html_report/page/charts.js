@@ -1,8 +1,5 @@
 // The charts below the map; and the start of everything.
 
-// What is not a tag to plotly, which takes some of HTML in its texts.
-const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-
 function chartLayout(more) {
   return {
     paper_bgcolor: theme("surface"),
@@ -33,62 +30,66 @@ function drawScree() {
   return Plotly.react($("scree"), [each, all], layout, QUIET);
 }
 
-// Few mistakes among many images must be seen, so 0 has a colour of its own and the rest begins well apart from it.
-function shades() {
-  return dark.matches
-    ? [[0, theme("empty")], [0.001, "#3b4a63"], [1, "#ffe9a8"]]
-    : [[0, theme("empty")], [0.001, "#b9cbe4"], [1, "#0b2a5b"]];
+const SVG = "http://www.w3.org/2000/svg";
+
+function draw(kind, attributes, text) {
+  const element = document.createElementNS(SVG, kind);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== undefined) element.textContent = text;
+  return element;
 }
 
-let matrixIsNew = true;
-
-async function drawMatrix() {
+// Drawn here, since plotly's own would need styles that the page's policy forbids. A cell's share of its row tells its
+// shade; the faintest is well apart from none, so that few mistakes among many images are seen.
+function drawMatrix() {
   if (!data.matrix) return;
-  const { labels, cells, judged } = data.matrix, size = labels.length;
-  const images = Array.from({ length: size }, () => new Uint32Array(size));
-  for (const [row, column, number] of cells) images[row][column] = number;
-  const shares = images.map((row, n) => Array.from(row, (number) => number / (judged[n] || 1)));
-  const named = size <= 60 && innerWidth >= 900;
-  const short = labels.map((text) => plain(text.length > 24 ? `${text.slice(0, 23)}…` : text));
-  const axis = (text) => ({
-    title: { text }, tickmode: "array", tickvals: named ? [...labels.keys()] : [], ticktext: named ? short : [],
-    showgrid: false, zeroline: false, fixedrange: true, automargin: true, tickfont: { size: size > 30 ? 10.5 : 12 },
-  });
-  const layout = chartLayout({
-    xaxis: { ...axis("label of the nearest neighbour"), tickangle: -90 },
-    yaxis: { ...axis("label"), autorange: "reversed" },
-    margin: { l: 40, r: 12, t: 12, b: 44 },
-  });
-  const colorbar = { title: { text: "share", side: "top" }, tickformat: ".0%", thickness: 12, outlinewidth: 0 };
-  const heat = {
-    type: "heatmap", z: shares, zmin: 0, zmax: 1, colorscale: shades(), hoverinfo: "none", xgap: 1, ygap: 1,
-    showscale: innerWidth >= 900, colorbar,
-  };
-  await Plotly.react($("matrix"), [heat], layout, QUIET);
-  if (matrixIsNew) listenMatrix(labels, images, judged);
-  matrixIsNew = false;
+  const { labels, cells, judged } = data.matrix, frame = $("matrix");
+  const wide = frame.clientWidth, named = wide >= 640 && labels.length <= 60, room = named ? 150 : 0;
+  const side = Math.min(wide - room, 720) / labels.length, all = side * labels.length;
+  const svg = draw("svg", { width: room + all, height: room + all, "aria-hidden": "true" });
+  svg.append(draw("rect", { x: room, y: 0, width: all, height: all, class: "none" }));
+  for (const [row, column, number] of cells) {
+    const gap = side > 6 ? 1 : 0, at = { x: room + column * side, y: row * side, width: side - gap, height: side - gap };
+    const cell = draw("rect", { ...at, class: row === column ? "right" : "wrong" });
+    cell.setAttribute("fill-opacity", 0.3 + (0.7 * number) / judged[row]);
+    cell.dataset.told = `${number} of ${judged[row]} are nearest to ${row === column ? "one of the same" : labels[column]}`;
+    cell.dataset.label = labels[row];
+    svg.append(cell);
+  }
+  if (named) svg.append(...labels.flatMap((text, n) => nameOf(text, (n + 0.65) * side, room, all, side)));
+  frame.replaceChildren(svg);
 }
 
-function listenMatrix(labels, images, judged) {
-  $("matrix").on("plotly_hover", (event) => {
-    const { x, y } = event.points[0];
-    const told = `${images[y][x]} of ${judged[y]} images are nearest to one of ${labels[x]}`;
-    const text = make("span", { className: "text" }, make("b", { textContent: labels[y] }), make("span", { textContent: told }));
-    showTip(event.event ?? {}, text);
-  });
-  $("matrix").on("plotly_unhover", hideTip);
+function nameOf(text, at, room, all, side) {
+  const short = text.length > 20 ? `${text.slice(0, 19)}…` : text, size = Math.min(12, side * 0.9);
+  const row = { x: room - 6, y: at, "text-anchor": "end", "font-size": size };
+  const column = { "text-anchor": "end", "font-size": size, transform: `translate(${room + at} ${all + 6}) rotate(-90)` };
+  return [draw("text", row, short), draw("text", column, short)];
+}
+
+function pointAtMatrix(event) {
+  const { label, told } = event.target.dataset;
+  if (!told) return hideTip();
+  const lines = [make("b", { textContent: label }), make("span", { textContent: told })];
+  return showTip(event, make("span", { className: "text" }, ...lines));
 }
 
 async function start() {
   for (const frame of document.querySelectorAll("[data-thumb]")) fillThumbnail(frame, Number(frame.dataset.thumb));
   fillControls();
   fillLabels();
+  $("filter").open = innerWidth > 900;
   bindControls();
   addEventListener("scroll", hideTip, { passive: true });
-  dark.addEventListener("change", () => { fillLabels(); drawMap(); drawScree(); drawMatrix(); });
+  if (data.matrix) {
+    drawMatrix();
+    new ResizeObserver(drawMatrix).observe($("matrix"));
+    $("matrix").addEventListener("pointermove", pointAtMatrix);
+    $("matrix").addEventListener("pointerleave", hideTip);
+  }
+  dark.addEventListener("change", () => { fillLabels(); drawMap(); drawScree(); });
   await update();
   await drawScree();
-  await drawMatrix();
   document.body.dataset.ready = "true";
 }
 

@@ -41,7 +41,15 @@ const SYMBOLS = ["circle", "square", "diamond", "cross", "x", "circle-open", "sq
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const theme = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+// Lines of a light colour would hardly be seen on white; faces have an outline.
+function darker(colour) {
+  const parts = colour.match(/[0-9a-f]{2}/gi).map((part) => Math.round(parseInt(part, 16) * 0.72));
+  return `rgb(${parts.join(", ")})`;
+}
+
 function look(label) {
-  const colour = COLOURS[(label + Math.floor(label / SYMBOLS.length)) % COLOURS.length];
-  return { symbol: SYMBOLS[label % SYMBOLS.length], colour: colour === "ink" ? theme("ink") : colour };
+  const named = COLOURS[(label + Math.floor(label / SYMBOLS.length)) % COLOURS.length];
+  const symbol = SYMBOLS[label % SYMBOLS.length], open = symbol.endsWith("open");
+  const colour = named === "ink" ? theme("ink") : named;
+  return { symbol, open, colour: open && !dark.matches ? darker(colour) : colour };
 }

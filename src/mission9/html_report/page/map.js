@@ -35,16 +35,15 @@ function markers(places) {
   const looks = data.labels.map((_, label) => look(label));
   const of = places.map((place) => looks[points.label[place]]);
   const large = places.map((place) => data.splits.length > 1 && splitOf(place) !== "Training");
+  const color = of.map((each) => each.colour), outline = theme("outline");
+  const width = of.map((each) => (each.open ? 1.5 : 0.5));
   const [small, big] = state.spatial ? [4, 6] : [7, 10];
   return {
-    color: of.map((each) => each.colour),
+    color,
     symbol: of.map((each) => each.symbol),
     size: large.map((is) => (is ? big : small)),
     opacity: state.spatial ? 1 : 0.85,
-    line: state.spatial
-      ? { color: theme("outline"), width: 0.5 }
-      : { color: of.map((each) => (each.symbol.endsWith("open") ? each.colour : theme("outline"))),
-          width: of.map((each) => (each.symbol.endsWith("open") ? 1.5 : 0.5)) },
+    line: { color: of.map((each, n) => (each.open || state.spatial ? color[n] : outline)), width: state.spatial ? 1 : width },
   };
 }
 
@@ -88,7 +87,7 @@ function mapLayout() {
   };
   if (!state.spatial) {
     const dragmode = matchMedia("(pointer: coarse)").matches ? false : "zoom";
-    return { ...common, dragmode, margin: { l: 56, r: 16, t: 16, b: 48 }, xaxis: axis(x), yaxis: axis(y) };
+    return { ...common, dragmode, margin: { l: 56, r: 16, t: 16, b: 56 }, xaxis: axis(x), yaxis: axis(y) };
   }
   const scene = [x, y, z].map((number) => axis(number, { backgroundcolor: theme("surface"), showspikes: false }));
   return {
@@ -103,7 +102,15 @@ const QUIET = { displayModeBar: false, displaylogo: false, responsive: true, dou
 let onMap = []; // the places of the points, in the order in which plotly has them
 let drawn = null; // how it was drawn last: 2-D or 3-D
 
-async function drawMap() {
+let drawing = Promise.resolve();
+
+// One drawing at a time, also where the next is asked for before the last is done.
+function drawMap() {
+  drawing = drawing.catch(() => {}).then(drawNow);
+  return drawing;
+}
+
+async function drawNow() {
   const plot = $("plot");
   if (drawn !== null && drawn !== state.spatial) Plotly.purge(plot);
   const isNew = drawn !== state.spatial;

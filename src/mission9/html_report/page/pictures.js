@@ -45,7 +45,7 @@ const OUTLINES = {
 };
 
 function glyph(label) {
-  const { symbol, colour } = look(label), [shape, open] = symbol.split("-");
+  const { symbol, colour, open } = look(label), shape = symbol.split("-")[0];
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg"), path = document.createElementNS(space, "path");
   svg.setAttribute("viewBox", "0 0 16 16");
