@@ -21,7 +21,7 @@ function drawScree() {
   const all = { type: "scatter", mode, name: "cumulated", x: numbers, y: sums, line, marker: line, hovertemplate };
   const grid = { gridcolor: theme("line"), zerolinecolor: theme("line"), fixedrange: true };
   const layout = chartLayout({
-    xaxis: { ...grid, title: { text: "component" }, showgrid: false, tickformat: "d" },
+    xaxis: { ...grid, title: { text: "component" }, showgrid: false, tickformat: "d", ...(numbers.length > 10 ? {} : { dtick: 1 }) },
     yaxis: { ...grid, title: { text: "share of the variance" }, tickformat: ".0%", range: [0, 1.02] },
     legend: { orientation: "h", y: 1, yanchor: "bottom", x: 0 },
     hoverlabel: { bgcolor: theme("surface"), bordercolor: theme("muted"), font: { color: theme("ink") } },
@@ -45,7 +45,7 @@ function drawMatrix() {
   if (!data.matrix) return;
   const { labels, cells, judged } = data.matrix, frame = $("matrix");
   const wide = frame.clientWidth, named = wide >= 640 && labels.length <= 60, room = named ? 150 : 0;
-  const side = Math.min(wide - room, 720) / labels.length, all = side * labels.length;
+  const side = Math.min(Math.min(wide - room, 720) / labels.length, 48), all = side * labels.length;
   const svg = draw("svg", { width: room + all, height: room + all, "aria-hidden": "true" });
   svg.append(draw("rect", { x: room, y: 0, width: all, height: all, class: "none" }));
   for (const [row, column, number] of cells) {

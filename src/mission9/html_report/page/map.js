@@ -42,7 +42,7 @@ function markers(places) {
     color,
     symbol: of.map((each) => each.symbol),
     size: large.map((is) => (is ? big : small)),
-    opacity: state.spatial ? 1 : 0.85,
+    opacity: state.spatial ? 1 : state.chosen === null ? 0.85 : 0.4, // so that the rings stand out
     line: { color: of.map((each, n) => (each.open || state.spatial ? color[n] : outline)), width: state.spatial ? 1 : width },
   };
 }
@@ -58,8 +58,9 @@ function rings() {
     marker: {
       symbol: "circle-open",
       color: theme("ink"),
+      opacity: 1,
       size: places.map((_, n) => size[n ? 1 : 0]),
-      line: { color: theme("ink"), width: 2 },
+      line: { color: theme("ink"), width: 3 },
     },
   };
 }
