@@ -19,7 +19,7 @@ function fillThumbnail(frame, place, scale = 1) {
     return;
   }
   const side = data.side * scale, across = data.across, inSheet = place % (across * across);
-  const picture = make("i", { role: "img", ariaLabel: labelOf(place) });
+  const picture = make("i", { ariaHidden: "true" }) /* the label and the path beside it say what it is */;
   Object.assign(picture.style, {
     width: `${width * scale}px`,
     height: `${height * scale}px`,

@@ -1,0 +1,126 @@
+"""What the report finds, held against plain arithmetic and files that were made for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mission9.errors import OutputError
+from mission9.html_report.identical import Group, identical_images
+from mission9.html_report.judge import at_odds, judge
+from mission9.html_report.neighbours import nearest, nearest_others
+from mission9.html_report.sample import draw_sample, evenly
+from mission9.html_report.text import LONGEST, setting, shown
+from mission9.results import Results
+from tests.html_report.conftest import results_of
+
+
+def distances(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.sqrt(((asked[:, np.newaxis].astype(np.float64) - known) ** 2).sum(2))
+    return found
+
+
+def test_neighbours_are_the_nearest_with_their_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mission9.html_report.neighbours._BLOCK", 1000)  # several blocks, the last of another size
+    rows = np.random.default_rng(1).normal(100, 1, (157, 6)).astype(np.float32)
+    rows[5] = rows[9]
+    plain = distances(rows, rows)
+    np.fill_diagonal(plain, np.inf)
+    places, far = nearest_others(rows, 8)
+    assert np.allclose(far, np.sort(plain, 1)[:, :8], atol=1e-5)
+    assert np.allclose(np.take_along_axis(plain, places, 1), far, atol=1e-5)
+    assert (places[5, 0], places[9, 0]) == (9, 5)
+    assert far[5, 0] < 1e-5
+    places, far = nearest(rows[10:60], rows[60:], 3)
+    assert np.array_equal(places, np.argsort(distances(rows[10:60], rows[60:]), 1)[:, :3])
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_few_images_have_few_neighbours(images: int) -> None:
+    rows = np.eye(3, dtype=np.float32)[:images]
+    places, far = nearest_others(rows, 8)
+    assert places.shape == far.shape == (images, images - 1)
+    assert not len(at_odds(np.array(["a"] * images, object), places))
+
+
+def test_an_image_is_at_odds_when_most_of_its_five_neighbours_bear_another_label() -> None:
+    labels = np.array(list("aaabbb"), object)
+    neighbours = np.array(
+        [
+            [1, 2, 3, 4, 0],  # two of another label: as it should be
+            [3, 4, 5, 0, 2],  # three
+            [3, 4, 5, 3, 4],  # all
+            [4, 5, 4, 5, 4],  # none
+            [0, 1, 5, 5, 2],  # three
+            [3, 4, 3, 4, 0],  # one
+        ]
+    )
+    assert at_odds(labels, neighbours).tolist() == [2, 1, 4]
+
+
+def test_thinning_is_even_and_keeps_the_ends() -> None:
+    assert evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert evenly(101, 5).tolist() == [0, 25, 50, 75, 100]
+    assert len(set(evenly(100_000, 4_000))) == 4_000
+
+
+def test_the_sample_of_few_images_is_all_of_them_in_order(results: Results) -> None:
+    sample = draw_sample(results)
+    assert sample.counts.total() == len(sample.images) == len(sample.shown) == 641
+    for split in ("Training", "Test"):
+        ours, theirs = sample.scores(split), results.scores(split)
+        assert ours.paths.tolist() == theirs.paths.tolist()
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        assert np.array_equal(ours.pca, theirs.pca)
+
+
+def test_the_sample_of_many_is_thinned_by_split_with_the_right_scores(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.html_report.sample.MOST_KNOWN", 100)
+    monkeypatch.setattr("mission9.html_report.sample.MOST_SHOWN", 50)
+    sample = draw_sample(results)
+    assert Counter(sample.column("split")) == {"Training": 100, "Test": 100}
+    assert Counter(sample.column("split")[sample.shown]) == {"Training": 25, "Test": 25}
+    assert sample.counts.total() == len(sample.prefixes) == 641
+    every = results.scores("Training")
+    places = evenly(480, 100)
+    assert sample.scores("Training").paths.tolist() == every.paths[places].tolist()
+    assert np.array_equal(sample.scores("Training").pca, every.pca[places])
+
+
+def test_a_table_that_does_not_fit_its_report_is_told(tree: Path, tmp_path: Path) -> None:
+    found = results_of(tree, tmp_path / "out", components=2)
+    found.report["splits"]["Test"]["featured"] = 2
+    with pytest.raises(OutputError, match="are not those of its report"):
+        draw_sample(found)
+
+
+def test_labels_are_told_by_the_nearest_neighbour(results: Results) -> None:
+    found = judge(results, draw_sample(results))
+    assert found is not None
+    fitted, judged = results.scores("Training"), results.scores("Test")
+    told = fitted.labels[distances(fitted.pca, judged.pca).argmin(1)]
+    assert found.pairs == Counter(zip(judged.labels, told, strict=True))
+    assert (found.fitted, found.judged, found.right) == (480, 161, int((told == judged.labels).sum()))
+    assert sum(judged for _, judged in found.by_label().values()) == 161
+    assert sum(count for _, _, count in found.mistakes()) == 161 - found.right
+    assert ("Lime", "Lemon") in [pair[:2] for pair in found.mistakes()]  # the leak, told by itself
+
+
+def test_identical_images_are_found_across_labels_and_splits(results: Results) -> None:
+    files = ("Test/Lime/leak.jpg", "Test", "Lime"), ("Training/Lemon/3_100.jpg", "Training", "Lemon")
+    (group,) = identical_images(results, draw_sample(results))
+    assert group == Group(files)
+    assert group.leaks
+    assert group.crosses_labels
+
+
+def test_text_hides_nothing_and_stays_short() -> None:
+    assert shown("a\nb\x07\u202egnp\x00\u2028") == r"a\nb\x07\u202egnp\x00\u2028"
+    assert shown("Äpfel 🍎 <b>") == "Äpfel 🍎 <b>"  # escaping is the template's
+    assert len(shown("x" * 5000)) < LONGEST + 5
+    assert setting("https://user:secret@host/x") == "https://…@host/x"
