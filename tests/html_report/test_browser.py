@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from mission9.results import Results
 from tests.html_report.conftest import FILES, LABELS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Locator, Page
+    from playwright.sync_api import Browser, Dialog, Locator, Page, ViewportSize
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +24,7 @@ EXPECTED = "Multiple readback operations"  # a hint on speed from Chromium to pl
 
 OURS = ("file:", "data:", "blob:")
 
+Scheme = Literal["light", "dark"]
 Opened = Callable[..., "Page"]
 
 
@@ -55,8 +56,8 @@ def opened(browser: Browser) -> Iterator[Opened]:
         note(True, dialog.message)
         dialog.dismiss()
 
-    def open_page(file: Path, *, width: int = 1280, scheme: str = "light") -> Page:
-        size = {"width": width, "height": 900}
+    def open_page(file: Path, *, width: int = 1280, scheme: Scheme = "light") -> Page:
+        size: ViewportSize = {"width": width, "height": 900}
         context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
         contexts.append(context)
         page = context.new_page()
@@ -82,7 +83,7 @@ def point_at(page: Page, number: int = 0) -> None:
     for _ in range(60):
         box = point.bounding_box()
         assert box is not None
-        page.mouse.move(box["x"] + box["width"] / 2 - 3, box["y"] + box["height"] / 2)
+        page.mouse.move(0, 0)  # plotly tells of a point once, until the mouse was elsewhere
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.wait_for_timeout(100)
         if page.locator("#tip").is_visible():
