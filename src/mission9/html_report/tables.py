@@ -47,11 +47,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
     """The variables of the page's template; `images` are those shown."""
     report = found.results.report
     return {
-        "name": shown(Path(report["config"]["input"]).name or found.results.root.name),
-        "input": setting(report["config"]["input"]),
-        "output": shown(found.results.root),
-        "made": time.strftime("%Y-%m-%d %H:%M"),
-        "version": mission9.__version__,
+        **_head(found),
         "report": report,
         "counts": {split: report["splits"][split] for split in in_order(report["splits"])},
         "total": _total(report),
@@ -72,6 +68,17 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
         **_identical(found, images),
         "stages": _stages(report),
         "settings": _settings(report),
+    }
+
+
+def _head(found: Found) -> dict[str, str]:
+    report = found.results.report
+    return {
+        "name": shown(Path(report["config"]["input"]).name or found.results.root.name),
+        "input": setting(report["config"]["input"]),
+        "output": shown(found.results.root),
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "version": mission9.__version__,
     }
 
 

@@ -27,7 +27,7 @@ function choose(place) {
   drawMap();
   hideTip();
   $("chosen-title").focus({ preventScroll: true });
-  $("chosen-title").scrollIntoView({ block: "nearest" });
+  $("chosen-title").scrollIntoView({ block: innerWidth > 900 ? "nearest" : "start" });
   $("nearest").scrollTop = 0;
 }
 

@@ -37,7 +37,7 @@ function markers(places) {
   const large = places.map((place) => data.splits.length > 1 && splitOf(place) !== "Training");
   const color = of.map((each) => each.colour), outline = theme("outline");
   const width = of.map((each) => (each.open ? 1.5 : 0.5));
-  const [small, big] = state.spatial ? [4, 6] : [7, 10];
+  const [small, big] = state.spatial ? [4, 6] : innerWidth < 600 ? [5, 8] : [7, 10];
   return {
     color,
     symbol: of.map((each) => each.symbol),
@@ -68,7 +68,7 @@ function rings() {
 function axis(number, more) {
   const line = theme("line");
   return {
-    title: { text: component(number) },
+    title: { text: component(number), standoff: 10 },
     gridcolor: line,
     zerolinecolor: line,
     linecolor: line,
