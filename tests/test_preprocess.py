@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.preprocess import Preprocess, to_input
+from mission9.preprocess import Preprocess, thumbnail_size, to_input, to_thumbnail
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -42,3 +42,19 @@ def test_crop_is_the_middle_of_the_shorter_side_at_232(size: tuple[int, int], re
 @pytest.mark.parametrize("how", ["stretch", "crop"])
 def test_any_shape_fits(size: tuple[int, int], how: Preprocess) -> None:
     assert to_input(picture(*size), how).shape == (224, 224, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((128, 128), (64, 64)),
+        ((300, 100), (64, 21)),
+        ((10, 40), (16, 64)),
+        ((1, 30_000), (1, 64)),
+        ((30_000, 1), (64, 1)),
+    ],
+)
+def test_a_thumbnail_is_the_whole_picture_in_its_own_shape(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    image = picture(*size)
+    assert thumbnail_size(*size) == wanted
+    np.testing.assert_array_equal(rgb(to_thumbnail(image)), np.asarray(image.resize(wanted, Image.Resampling.BILINEAR)))

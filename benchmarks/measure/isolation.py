@@ -21,7 +21,6 @@ from mission9.config import RunConfig
 from mission9.errors import ImageError
 from mission9.extraction import Extraction
 from mission9.pipeline import make_extraction
-from mission9.preprocess import to_input
 from mission9.stages import prepare_images
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decode_image import decode_image
@@ -73,7 +72,7 @@ def decode_within(images: Sequence[bytes], settings: DecoderSettings) -> list[De
     for data in images:
         start = time.process_time()
         picture = decode_image(data, max_pixels=settings.max_pixels)
-        pixels = to_input(picture, settings.preprocess)
+        pixels = settings.to_pixels(picture)
         found.append(Decoded(picture.width, picture.height, pixels, time.process_time() - start))
     return list(found)
 

@@ -13,6 +13,8 @@ from mission9.mobilenet_v2 import INPUT_SIZE
 
 Preprocess = Literal["stretch", "crop"]
 
+THUMBNAIL_SIDE = 64  # pixels, a multiple of what JPEG takes together: neighbours on a sheet do not run into each other
+
 # ImageNet's channel means and deviations of RGB in 0..1, as torchvision's weights expect them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -35,7 +37,22 @@ def to_input(image: Image.Image, how: Preprocess) -> NDArray[np.uint8]:
         image = _middle(image)
     elif image.size != (INPUT_SIZE, INPUT_SIZE):
         image = image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BILINEAR)
-    pixels: NDArray[np.uint8] = pa.array(image).values.to_numpy().reshape(INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS)
+    return _pixels(image)
+
+
+def to_thumbnail(image: Image.Image) -> NDArray[np.uint8]:
+    """An RGB picture in its own shape as (height, width, 4) uint8, of which the fourth of each pixel means nothing."""
+    return _pixels(image.resize(thumbnail_size(*image.size), Image.Resampling.BILINEAR))
+
+
+def thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of a picture's thumbnail: as large as fits."""
+    longest = max(width, height, 1)
+    return max(1, round(THUMBNAIL_SIDE * width / longest)), max(1, round(THUMBNAIL_SIDE * height / longest))
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = pa.array(image).values.to_numpy().reshape(image.height, image.width, INPUT_CHANNELS)
     return pixels
 
 

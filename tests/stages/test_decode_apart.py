@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from mission9.errors import ImageError
-from mission9.preprocess import to_input
+from mission9.preprocess import thumbnail_size, to_input, to_thumbnail
 from mission9.stages.decode_apart import Decoded, _turns, decode_apart
 from mission9.stages.decode_image import decode_image
-from mission9.stages.decoder import TIME_LIMIT, DecoderSettings
+from mission9.stages.decoder import THUMBNAIL, TIME_LIMIT, DecoderSettings
 
 # A decoder that misbehaves in C where an image's comment tells it to; children load it when they start.
 MISBEHAVING = """
@@ -106,6 +106,24 @@ def test_pixels_and_reasons_are_those_of_decoding_here(pictures: list[bytes]) ->
     assert reason(b"", settings).reason == "empty"
     assert reason(b"no image", settings).reason == "not_an_image"
     assert reason(pictures[0][:500], settings).reason == "truncated"
+
+
+def test_thumbnails_are_those_of_decoding_here(pictures: list[bytes]) -> None:
+    wide = io.BytesIO()
+    Image.open(io.BytesIO(pictures[0])).resize((2000, 500)).save(wide, "JPEG")
+    found = decode_apart([*pictures, b"no image", wide.getvalue()], DecoderSettings(THUMBNAIL, 10**6))
+    for one, content in zip(found, pictures, strict=False):
+        assert isinstance(one, Decoded)
+        pixels = to_thumbnail(decode_image(content, max_pixels=10**6))
+        assert thumbnail_size(one.width, one.height) == (pixels.shape[1], pixels.shape[0])
+        np.testing.assert_array_equal(one.pixels[: pixels.shape[0], : pixels.shape[1], :3], pixels[..., :3])
+    assert isinstance(found[-2], ImageError)
+    large = found[-1]  # decoded at an eighth, which shows the same
+    assert isinstance(large, Decoded)
+    assert thumbnail_size(large.width, large.height) == (64, 16)
+    with Image.open(wide) as image:
+        away = large.pixels[:16, :, :3].astype(float) - np.asarray(image.resize((64, 16), Image.Resampling.BOX))
+    assert np.abs(away).mean() < 6
 
 
 def test_a_decoder_that_misbehaves_costs_its_image_alone(

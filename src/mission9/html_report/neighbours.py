@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-_BLOCK = 1 << 22  # distances at a time: 32 MB
+_BLOCK = 1 << 18  # distances at a time: 2 MB, which a core has close at hand
 
 Indices = NDArray[np.int64]
 Distances = NDArray[np.float32]
@@ -31,18 +32,27 @@ def _nearest(
     distances = np.zeros((len(asked), count), np.float32)
     lengths = (points**2).sum(1)
     step = max(1, _BLOCK // max(1, len(known)))
-    for start in range(0, len(asked) if count else 0, step):
-        rows = slice(start, start + step)
-        squares = lengths - 2 * queries[rows] @ points.T + (queries[rows] ** 2).sum(1)[:, np.newaxis]
-        if others:
-            squares[np.arange(len(squares)), np.arange(start, start + len(squares))] = np.inf
-        places[rows], found = _smallest(squares, count)
-        distances[rows] = np.sqrt(np.maximum(found, 0))
+    with threadpool_limits(1, user_api="blas"):  # blocks are small, and more threads wait for each other
+        for start in range(0, len(asked) if count else 0, step):
+            rows = slice(start, start + step)
+            squares = lengths - 2 * queries[rows] @ points.T + (queries[rows] ** 2).sum(1)[:, np.newaxis]
+            if others:
+                squares[np.arange(len(squares)), np.arange(start, start + len(squares))] = np.inf
+            places[rows], found = _smallest(squares, count)
+            distances[rows] = np.sqrt(np.maximum(found, 0))
     return places, distances
 
 
 def _smallest(squares: NDArray[np.float64], count: int) -> tuple[Indices, NDArray[np.float64]]:
-    some = np.argpartition(squares, count - 1, axis=1)[:, :count]
-    order = np.argsort(np.take_along_axis(squares, some, 1), axis=1, kind="stable")
-    places = np.take_along_axis(some, order, 1)
-    return places, np.take_along_axis(squares, places, 1)
+    """The `count` smallest of each row, the smallest first; they are inf in `squares` after that.
+
+    A few passes for the least are several times as fast as one that partitions.
+    """
+    rows = np.arange(len(squares))
+    places = np.empty((len(squares), count), np.int64)
+    found = np.empty((len(squares), count))
+    for each in range(count):
+        least = places[:, each] = squares.argmin(1)
+        found[:, each] = squares[rows, least]
+        squares[rows, least] = np.inf
+    return places, found

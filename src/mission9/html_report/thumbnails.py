@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.errors import ImageError
-from mission9.mobilenet_v2 import INPUT_SIZE
 from mission9.names import to_path
-from mission9.stages.decode_apart import decode_apart
-from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
+from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
+from mission9.stages.decode_apart import Decoded, decode_apart
+from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings
 from mission9.stages.read_bytes import read_bytes
 
-SIDE = 64  # pixels, a multiple of what JPEG takes together, so that neighbours on a sheet do not run into each other
+SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
 
 # What all originals together may hold, so that the report takes seconds; the smallest come first.
@@ -50,30 +50,35 @@ class Thumbnails:
 
 def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
     """Thumbnails of images that lie below `root`, as columns path, width, height, bytes and sha256 tell of them."""
-    pixels = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
-    order = np.argsort(pixels, kind="stable")
-    fits = (pixels[order].cumsum() <= MOST_PIXELS) & (images["bytes"].to_numpy()[order].cumsum() <= MOST_BYTES)
-    chosen = np.sort(order[fits])
+    chosen = _not_too_many(images)
     sizes = np.zeros((len(images), 2), np.uint8)
     canvas = np.full((-(-len(images) // ACROSS) * SIDE, ACROSS * SIDE, 3), 255, np.uint8)
     runs = [chosen[start : start + MOST_IMAGES] for start in range(0, len(chosen), MOST_IMAGES)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        work = partial(_pictures, root=root, settings=DecoderSettings("stretch", max_pixels))
-        rows = (images.take(pa.array(run)).to_pylist() for run in runs)
-        for run, pictures in zip(runs, pool.map(work, rows), strict=True):
-            for place, picture in zip(run, pictures, strict=True):
-                if picture is not None:
-                    _put(canvas, place, picture)
-                    sizes[place] = picture.size
+        work = partial(_decoded, root=root, settings=DecoderSettings(THUMBNAIL, max_pixels))
+        done = pool.map(work, (images.take(pa.array(run)).to_pylist() for run in runs))
+        for run, outcomes in zip(runs, done, strict=True):
+            for place, outcome in zip(run, outcomes, strict=True):
+                if isinstance(outcome, Decoded):
+                    sizes[place] = _put(canvas, place, outcome)
     there = int(sizes.any(1).sum())
     return Thumbnails(_sheets(canvas) if there else [], sizes, len(images) - len(chosen), len(chosen) - there)
 
 
-def _pictures(rows: Sequence[dict[str, Any]], *, root: str, settings: DecoderSettings) -> list[Image.Image | None]:
+def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
+    """The places of the images whose originals are not too much together."""
+    pixels = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
+    order = np.argsort(pixels, kind="stable")
+    fits = (pixels[order].cumsum() <= MOST_PIXELS) & (images["bytes"].to_numpy()[order].cumsum() <= MOST_BYTES)
+    return np.sort(order[fits])
+
+
+def _decoded(
+    rows: Sequence[dict[str, Any]], *, root: str, settings: DecoderSettings
+) -> list[Decoded | ImageError | None]:
     contents = [_content(root, row) for row in rows]
     decoded = iter(decode_apart([content for content in contents if content], settings))
-    found = [next(decoded) if content else None for content in contents]
-    return [None if outcome is None or isinstance(outcome, ImageError) else _small(*outcome[:3]) for outcome in found]
+    return [next(decoded) if content else None for content in contents]
 
 
 def _content(root: str, row: dict[str, Any]) -> bytes:
@@ -85,17 +90,12 @@ def _content(root: str, row: dict[str, Any]) -> bytes:
     return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""
 
 
-def _small(width: int, height: int, pixels: NDArray[np.uint8]) -> Image.Image:
-    """The picture in its own shape again, as large as fits."""
-    scale = SIDE / max(width, height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = Image.frombuffer("RGBX", (INPUT_SIZE, INPUT_SIZE), pixels, "raw", "RGBX", 0, 1)  # no copy
-    return picture.resize(size, Image.Resampling.BOX)
-
-
-def _put(canvas: NDArray[np.uint8], place: int, picture: Image.Image) -> None:
+def _put(canvas: NDArray[np.uint8], place: int, decoded: Decoded) -> tuple[int, int]:
+    """Put a thumbnail in its place, and tell its width and height."""
     top, left = place // ACROSS * SIDE, place % ACROSS * SIDE
-    canvas[top : top + picture.height, left : left + picture.width] = np.asarray(picture)[:, :, :3]
+    width, height = thumbnail_size(decoded.width, decoded.height)
+    canvas[top : top + height, left : left + width] = decoded.pixels[:height, :width, :3]
+    return width, height
 
 
 def _sheets(canvas: NDArray[np.uint8]) -> list[bytes]:

@@ -37,7 +37,10 @@ _START_LIMIT = 120.0  # seconds until a child is there, on a machine that is bus
 
 
 class Decoded(NamedTuple):
-    """A picture's size, upright, its (224, 224, 4) uint8 pixels, and the CPU seconds that it took."""
+    """A picture's size, upright, its (224, 224, 4) uint8 pixels, and the CPU seconds that it took.
+
+    A thumbnail's are the upper left of (64, 64, 4).
+    """
 
     width: int
     height: int
@@ -62,7 +65,7 @@ class _Child:
         self._settings = settings
         self._memory_file = os.memfd_create("mission9-pixels")
         os.ftruncate(self._memory_file, SHARED_BYTES)
-        self._shared = Shared.of(mmap.mmap(self._memory_file, SHARED_BYTES))
+        self._shared = Shared.of(mmap.mmap(self._memory_file, SHARED_BYTES), settings.side)
         self._errors = os.fdopen(os.memfd_create("mission9-errors"), "w+b")
         self._process: subprocess.Popen[bytes] | None = None
         self._is_new = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import mmap
 import os
 import resource
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,10 @@ from PIL import Image
 
 from mission9.errors import ImageError
 from mission9.mobilenet_v2 import INPUT_SIZE
-from mission9.preprocess import INPUT_CHANNELS, Preprocess, to_input
+from mission9.preprocess import INPUT_CHANNELS, THUMBNAIL_SIDE, Preprocess, to_input, to_thumbnail
 from mission9.stages.decode_image import open_image, to_picture
+
+THUMBNAIL: Literal["thumbnail"] = "thumbnail"
 
 TIME_LIMIT = 10.0  # seconds for an image
 
@@ -52,10 +55,19 @@ _MOST_WORDS = 1024 * 1024
 
 @dataclass(frozen=True)
 class DecoderSettings:
-    """How a child decodes."""
+    """How a child decodes: to what the network sees, or to thumbnails."""
 
-    preprocess: Preprocess
+    preprocess: Preprocess | Literal["thumbnail"]
     max_pixels: int
+
+    @property
+    def side(self) -> int:
+        """Pixels that an image's place in memory has a side."""
+        return THUMBNAIL_SIDE if self.preprocess == THUMBNAIL else INPUT_SIZE
+
+    def to_pixels(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """What of a decoded picture goes into its place."""
+        return to_thumbnail(picture) if self.preprocess == THUMBNAIL else to_input(picture, self.preprocess)
 
 
 class Shared(NamedTuple):
@@ -66,10 +78,11 @@ class Shared(NamedTuple):
     pixels: NDArray[np.uint8]
 
     @staticmethod
-    def of(memory: mmap.mmap) -> Shared:
+    def of(memory: mmap.mmap, side: int) -> Shared:
         counters = np.frombuffer(memory, np.int64, 2)
-        pixels = np.frombuffer(memory, np.uint8, offset=mmap.PAGESIZE)
-        return Shared(counters[:1], counters[1:], pixels.reshape(MOST_IMAGES, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS))
+        places = MOST_IMAGES, side, side, INPUT_CHANNELS
+        pixels = np.frombuffer(memory, np.uint8, math.prod(places), offset=mmap.PAGESIZE)
+        return Shared(counters[:1], counters[1:], pixels.reshape(places))
 
 
 SHARED_BYTES = mmap.PAGESIZE + MOST_IMAGES * INPUT_SIZE * INPUT_SIZE * INPUT_CHANNELS
@@ -80,7 +93,7 @@ class Server:
 
     def __init__(self, settings: DecoderSettings, memory: int, turns: int) -> None:
         self._settings = settings
-        self._shared = Shared.of(mmap.mmap(memory, SHARED_BYTES))
+        self._shared = Shared.of(mmap.mmap(memory, SHARED_BYTES), settings.side)
         self._turns = Path(f"/proc/self/fd/{turns}").open("rb")  # noqa: SIM115 - opened anew, so that locks exclude
 
     def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
@@ -101,10 +114,11 @@ class Server:
         # By default the signal ends the process, whatever it is busy with, and also if its parent has died.
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
         try:
-            image = open_image(data, max_pixels=self._settings.max_pixels)
+            image = self._opened(data)
             with self._turn(image):
                 picture = to_picture(image)
-                self._shared.pixels[at] = to_input(picture, self._settings.preprocess)
+                pixels = self._settings.to_pixels(picture)
+                self._shared.pixels[at, : pixels.shape[0], : pixels.shape[1]] = pixels
             return {"width": picture.width, "height": picture.height, "seconds": time.process_time() - start}
         except ImageError as error:
             return {"reason": error.reason, "message": str(error)}
@@ -112,6 +126,12 @@ class Server:
             return {"reason": "out_of_memory", "message": "decoding took too much"}
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _opened(self, data: bytes) -> Image.Image:
+        image = open_image(data, max_pixels=self._settings.max_pixels)
+        if self._settings.preprocess == THUMBNAIL:
+            image.draft(None, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))  # of a large JPEG, no more than it takes
+        return image
 
     @contextlib.contextmanager
     def _turn(self, image: Image.Image) -> Iterator[None]:
