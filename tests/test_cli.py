@@ -44,7 +44,15 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Training/LABEL/" in text  # angle brackets would vanish as markup
     for option in ("--input", "--output", "--weights", "--preprocess", "--components", "--device", "--engine"):
         assert option in text
-    for option in ("--precision", "--batch-size", "--master", "--max-reject-rate", "--config", "--overwrite"):
+    for option in (
+        "--precision",
+        "--batch-size",
+        "--master",
+        "--max-reject-rate",
+        "--config",
+        "--overwrite",
+        "--no-report",
+    ):
         assert option in text
 
 
@@ -56,7 +64,8 @@ def test_a_run_prints_its_counts_and_where_things_are(
     assert "Training" in out
     assert "12 featured" in out
     assert "3 components keep" in out
-    assert arguments[3] in out
+    assert f"results in {arguments[3]};" in out
+    assert f"to look at in a browser: {arguments[3]}/report.html\n" in out
 
 
 def test_project_prints_a_json_line_for_each_image(

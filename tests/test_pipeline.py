@@ -30,6 +30,7 @@ from mission9 import PCAModel, RunConfig, run
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.files import replace_folder
 from mission9.output import open_output
+from mission9.page_file import PAGE, page_problem
 from mission9.projector import Projector
 from mission9.runners import Task
 from mission9.runners.spark import SparkRunner
@@ -87,7 +88,7 @@ def result(config: RunConfig) -> dict[str, Any]:
 def test_the_layout_is_the_contract(config: RunConfig, in_process: InProcessRunner) -> None:
     run(config, in_process)
     tables = {"features", "rejects", "pca_model", "training_pca", "training_pca_csv", "test_pca", "test_pca_csv"}
-    assert set(os.listdir(config.output)) == tables | {"_state", "run.json"}
+    assert set(os.listdir(config.output)) == tables | {"_state", "run.json", "report.html"}
     table = pq.read_table(f"{config.output}/features")
     assert table.schema.names == ["path", "split", "label", "width", "height", "bytes", "sha256", "features"]
     assert table.schema.field("features").type == pa.list_(pa.float32(), 1280)
@@ -395,6 +396,10 @@ def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
         pass
     finished = result(fewer)
     assert Path(config.output, "run.json").exists()
+    assert (
+        page_problem(Path(config.output, PAGE), json.loads(Path(config.output, "run.json").read_bytes())["run_id"])
+        is None
+    )
     assert not Path(config.output, "_state", "ready").exists()
     fresh = RunConfig(**{**fewer.model_dump(), "output": str(tmp_path / "fresh")})
     run(fresh, in_process)

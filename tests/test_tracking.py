@@ -104,7 +104,7 @@ def test_a_run_is_logged_to_a_server_once(tree: Path, tmp_path: Path) -> None:
         assert run.data.metrics["images_featured"] == 15
         assert 0 <= run.data.metrics["accuracy_1nn"] <= 1
         files = {file.path for file in client.list_artifacts(run.info.run_id)}
-        assert {"run.json", "scree.png", "pca_model"} <= files
+        assert {"run.json", "report.html", "scree.png", "pca_model"} <= files
         again = mission9("log", str(tmp_path / "out"), "--mlflow", address, folder=tmp_path)
         assert again.stdout == f"logged before, as run {run.info.run_id}\n"
         assert len(runs_of(address)) == 1

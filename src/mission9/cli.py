@@ -20,6 +20,7 @@ import mission9
 from mission9.config import Flag, RunConfig, explain
 from mission9.engines import Device, EngineName
 from mission9.errors import ImageError, Mission9Error
+from mission9.page_file import PAGE
 from mission9.redact import shown
 from mission9.storage import in_words
 from mission9.subset import PERCENTAGES
@@ -283,10 +284,10 @@ def report(
     input_:
         Where the images are now, for thumbnails; by default where the run read them.
     """
-    from mission9.html_report import NAME, write_report
+    from mission9.html_report import write_report
     from mission9.results import Results
 
-    file = output / NAME
+    file = output / PAGE
     seconds = write_report(Results.of(output), file, None if input_ is None else str(input_))
     parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
@@ -378,6 +379,9 @@ def _print_report(report: Report) -> None:
         _say(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
+    page = Path(report.config["output"], PAGE)
+    if page.exists():
+        _say(f"to look at in a browser: {page}")
     _say(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")
 
 

@@ -79,6 +79,7 @@ class RunConfig(BaseSettings):
     )
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
+    no_report: Flag = Field(False, description="Write no report.html; mission9 report writes it later.")
     overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")
     driver_memory: str = Field(
         "8g",

@@ -27,6 +27,7 @@ from mission9.files import (
     replace_folder,
     write_whole,
 )
+from mission9.page_file import PAGE, is_ours
 from mission9.schema import SPLITS
 from mission9.untrusted import MIB, read_json
 
@@ -47,7 +48,7 @@ def scores_folder(split: str) -> str:
     return f"{split.lower()}_pca"
 
 
-# Every name that a result may take beside `run.json` and the state.
+# Every name that a result may take beside `run.json`, `report.html` and the state.
 _TABLES = frozenset(
     [FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER]
     + [scores_folder(split) + ending for split in SPLITS for ending in ("", "_csv")]
@@ -118,6 +119,8 @@ class Output:
         new = _names_in(self.ready / _NAMES) or set()
         (self.ready / _RESERVE).unlink(missing_ok=True)
         (self.root / REPORT).unlink(missing_ok=True)
+        if is_ours(self.root / PAGE):  # it tells of the old result
+            (self.root / PAGE).unlink(missing_ok=True)
         for name in self.published() - new:
             discard(self.root / name, trash=self.trash)
         self._record(self.published() | new)
@@ -231,7 +234,7 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
         raise OutputError(f"the output {output.root} is a file; give a folder with --output")
     # The state may have been made this very moment, by a run that was started at the same time.
     others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != _STATE]
-    taken = sorted(_TABLES.union([REPORT]).intersection(others))
+    taken = sorted(_TABLES.union([REPORT, PAGE]).intersection(others))
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: give another")
     if others and not overwrite:
@@ -249,10 +252,12 @@ def _tidy(output: Output) -> None:
     chunks = [path for path in state if path.name.startswith("chunks")]
     for leftover in (output.work, output.ready, output.trash, *chunks):
         remove_folder(leftover)
-    partials = [path for path in files_in(output.root) if path.name.startswith(f".{REPORT}.")]
+    partials = [path for path in files_in(output.root) if path.name.startswith((f".{REPORT}.", f".{PAGE}."))]
     for partial in (*partials, *(path for path in state if path.name.startswith("."))):
         partial.unlink(missing_ok=True)
     taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
+    if os.path.lexists(output.root / PAGE) and not is_ours(output.root / PAGE):
+        taken.append(PAGE)
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
     output.work.mkdir()

@@ -107,11 +107,20 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         with stage("save_model"):
             _save_model(model, extraction, output, report)
         output.publish(report.to_json())
+        if not config.no_report:  # while the runner ends
+            _write_page(display, output)
     if config.mlflow:
         from mission9.tracking import log_within_patience  # loads what other runs do not need
 
         log_within_patience(str(output.root), config.mlflow)
     return report
+
+
+def _write_page(display: Display, output: Output) -> None:
+    from mission9.html_report import write_report_if_possible  # loads what other runs do not need
+
+    with display.stage("report"):
+        write_report_if_possible(output.root)
 
 
 @contextmanager

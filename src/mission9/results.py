@@ -59,6 +59,11 @@ class Results:
         return Results(output.root, report)
 
     @property
+    def stands(self) -> bool:
+        """Whether this still is the result in the folder: what was read in two parts, with this between, is of one."""
+        return Output(self.root).last_report().get("run_id") == self.report.get("run_id")
+
+    @property
     def splits(self) -> list[str]:
         """The splits that have scores."""
         return [split for split, counts in self.report["splits"].items() if counts["featured"]]

@@ -19,6 +19,7 @@ import mission9
 from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.evaluate import Evaluation, evaluate
 from mission9.output import MODEL_FOLDER, REPORT
+from mission9.page_file import PAGE
 from mission9.redact import redact
 from mission9.results import Results
 
@@ -166,7 +167,7 @@ class _Prepared:
     def _log_files(self) -> None:
         root = self._results.root
         self._mlflow.log_figure(self._scree, "scree.png")
-        for name in (REPORT, "report.html"):
+        for name in (REPORT, PAGE):
             if (root / name).exists():
                 self._mlflow.log_artifact(str(root / name))
         self._mlflow.log_artifacts(str(root / MODEL_FOLDER), MODEL_FOLDER)

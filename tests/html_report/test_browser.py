@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pytest
 
-from mission9.html_report import NAME, write_report
+from mission9.html_report import write_report
+from mission9.page_file import PAGE
 from mission9.results import Results
 from tests.html_report.conftest import FILES, LABELS
 
@@ -30,14 +31,14 @@ Opened = Callable[..., "Page"]
 
 @pytest.fixture(scope="module")
 def report(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("page") / NAME
+    file = tmp_path_factory.mktemp("page") / PAGE
     write_report(results, file)
     return file
 
 
 @pytest.fixture(scope="module")
 def hostile_report(hostile: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("hostile") / NAME
+    file = tmp_path_factory.mktemp("hostile") / PAGE
     write_report(hostile, file)
     return file
 
@@ -316,11 +317,11 @@ def test_hostile_names_show_as_text_and_run_nothing(opened: Opened, hostile_repo
 def test_a_script_that_got_in_would_not_run(browser: Browser, report: Path, tmp_path: Path) -> None:
     """The policy itself, were escaping ever forgotten."""
     got_in = "<main><img src=x onerror='document.title = 1'><script>document.title = 2</script>"
-    (tmp_path / NAME).write_text(report.read_text().replace("<main>", got_in, 1))
+    (tmp_path / PAGE).write_text(report.read_text().replace("<main>", got_in, 1))
     with browser.new_page() as page:
         heard: list[str] = []
         page.on("console", lambda message: heard.append(message.text))
-        page.goto((tmp_path / NAME).as_uri())
+        page.goto((tmp_path / PAGE).as_uri())
         page.wait_for_selector("body[data-ready]", timeout=LIMIT)
         assert page.title() == "fruits – mission9"  # noqa: RUF001
         assert sum("Content Security Policy" in text for text in heard) >= 2

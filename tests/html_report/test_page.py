@@ -19,8 +19,9 @@ from PIL import ExifTags, Image
 
 from mission9.cli import main
 from mission9.errors import SetupError
-from mission9.html_report import NAME, write_report, write_report_if_possible
+from mission9.html_report import write_report, write_report_if_possible
 from mission9.html_report.render import to_script
+from mission9.page_file import PAGE
 from mission9.results import Results
 from tests.html_report.conftest import FILES, LABELS, results_of
 from tests.test_imports import modules_after
@@ -35,8 +36,8 @@ def jpeg(picture: Image.Image) -> bytes:
 
 
 def page_of(results: Results, folder: Path, images: str | None = None) -> str:
-    write_report(results, folder / NAME, images)
-    return (folder / NAME).read_text()
+    write_report(results, folder / PAGE, images)
+    return (folder / PAGE).read_text()
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -153,13 +154,13 @@ def test_the_images_may_have_moved(tree: Path, tmp_path: Path, capsys: pytest.Ca
     found = results_of(tree, tmp_path / "out", components=2)
     moved = tree.rename(tmp_path / "moved")
     assert main(["report", str(found.root)]) == 0
-    page = (found.root / NAME).read_text()
+    page = (found.root / PAGE).read_text()
     assert "There are no thumbnails" in page
     assert data_of(page)["sheets"] == []
     assert main(["report", str(found.root), "--input", str(moved)]) == 0
-    assert sizes_of(data_of((found.root / NAME).read_text())).all()
-    assert f"{found.root / NAME}: " in capsys.readouterr().out
-    assert not list(found.root.glob(f".{NAME}*"))
+    assert sizes_of(data_of((found.root / PAGE).read_text())).all()
+    assert f"{found.root / PAGE}: " in capsys.readouterr().out
+    assert not list(found.root.glob(f".{PAGE}*"))
 
 
 def test_more_images_than_are_shown_are_thinned_and_the_page_says_so(
@@ -182,8 +183,8 @@ def test_the_file_stays_small_with_noise_for_images_and_long_names(tmp_path: Pat
         picture = Image.fromarray(noise.integers(0, 256, (64, 64, 3), np.uint8))
         picture.save(folder / f"{number:04d}{'x' * 240}.bmp")
     found = results_of(tmp_path / "images", tmp_path / "out", components=100)
-    write_report(found, tmp_path / NAME)
-    assert (tmp_path / NAME).stat().st_size <= 12_000_000
+    write_report(found, tmp_path / PAGE)
+    assert (tmp_path / PAGE).stat().st_size <= 12_000_000
 
 
 def test_without_plotly_a_line_says_how_to_get_the_report(
@@ -191,19 +192,19 @@ def test_without_plotly_a_line_says_how_to_get_the_report(
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)  # importing it fails
     with pytest.raises(SetupError, match=r"pip install 'mission9\[report\]'"):
-        write_report(results, tmp_path / NAME)
-    with caplog.at_level("INFO", "mission9"):
-        write_report_if_possible(results)
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"no {NAME}"]
-    assert not (results.root / NAME).exists()
+        write_report(results, tmp_path / PAGE)
+    write_report_if_possible(results.root)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"no {PAGE}"]
+    assert "pip install 'mission9[report]'" in caplog.text
+    assert not (results.root / PAGE).exists()
 
 
 def test_what_takes_long_to_import_is_not_imported(results: Results, tmp_path: Path) -> None:
-    write = f"mission9.html_report.write_report(Results.of({str(results.root)!r}), Path({str(tmp_path / NAME)!r}))"
+    write = f"mission9.html_report.write_report(Results.of({str(results.root)!r}), Path({str(tmp_path / PAGE)!r}))"
     loaded = modules_after(
         f"import mission9.html_report; from mission9.results import Results; from pathlib import Path; {write}"
     )
-    assert (tmp_path / NAME).exists()
+    assert (tmp_path / PAGE).exists()
     assert not loaded & {"plotly", "sklearn", "torch", "openvino", "pyspark"}
 
 
@@ -220,6 +221,6 @@ def test_a_killed_writer_leaves_the_old_page(results: Results, tmp_path: Path) -
         "files.os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL);"
         "html_report.write_report(Results.of(sys.argv[1]), Path(sys.argv[2]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(results.root), str(tmp_path / NAME)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(results.root), str(tmp_path / PAGE)], check=False)
     assert done.returncode == -9
-    assert (tmp_path / NAME).read_text() == page
+    assert (tmp_path / PAGE).read_text() == page

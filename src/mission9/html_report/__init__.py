@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.errors import SetupError
+from mission9.errors import OutputError
 from mission9.files import write_whole
 from mission9.html_report.identical import identical_images
 from mission9.html_report.judge import NEIGHBOURS, at_odds, judge
@@ -30,12 +30,13 @@ from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
+from mission9.html_report.text import shown as as_text
 from mission9.html_report.thumbnails import make_thumbnails
+from mission9.page_file import PAGE, is_ours, run_of, sealed
 from mission9.results import Results
 
 logger = logging.getLogger(__name__)
 
-NAME = "report.html"
 CLICKED_NEIGHBOURS = 8  # that a click on the map shows
 
 
@@ -46,9 +47,11 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
 
     Raises:
         SetupError: plotly or jinja2 is not installed.
-        OutputError: a table of the result is missing or damaged.
+        OutputError: a table of the result is missing or damaged, another took its place, or `file` is somebody else's.
     """
     check_packages()
+    if os.path.lexists(file) and not is_ours(file):
+        raise OutputError(f"{file} was not written by mission9, which would replace it: move it away")
     seconds: dict[str, float] = {}
     with _timed(seconds, "sample"):
         sample = draw_sample(results)
@@ -64,18 +67,31 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
     with _timed(seconds, "write"):
         found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
-        write_whole(file, render(make_tables(found, shown), payload))
+        _put(sealed(render(make_tables(found, shown), payload)), file, results)
     return seconds
 
 
-def write_report_if_possible(results: Results) -> None:
-    """Write the page into the result's own folder; where a package is absent, a line tells how to get it."""
+def _put(page: bytes, file: Path, results: Results) -> None:
+    """Write the page, unless another result takes the place of its own: none may stand beside one that it is not of."""
+    if results.stands:
+        write_whole(file, page)
+    if not results.stands:
+        if run_of(file) == results.report.get("run_id", ""):
+            file.unlink()
+        raise OutputError(
+            f"another result took the place of the one in {results.root} meanwhile: give the command again"
+        )
+
+
+def write_report_if_possible(root: Path) -> None:
+    """Write the page of the result in a folder into it; where that fails, a warning says how to have it later."""
     try:
-        seconds = write_report(results, results.root / NAME)
-    except SetupError as error:
-        logger.info("no %s: %s, then mission9 report %s", NAME, error, results.root)
+        seconds = write_report(Results.of(root), root / PAGE)
+    except Exception as error:  # whatever it is, the result is whole without
+        words = as_text(str(error) or type(error).__name__)
+        logger.warning("no %s: %s. The results are whole; have it later: mission9 report %s", PAGE, words, root)
     else:
-        logger.info("report: %s (%.1f s)", results.root / NAME, sum(seconds.values()))
+        logger.info("report: %s (%.1f s)", root / PAGE, sum(seconds.values()))
 
 
 @contextmanager

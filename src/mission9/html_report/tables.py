@@ -49,6 +49,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
     return {
         **_head(found),
         "report": report,
+        "run_id": report.get("run_id", ""),  # results of before have none
         "counts": {split: report["splits"][split] for split in in_order(report["splits"])},
         "total": _total(report),
         "skipped": [(_kind(kind), count) for kind, count in sorted(report["skipped"].items())],

@@ -19,6 +19,7 @@ from mission9.errors import Mission9Error, OutputError
 from mission9.files import file_sha256
 from mission9.names import label_folder
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.page_file import PAGE, page_problem
 from mission9.pca import PCAModel
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, vectors
 from mission9.shards import damaged, read_marker, read_rejects
@@ -47,6 +48,7 @@ def verify_output(root: str) -> Iterator[str]:
     output = Output(Path(root).absolute())
     report = _report(output)
     yield from _check_checksums(output)
+    yield from _check_page(output, report)
     model, problems = _model(output, report)
     yield from problems
     plan = done_file(output.shards(report["fingerprint"]))
@@ -138,6 +140,12 @@ def _check_checksums(output: Output) -> Iterator[str]:
             yield f"{file} is missing: run again"
         elif file_sha256(file) != sha256:
             yield f"{file} is damaged: run again"
+
+
+def _check_page(output: Output, report: dict[str, Any]) -> Iterator[str]:
+    problem = page_problem(output.root / PAGE, report.get("run_id", ""))
+    if problem:
+        yield f"{output.root / PAGE} {problem}"
 
 
 def _check_counts(
