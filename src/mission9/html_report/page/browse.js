@@ -7,8 +7,8 @@ function neighboursOf(place) {
   return Array.from({ length: data.nearest }, (_, n) => [points.neighbours[start + n], points.distances[start + n]]);
 }
 
-function card(place, ...more) {
-  const button = make("button", { type: "button", className: "card" }, thumbnail(place), describe(place, ...more));
+function card(place, more) {
+  const button = make("button", { type: "button", className: "card" }, thumbnail(place), describe(place, more));
   button.addEventListener("click", () => choose(place));
   return button;
 }
@@ -19,8 +19,7 @@ function choose(place) {
   $("nearest").replaceChildren(
     ...neighboursOf(place).map(([other, distance]) => {
       const same = points.label[other] === points.label[place] ? "" : ", another label";
-      const far = make("span", { className: "muted", textContent: `distance ${distance.toFixed(2)}${same}` });
-      return make("li", {}, card(other, far));
+      return make("li", {}, card(other, `distance ${distance.toFixed(2)}${same}`));
     }),
   );
   showList("chosen");

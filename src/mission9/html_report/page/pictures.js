@@ -30,10 +30,11 @@ function fillThumbnail(frame, place, scale = 1) {
   frame.append(picture);
 }
 
-function describe(place, ...more) {
+function describe(place, more) {
   const path = make("span", { className: "path muted", textContent: data.paths[place] });
-  const split = data.splits.length > 1 ? [make("span", { className: "muted", textContent: splitOf(place) })] : [];
-  return make("span", { className: "text" }, make("b", { textContent: labelOf(place) }), ...split, ...more, path);
+  const facts = [data.splits.length > 1 ? splitOf(place) : "", more].filter(Boolean).join(", ");
+  const line = facts ? [make("span", { className: "muted", textContent: facts })] : [];
+  return make("span", { className: "text" }, make("b", { textContent: labelOf(place) }), ...line, path);
 }
 
 const OUTLINES = {
