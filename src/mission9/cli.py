@@ -290,7 +290,7 @@ def report(
     file = output / PAGE
     seconds = write_report(Results.of(output), file, None if input_ is None else str(input_))
     parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
+    _say(f"{file}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
 
 
 @app.command

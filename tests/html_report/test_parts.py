@@ -123,4 +123,4 @@ def test_text_hides_nothing_and_stays_short() -> None:
     assert shown("a\nb\x07\u202egnp\x00\u2028\u2066") == r"a\nb\x07\u202egnp\x00\u2028\u2066"
     assert shown("Äpfel 🍎 <b>") == "Äpfel 🍎 <b>"  # escaping is the template's
     assert len(shown("x" * 5000)) < LONGEST + 5
-    assert setting("https://user:secret@host/x") == "https://…@host/x"
+    assert setting("https://user:secret@host/x") == "https://***@host/x"

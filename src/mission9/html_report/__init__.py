@@ -30,9 +30,9 @@ from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
-from mission9.html_report.text import shown as as_text
 from mission9.html_report.thumbnails import make_thumbnails
 from mission9.page_file import PAGE, is_ours, run_of, sealed
+from mission9.redact import shown as told
 from mission9.results import Results
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def write_report_if_possible(root: Path) -> None:
     try:
         seconds = write_report(Results.of(root), root / PAGE)
     except Exception as error:  # whatever it is, the result is whole without
-        words = as_text(str(error) or type(error).__name__)
+        words = told(str(error) or type(error).__name__)
         logger.warning("no %s: %s. The results are whole; have it later: mission9 report %s", PAGE, words, root)
     else:
         logger.info("report: %s (%.1f s)", root / PAGE, sum(seconds.values()))

@@ -75,9 +75,9 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
 def _head(found: Found) -> dict[str, str]:
     report = found.results.report
     return {
-        "name": shown(Path(report["config"]["input"]).name or found.results.root.name),
+        "name": setting(Path(report["config"]["input"]).name or found.results.root.name),
         "input": setting(report["config"]["input"]),
-        "output": shown(found.results.root),
+        "output": setting(found.results.root),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": mission9.__version__,
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from mission9.redact import redact
+
 LONGEST = 200
 
 # Control characters, and those that hide, break a line, or turn the direction of what follows.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-_PASSWORD = re.compile(r"//[^/@\s]+@")
 
 
 def shown(text: object) -> str:
@@ -21,5 +22,5 @@ def shown(text: object) -> str:
 
 
 def setting(value: object) -> str:
-    """A setting as text, without the name and password that an address may hold."""
-    return shown(_PASSWORD.sub("//…@", str(value)))
+    """A setting as text, without the secrets that an address may hold."""
+    return shown(redact(str(value)))
