@@ -50,6 +50,10 @@ notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localh
 mlflow-ui: .venv/.runtime  ## Show what was logged with --mlflow local, on http://localhost:5009
 	$(BIN)/python scripts/mlflow_ui.py $(ARGS)
 
+.PHONY: docs
+docs: .venv/.docs  ## Build the documentation into site/; a warning is an error (ARGS="--site-dir DIR")
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
 .PHONY: bench
 bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
 	$(BIN)/python benchmarks/bench.py $(ARGS)
@@ -101,6 +105,10 @@ clean:  ## Delete environments, caches and the demo's results
 
 .venv/.notebook: .venv/.dev requirements-notebook.txt
 	$(BIN)/pip install --quiet -r requirements-notebook.txt
+	@touch $@
+
+.venv/.docs: .venv/.runtime requirements-docs.txt
+	$(BIN)/pip install --quiet -r requirements-docs.txt
 	@touch $@
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -38,14 +38,25 @@ class Terminated(KeyboardInterrupt):
 
 _console = Console(stderr=True, soft_wrap=True, highlight=False)
 
+_MAKE, _USE, _ELSE = map(Group.create_ordered, ("Make a result", "Use a result", "Else"))
+
 app = App(
     name="mission9",
-    help="Turn folders of labelled images into MobileNetV2 features and a compact PCA space.",
+    help="""Turn folders of labelled images into MobileNetV2 features and a compact PCA space.
+
+    To begin: `mission9 demo` needs neither images nor a network. Then: `mission9 run --input IMAGES --output RESULTS`.
+    `mission9 COMMAND --help` tells more, with examples.
+    """,
+    group_commands=_USE,  # of commands that name no other
     version=mission9.__version__,
     version_flags="--version",
     help_flags=["--help", "-h"],
     suppress_keyboard_interrupt=False,  # main has its own word for it
 )
+
+app.register_install_completion_command(help="Teach your shell to complete mission9's commands and options.")
+for _flag in ("--help", "--version", "--install-completion"):
+    app[_flag].group = _ELSE
 
 
 def program() -> NoReturn:
@@ -117,12 +128,18 @@ class _ConsoleHandler(logging.Handler):
         _console.print(self.format(record), markup=False)
 
 
-@app.command
+@app.command(group=_MAKE)
 def run(*, config: RunConfig | None = None) -> None:
     """Turn a folder of images into features, a PCA model and tables of scores.
 
     What was computed before, with the same images and settings, is not computed again. Each option can also be set in
     the environment (MISSION9_BATCH_SIZE=8) or in the file given with --config (batch_size = 8).
+
+    ```bash
+    mission9 run --input photos --output results --weights demo
+    mission9 run --input photos --output results --components 0.95
+    mission9 run --input newer --output later --pca-model results/pca_model
+    ```
     """
     from mission9.pipeline import run as run_pipeline
 
@@ -130,9 +147,13 @@ def run(*, config: RunConfig | None = None) -> None:
     _print_report(report)
 
 
-@app.command
+@app.command(group=_MAKE)
 def demo(*, output: Path = Path("data/demo")) -> None:
     """Run the whole pipeline on generated photographs of fruit, with the bundled weights.
+
+    ```bash
+    mission9 demo --output data/demo
+    ```
 
     Parameters
     ----------
@@ -153,13 +174,17 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
 
 
-@app.command
+@app.command(group=_MAKE)
 def doctor(
     *, config: RunConfig | None = None, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
 ) -> int:
     """Look at what of this machine would keep a run from going well; takes the options of `mission9 run`.
 
     A line each: ok, warning or problem, with what to do. The exit code is 1 if there is a problem.
+
+    ```bash
+    mission9 doctor --input photos --output results
+    ```
 
     Parameters
     ----------
@@ -188,6 +213,10 @@ def verify(output: Path = Path("data/Results"), /) -> int:
 
     Prints what is wrong, a line each; the exit code is 1 if anything is. The same run again mends what it can.
 
+    ```bash
+    mission9 verify results
+    ```
+
     Parameters
     ----------
     output:
@@ -215,6 +244,11 @@ def evaluate(
     Images of Test are told by those of Training: by their nearest neighbour, by five, and by logistic regression, for
     all labels and for each. Without a Test, every fifth image of a label is told by the others.
 
+    ```bash
+    mission9 evaluate results
+    mission9 evaluate results --json
+    ```
+
     Parameters
     ----------
     output:
@@ -238,6 +272,10 @@ def evaluate(
 def export(output: Path = Path("data/Results"), /, *, onnx: Path) -> None:
     """Write features and PCA as one ONNX graph: pictures of 224 by 224 pixels go in, scores come out.
 
+    ```bash
+    mission9 export results --onnx model.onnx
+    ```
+
     Parameters
     ----------
     output:
@@ -257,6 +295,11 @@ def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) ->
     """Send the results of a run to MLflow: settings, figures, files, and the PCA model, ready to be served.
 
     What was sent before stays as it is; what was cut short is completed.
+
+    ```bash
+    mission9 log results --mlflow http://127.0.0.1:5009
+    mission9 log results --mlflow local
+    ```
 
     Parameters
     ----------
@@ -304,6 +347,10 @@ def project(
 ) -> int:
     """Project new images into the space of an earlier run: a JSON line each, with its path and scores.
 
+    ```bash
+    mission9 project --model results/pca_model new/1.jpg new/2.jpg
+    ```
+
     Parameters
     ----------
     images:
@@ -328,7 +375,7 @@ def project(
     return 1 if failed else 0
 
 
-@app.command
+@app.command(group=_MAKE)
 def subset(
     *,
     percentage: float | None = None,
@@ -341,6 +388,11 @@ def subset(
     """Make a smaller dataset: a share of the images of every label, always the same ones.
 
     A subset holds all smaller ones. The images are hard links where the file system allows: they take no room.
+
+    ```bash
+    mission9 subset --input photos --output subsets --percentage 10
+    mission9 subset --output subsets --list
+    ```
 
     Parameters
     ----------

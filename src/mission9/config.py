@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -28,9 +28,22 @@ from mission9.stages.read_bytes import MAX_BYTES
 Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://")
 _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
 
 _MOST_SETTINGS_BYTES = 1024 * 1024
+
+# The sections of `mission9 run --help`; a setting that is in none comes last.
+_SECTIONS = {
+    "Images and results": (
+        *("input", "output", "config", "all_files", "verify_content", "overwrite", "plain_csv", "no_report"),
+    ),
+    "Features": ("weights", "preprocess", "precision", "device", "engine", "batch_size"),
+    "PCA": ("components", "pca_model"),
+    "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
+    "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
+    "Tracking": ("mlflow",),
+}
 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
 
@@ -56,11 +69,11 @@ class RunConfig(BaseSettings):
     )
     output: str = Field("data/Results", description="Folder for the results; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
-    preprocess: Preprocess = Field("stretch", description="How a picture becomes 224 by 224 pixels.")
+    preprocess: Preprocess = Field("stretch", description="stretch: both sides to 224 pixels; crop: the middle.")
     components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")
-    device: Device = Field("auto", description="Where features are computed.")
+    device: Device = Field("auto", description="Where features are computed; auto: a GPU if any.")
     engine: EngineName = Field("auto", description="What computes them; auto: openvino on a CPU, torch on a GPU.")
-    precision: Precision = Field("float32", description="Arithmetic of the features.")
+    precision: Precision = Field("float32", description="Arithmetic: also bf16, int8 (CPU); bfloat16, float16 (GPU).")
     batch_size: int | None = Field(None, ge=1, description="Images a step; by default what suits the engine.")
     runner: RunnerName = Field("auto", description="Who does the work: Spark, or worker processes without Java.")
     workers: int | None = Field(None, ge=1, description="Worker processes of --runner local; default: one a core.")
@@ -110,6 +123,13 @@ class RunConfig(BaseSettings):
             raise ValueError("the path is not UTF-8, which tables cannot hold; rename it, or make a link") from error
         return value
 
+    @field_validator("input", "output")
+    @classmethod
+    def _is_local(cls, value: str) -> str:
+        if _ADDRESS.match(value):
+            raise ValueError("only this machine's folders are read and written so far: copy it there, or mount it")
+        return value
+
     @field_validator("components", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
@@ -147,7 +167,7 @@ class RunConfig(BaseSettings):
         if not given:
             return init_settings, env_settings
         if not Path(given).is_file():
-            raise ConfigError(f"there is no settings file {given}")
+            raise ConfigError(f"there is no settings file {given}; give a TOML file with --config, or none")
         if os.path.getsize(given) > _MOST_SETTINGS_BYTES:
             raise ConfigError(f"the settings file {given} is larger than settings are")
         try:
@@ -156,6 +176,20 @@ class RunConfig(BaseSettings):
             raise ConfigError(f"the settings file {given} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"the settings file {given} is not TOML: {error}") from error
+
+
+def _arrange_help() -> None:
+    """Give each setting its section of the help, and its name in the environment."""
+    for title, names in _SECTIONS.items():
+        section = Parameter(group=Group.create_ordered(title))
+        for name in names:
+            RunConfig.model_fields[name].metadata.append(section)
+    for name, field in RunConfig.model_fields.items():
+        if field.validation_alias is None:
+            field.description = f"{field.description} [env: {ENV_PREFIX}{name.upper()}]"
+
+
+_arrange_help()
 
 
 def explain(error: ValidationError) -> str:

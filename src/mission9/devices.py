@@ -63,7 +63,10 @@ def cuda_index() -> int:
     """
     visible = _visible_devices()
     if not visible:
-        raise SetupError(f"there is no GPU on {socket.gethostname()}: {why_no_cuda() or 'torch sees none'}")
+        raise SetupError(
+            f"there is no GPU on {socket.gethostname()}: {why_no_cuda() or 'torch sees none'}; "
+            "--device cpu does without"
+        )
     assigned = _assigned_device()
     return visible[_worker_number(os.getpid()) % len(visible)] if assigned is None else assigned
 

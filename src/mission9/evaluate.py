@@ -60,7 +60,9 @@ def evaluate(results: Results) -> Evaluation:
     """
     (fitted_on, fitted), (judged_on, judged) = halves(results, results.scores)
     if not len(fitted) or not len(judged):
-        raise InputError(f"there are {len(fitted)} images to learn from and {len(judged)} to judge: both are needed")
+        raise InputError(
+            f"there are {len(fitted)} images to learn from and {len(judged)} to judge: add images, both are needed"
+        )
     fewer = _thin(fitted, MOST_FITTED), _thin(judged, MOST_JUDGED)
     told = {count: _tell(*fewer, count) for count in _counts(fitted.pca.shape[1])}
     last, labels = told[max(told)], fewer[1].labels

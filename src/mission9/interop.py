@@ -71,7 +71,8 @@ def export_onnx(folder: Path, file: Path) -> None:
         raise ModelError(f"the PCA model in {folder} does not say what features it was made of") from error
     if precision != "float32":
         raise ConfigError(
-            f"the model in {folder} was made of features in {precision}, and the graph computes in float32"
+            f"the model in {folder} was made of features in {precision}, and the graph computes in float32: run again "
+            "with --precision float32"
         )
     tensors = read_saved_weights(folder, name=weights["name"], sha256=weights["sha256"]).tensors()
     facts = {"preprocess": preprocess, "weights": weights["name"], "weights_sha256": weights["sha256"]}

@@ -211,7 +211,9 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
             _check_may_begin(output, overwrite=overwrite)
         lock = _locked(output)
     except OSError as error:
-        raise OutputError(f"the output folder {root} cannot be written: {error.strerror}") from error
+        raise OutputError(
+            f"the output folder {root} cannot be written: {error.strerror}; give another with --output"
+        ) from error
     with lock:
         try:
             _sign(lock)
@@ -236,7 +238,9 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
     others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != _STATE]
     taken = sorted(_TABLES.union([REPORT, PAGE]).intersection(others))
     if taken:
-        raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: give another")
+        raise OutputError(
+            f"{output.root / taken[0]} was not written by mission9, which would replace it: give another --output"
+        )
     if others and not overwrite:
         raise OutputError(
             f"the output folder {output.root} holds {others[0]}, which mission9 did not write: give another folder, "
@@ -275,7 +279,9 @@ def _locked(output: Output) -> TextIO:
             lock.close()  # whoever held it found its request impossible, and took the folder away
         except BlockingIOError as error:
             with lock:
-                raise OutputError(f"another run is writing {output.root}: {_holder(lock)}") from error
+                raise OutputError(
+                    f"another run is writing {output.root}: {_holder(lock)}; wait for it, or end it"
+                ) from error
     return lock
 
 

@@ -172,7 +172,7 @@ class PCAModel:
             if facts.pop("format") != FORMAT:
                 raise ModelError(f"{folder} holds a PCA model of another version of mission9; run again to refit it")
             if facts.pop("sha256") != hashlib.sha256(data).hexdigest():
-                raise ModelError(f"the PCA model in {folder} is damaged: {_ARRAYS_FILE} is not what was saved")
+                raise ModelError(f"the PCA model in {folder} is damaged: {_ARRAYS_FILE} is not as saved; run again")
             arrays = read_tensors(data)
             _check_arrays(arrays, facts["n_samples"], features)
             return cls(
@@ -187,7 +187,7 @@ class PCAModel:
         except FileNotFoundError as error:
             raise ModelError(f"there is no PCA model in {folder} (a run writes OUTPUT/pca_model)") from error
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            raise ModelError(f"the PCA model in {folder} is damaged: {error}") from error
+            raise ModelError(f"the PCA model in {folder} is damaged: {error}; run again") from error
 
 
 def _check_arrays(arrays: Mapping[str, NDArray[Any]], samples: object, wanted: int | None) -> None:
@@ -219,7 +219,7 @@ def check_components(n_components: int | float, samples: int, features: int) -> 
         ConfigError: with the largest number that is possible.
     """
     if samples < 2:
-        raise ConfigError(f"a PCA needs at least 2 images to fit on, and there is {samples or 'none'}")
+        raise ConfigError(f"a PCA needs at least 2 images to fit on, and there is {samples or 'none'}: add some")
     most = min(samples, features)
     if isinstance(n_components, Integral) and not isinstance(n_components, bool):
         if not 1 <= n_components <= most:
@@ -247,7 +247,7 @@ def fit(moments: Moments, n_components: int | float, *, whiten: bool = False) ->
     k = most
     if not isinstance(n_components, Integral):
         if not total > 0:
-            raise ConfigError("the images are all the same: there is no variance to keep a share of")
+            raise ConfigError("the images are all the same: there is no variance to keep a share of; add others")
         k = _components_for(ratio, float(n_components))
     _warn_beyond_rank(variance[:k], features)
     components = components[:k]

@@ -220,7 +220,7 @@ def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) ->
     """The same rows; in the end, before a plan of them takes the place of an earlier one, what speaks against it."""
     yield from rows
     if not found.listed:
-        raise InputError(f"there are no images in {config.input} ({found.total} other files)")
+        raise InputError(f"there are no images in {config.input} ({found.total} other files); give another --input")
     if config.pca_model is None:
         check_components(config.components, found.listed[fitting_split(found.listed)], FEATURES)
 

@@ -35,7 +35,9 @@ class Projector:
         try:
             name, sha256, preprocess = facts["weights"]["name"], facts["weights"]["sha256"], facts["preprocess"]
         except (KeyError, TypeError) as error:
-            raise ModelError(f"the PCA model in {folder} does not say which weights it was made with") from error
+            raise ModelError(
+                f"the PCA model in {folder} does not say which weights it was made with; run again"
+            ) from error
         if preprocess not in get_args(Preprocess):
             raise ModelError(f"the PCA model in {folder} was made with preprocessing that there is not: {preprocess}")
         weights = read_saved_weights(folder, name=name, sha256=sha256)

@@ -125,7 +125,7 @@ class SparkImagePipeline:
         _require(df, *_SCORES.names)
         splits = sorted(row.split for row in df.select("split").distinct().collect())
         if not splits:
-            raise InputError("there are no rows to save")
+            raise InputError("there are no rows to save: give what apply_pca returned")
         with open_output(output, overwrite=self.config.overwrite) as place:
             if (place.root / REPORT).exists():
                 raise OutputError(f"{output} holds the result of a run; give another folder")

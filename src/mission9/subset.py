@@ -43,7 +43,9 @@ def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = F
                 raise OutputError(f"{folder / relative / image} cannot be made: {error.strerror}") from error
             count += 1
     if not count:
-        raise InputError(f"there are no images in {source}")
+        raise InputError(
+            f"there are no images in {source}; give the folder that holds Training/ and Test/ with --input"
+        )
     return folder, count
 
 

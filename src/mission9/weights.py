@@ -94,7 +94,7 @@ def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
     """
     weights = _checked(name, _read_safetensors(folder / SAVED_FILE))
     if weights.sha256 != sha256:
-        raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights that the model was made with")
+        raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights of the model: copy both anew")
     return weights
 
 
@@ -124,7 +124,7 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.floating]]:
     try:
         return read_tensors(data)
     except ValueError as error:
-        raise WeightsError(f"weights file {path} is not a whole safetensors file: {error}") from error
+        raise WeightsError(f"weights file {path} is not a whole safetensors file ({error}); get it anew") from error
 
 
 def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:

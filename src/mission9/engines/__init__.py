@@ -137,7 +137,7 @@ def _openvino_engine(spec: EngineSpec, weights: Weights, threads: int, int8: Int
     from mission9.engines.openvino_graph import features_graph
 
     if (spec.precision == "int8") != (int8 is not None):
-        raise ConfigError("int8 needs a network that was calibrated on images, and nothing else takes one")
+        raise ConfigError("int8 needs a network that was calibrated on images, as mission9 run makes it")
     graph = int8.read() if int8 else features_graph(weights.tensors())
     return OpenVINOEngine(graph, threads=threads, batch_size=spec.batch_size, precision=spec.precision)
 

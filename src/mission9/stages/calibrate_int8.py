@@ -39,7 +39,10 @@ def calibrate_int8(
     prepared = (prepare(row, extraction=extraction).pixels for row in rows)
     pixels: list[Pixels] = list(islice((image for image in prepared if image is not None), CALIBRATION_IMAGES))
     if not pixels:
-        raise InputError(f"int8 is calibrated on images, and of {len(chosen)} in {root} none can be decoded")
+        raise InputError(
+            f"int8 is calibrated on images, and of {len(chosen)} in {root} none can be decoded: see why by a "
+            "run with --precision float32, in rejects/"
+        )
     logger.info("int8: calibrated on %s images", len(pixels))
     return calibrate(extraction.weights, np.stack(pixels), scratch)
 

@@ -85,7 +85,10 @@ def fitting_split(images: Mapping[str, int]) -> str:
     for split in (TRAINING, NO_SPLIT):
         if images.get(split):
             return split
-    raise InputError(f"there are images of {', '.join(images) or 'no split'}, and none of Training to fit the PCA on")
+    raise InputError(
+        f"there are images of {', '.join(images) or 'no split'}, and none of Training to fit the PCA on: add a folder "
+        "Training, or give --pca-model of an earlier run"
+    )
 
 
 def check_folder(root: str) -> None:
@@ -158,7 +161,8 @@ def _scan(folder: bytes) -> tuple[list[bytes], set[bytes]]:
     try:
         names, links = patiently(lambda: _entries(folder))
     except OSError as error:
-        raise InputError(f"the folder {to_text(folder.rstrip(b'/'))} cannot be read: {error.strerror}") from error
+        where = to_text(folder.rstrip(b"/"))
+        raise InputError(f"the folder {where} cannot be read: {error.strerror}; mend or move it") from error
     names.sort()
     return names, links
 

@@ -92,7 +92,8 @@ class Report:
         for name, split in self.splits.items():
             if split.listed != split.featured + split.rejected:
                 raise ConservationError(
-                    f"{name}: {split.listed} listed, but {split.featured} featured + {split.rejected} rejected"
+                    f"{name}: {split.listed} listed, but {split.featured} featured + {split.rejected} rejected; "
+                    "please report it"
                 )
 
     def to_json(self) -> bytes:

@@ -78,7 +78,7 @@ def verify_output(root: str) -> Iterator[str]:
 
 def _report(output: Output) -> dict[str, Any]:
     if output.ready.exists():
-        raise OutputError(f"the last run was killed while it published in {output.root}: the next one completes it")
+        raise OutputError(f"the last run was killed while it published in {output.root}: run again to complete it")
     report = output.last_report()
     try:
         TypeAdapter(Report).validate_python(report)
