@@ -320,6 +320,11 @@ def report(
 ) -> None:
     """Write OUTPUT/report.html anew: one file to look at a result, which needs neither network nor server.
 
+    ```bash
+    mission9 report results
+    mission9 report results --input moved/photos
+    ```
+
     Parameters
     ----------
     output:
