@@ -1,0 +1,47 @@
+"""What a command says: results on standard output, all else on standard error, each on one line."""
+
+from __future__ import annotations
+
+import logging
+
+from rich.console import Console
+
+from mission9.redact import shown
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def set_up_logging() -> None:
+    """Have what the library logs shown, and of others what matters."""
+    handler = _ConsoleHandler()
+    handler.setFormatter(_OneLine("%(message)s"))
+    # py4j writes to the root logger, and at length, that Spark went away when Ctrl-C told it to.
+    handler.addFilter(lambda record: record.name != "root")
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("mission9").setLevel(logging.INFO)
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+
+
+class _OneLine(logging.Formatter):
+    """A message on one line: no file's name can make it look like two."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return shown(super().formatMessage(record))
+
+
+class _ConsoleHandler(logging.Handler):
+    """Lines above the bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        console.print(self.format(record), markup=False)
+
+
+def fail(message: str, code: int) -> int:
+    """Say why a command ends with an exit code, and return that."""
+    console.print(f"mission9: {shown(message)}", markup=False)
+    return code
+
+
+def say(text: str) -> None:
+    """Print a line of a result."""
+    print(shown(text), flush=True)

@@ -1,0 +1,76 @@
+"""A command line -> what it asks for -> an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import CycloptsError
+from pydantic import ValidationError
+
+from mission9.cli import make, use  # noqa: F401 (the commands)
+from mission9.cli.app import app
+from mission9.cli.console import fail, set_up_logging
+from mission9.config import explain
+from mission9.errors import Mission9Error
+from mission9.storage import in_words
+
+# What shells expect of a program that Ctrl-C ended, or a signal to terminate.
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asks the program to end: in all else it is as Ctrl-C."""
+
+
+def program() -> NoReturn:
+    """Be the program `mission9`: carry out this process's command line, and exit."""
+    _take_names_as_utf8()
+    signal.signal(signal.SIGTERM, _terminate)
+    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
+    set_up_logging()
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return fail(_explain(error), 2)
+    except Mission9Error as error:
+        return fail(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # of a command that is no run; a run has told it
+        return fail(in_words(error), 1)
+    except KeyboardInterrupt as error:
+        code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return fail("interrupted; the same command goes on where this one stopped", code)
+    return code if isinstance(code, int) else 0
+
+
+def _take_names_as_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where it is off and the locale has names be ASCII or Latin-1.
+
+    Folders of labels are named in UTF-8, as readers of tables expect, and workers inherit the mode.
+    """
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        # The option as well, since Python may have been told to ignore the environment.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
+
+
+def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals call
+    raise Terminated
+
+
+def _explain(error: CycloptsError) -> str:
+    cause = error.__cause__
+    return explain(cause) if isinstance(cause, ValidationError) else str(error)

@@ -1,0 +1,161 @@
+"""The commands that make a result, or what one is made of."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from mission9.cli.app import MAKE, app
+from mission9.cli.console import console, fail, say
+from mission9.config import Flag, RunConfig
+from mission9.page_file import PAGE
+from mission9.subset import PERCENTAGES
+
+if TYPE_CHECKING:
+    from mission9.stages.report import Report
+
+
+@app.command(group=MAKE)
+def run(*, config: RunConfig | None = None) -> None:
+    """Turn a folder of images into features, a PCA model and tables of scores.
+
+    What was computed before, with the same images and settings, is not computed again. Each option can also be set in
+    the environment (MISSION9_BATCH_SIZE=8) or in the file given with --config (batch_size = 8).
+
+    ```bash
+    mission9 run --input photos --output results --weights demo
+    mission9 run --input photos --output results --components 0.95
+    mission9 run --input newer --output later --pca-model results/pca_model
+    ```
+    """
+    from mission9.pipeline import run as run_pipeline
+
+    report = run_pipeline(config or RunConfig(), console=console)
+    _print_report(report)
+
+
+@app.command(group=MAKE)
+def demo(*, output: Path = Path("data/demo")) -> None:
+    """Run the whole pipeline on generated photographs of fruit, with the bundled weights.
+
+    ```bash
+    mission9 demo --output data/demo
+    ```
+
+    Parameters
+    ----------
+    output:
+        Folder for the photographs (fruits/) and the results (Results/).
+    """
+    from mission9.pipeline import run as run_pipeline
+    from mission9.sample import write_sample
+
+    images, results = output / "fruits", output / "Results"
+    count = write_sample(images)
+    logging.getLogger("mission9").info("sample: %s generated photographs in %s", count, images)
+    report = run_pipeline(RunConfig(input=str(images), output=str(results), weights="demo"), console=console)
+    _print_report(report)
+    print("\nOpen them in Python:\n")
+    print("    import pandas as pd")
+    say(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
+    print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
+
+
+@app.command(group=MAKE)
+def doctor(
+    *, config: RunConfig | None = None, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
+) -> int:
+    """Look at what of this machine would keep a run from going well; takes the options of `mission9 run`.
+
+    A line each: ok, warning or problem, with what to do. The exit code is 1 if there is a problem.
+
+    ```bash
+    mission9 doctor --input photos --output results
+    ```
+
+    Parameters
+    ----------
+    config:
+        What the run would be given.
+    json_:
+        Print a line of JSON for each finding.
+    """
+    from mission9.doctor import examine
+
+    status = 0
+    for finding in examine(config or RunConfig()):
+        status = 1 if finding.status == "problem" else status
+        if json_:
+            print(json.dumps(asdict(finding), ensure_ascii=False), flush=True)
+        else:
+            say(f"{finding.status:<9}{finding.what:<17}{finding.found}")
+            if finding.remedy:
+                say(f"{'':<26}-> {finding.remedy}")
+    return status
+
+
+@app.command(group=MAKE)
+def subset(
+    *,
+    percentage: float | None = None,
+    all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
+    input_: Annotated[Path, Parameter(name="--input")] = Path("dataset/fruits-360_dataset/fruits-360"),
+    output: Path = Path("dataset/subsets"),
+    copy: Flag = False,
+) -> int:
+    """Make a smaller dataset: a share of the images of every label, always the same ones.
+
+    A subset holds all smaller ones. The images are hard links where the file system allows: they take no room.
+
+    ```bash
+    mission9 subset --input photos --output subsets --percentage 10
+    mission9 subset --output subsets --list
+    ```
+
+    Parameters
+    ----------
+    percentage:
+        Share of each label's images to take; at least one is taken.
+    all_:
+        Make the usual subsets: 1, 5, 10, 25 and 50 percent.
+    list_:
+        List the subsets there are.
+    input_:
+        The dataset.
+    output:
+        Folder for the subsets.
+    copy:
+        Copy the images instead of linking them.
+    """
+    from mission9.subset import list_subsets, make_subset
+
+    if (percentage is not None) + all_ + list_ != 1:
+        return fail("give one of --percentage P, --all and --list (mission9 subset --help)", 2)
+    if list_:
+        for name, count in list_subsets(output).items():
+            say(f"{name}: {count:,} images")
+        return 0
+    for share in PERCENTAGES if percentage is None else [percentage]:
+        folder, count = make_subset(input_, output, share, copy=copy)
+        say(f"{folder}: {count:,} images")
+    return 0
+
+
+def _print_report(report: Report) -> None:
+    for name, split in report.splits.items():
+        print(f"{name:<12}{split.listed:>9,} listed {split.featured:>9,} featured {split.rejected:>7,} rejected")
+    if report.skipped:
+        files = ", ".join(f"{count:,} {extension}" for extension, count in sorted(report.skipped.items()))
+        say(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
+    print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
+    print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
+    page = Path(report.config["output"], PAGE)
+    if page.exists():
+        say(f"to look at in a browser: {page}")
+    say(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")

@@ -1,0 +1,190 @@
+"""The commands that use a result."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mission9.cli.app import app
+from mission9.cli.console import say
+from mission9.engines import Device, EngineName
+from mission9.errors import ImageError
+from mission9.page_file import PAGE
+
+
+@app.command
+def verify(output: Path = Path("data/Results"), /) -> int:
+    """Check a result: files against their checksums, rows against the listing, scores against features and model.
+
+    Prints what is wrong, a line each; the exit code is 1 if anything is. The same run again mends what it can.
+
+    ```bash
+    mission9 verify results
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    """
+    from mission9.stages.verify_output import verify_output
+
+    problems = 0
+    for problem in verify_output(str(output)):
+        problems += 1
+        say(problem)
+    say(f"{problems} problems in {output}" if problems else f"{output} is whole")
+    return 1 if problems else 0
+
+
+@app.command
+def evaluate(
+    output: Path = Path("data/Results"),
+    /,
+    *,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Tell how well the scores of a run tell labels apart, and how many components are enough.
+
+    Images of Test are told by those of Training: by their nearest neighbour, by five, and by logistic regression, for
+    all labels and for each. Without a Test, every fifth image of a label is told by the others.
+
+    ```bash
+    mission9 evaluate results
+    mission9 evaluate results --json
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    json_:
+        Print everything as JSON, the confusion matrix too.
+    """
+    from mission9.evaluate import as_text
+    from mission9.evaluate import evaluate as judge
+    from mission9.results import Results
+
+    found = judge(Results.of(output))
+    if json_:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    for line in as_text(found):
+        say(line)
+
+
+@app.command
+def export(output: Path = Path("data/Results"), /, *, onnx: Path) -> None:
+    """Write features and PCA as one ONNX graph: pictures of 224 by 224 pixels go in, scores come out.
+
+    ```bash
+    mission9 export results --onnx model.onnx
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    onnx:
+        File to write.
+    """
+    from mission9.interop import export_onnx
+    from mission9.output import MODEL_FOLDER
+
+    export_onnx(output / MODEL_FOLDER, onnx)
+    say(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
+
+
+@app.command
+def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) -> None:
+    """Send the results of a run to MLflow: settings, figures, files, and the PCA model, ready to be served.
+
+    What was sent before stays as it is; what was cut short is completed.
+
+    ```bash
+    mission9 log results --mlflow http://127.0.0.1:5009
+    mission9 log results --mlflow local
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    mlflow:
+        Address of the server, or local for mlflow.db and mlruns/ in the current folder [env: MLFLOW_TRACKING_URI].
+    """
+    from mission9.results import Results
+    from mission9.tracking import LOCAL, log_results
+
+    say(log_results(Results.of(output), mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+
+
+@app.command
+def report(
+    output: Path = Path("data/Results"), /, *, input_: Annotated[Path | None, Parameter("--input")] = None
+) -> None:
+    """Write OUTPUT/report.html anew: one file to look at a result, which needs neither network nor server.
+
+    ```bash
+    mission9 report results
+    mission9 report results --input moved/photos
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output folder of an earlier run.
+    input_:
+        Where the images are now, for thumbnails; by default where the run read them.
+    """
+    from mission9.html_report import write_report
+    from mission9.results import Results
+
+    file = output / PAGE
+    seconds = write_report(Results.of(output), file, None if input_ is None else str(input_))
+    parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
+    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
+
+
+@app.command
+def project(
+    images: Annotated[list[Path], Parameter(negative="")],
+    /,
+    *,
+    model: Path,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+) -> int:
+    """Project new images into the space of an earlier run: a JSON line each, with its path and scores.
+
+    ```bash
+    mission9 project --model results/pca_model new/1.jpg new/2.jpg
+    ```
+
+    Parameters
+    ----------
+    images:
+        Image files.
+    model:
+        The folder pca_model in an earlier run's output.
+    device:
+        Where features are computed.
+    engine:
+        What computes them.
+    """
+    from mission9.projector import Projector
+
+    projector = Projector(model, device=device, engine=engine)
+    failed = 0
+    for path in images:
+        try:
+            print(json.dumps({"path": str(path), "pca": projector(path).tolist()}), flush=True)
+        except ImageError as error:
+            failed += 1
+            print(json.dumps({"path": str(path), "error": error.reason, "message": str(error)}), flush=True)
+    return 1 if failed else 0
