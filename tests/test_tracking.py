@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import json
 import os
+import shutil
 import socket
 import socketserver
 import subprocess
@@ -109,6 +110,21 @@ def test_a_run_is_logged_to_a_server_once(tree: Path, tmp_path: Path) -> None:
         assert again.stdout == f"logged before, as run {run.info.run_id}\n"
         assert len(runs_of(address)) == 1
     assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.slow
+def test_the_doctor_tries_whether_a_server_keeps_files(tmp_path: Path) -> None:
+    def told() -> str:
+        command = ["doctor", "--input", str(tmp_path), "--mlflow", address, "--runner", "local", "--weights", "demo"]
+        lines = mission9(*command, folder=tmp_path).stdout.splitlines()
+        return next(line for line in lines if line.split()[1] == "mlflow")
+
+    with server(tmp_path) as address:
+        assert told().startswith("ok ")
+        assert not list((tmp_path / "kept").rglob("*.*"))
+        shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+        (tmp_path / "kept").write_text("a file where the folder was")
+        assert told().startswith("warning ")
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ _FLOORS = {
     "mlflow": "3.17.2",
     "pyarrow": "16",
     "openvino": "2025.0",
+    "plotly": "6",
 }
 
 _PORTS = {4040: "Spark's web page", 4049: "Spark's, outside a container", 5009: "MLflow", 8889: "Jupyter"}
@@ -76,6 +77,9 @@ def _packages(config: RunConfig) -> Iterator[Finding]:
             remedy = f"pip install '{name}>={_FLOORS[name]}'"
             yield Finding("packages", "problem", f"{name} {version} is older than {_FLOORS[name]}", remedy)
     yield from _pairings()
+    if not (config.no_report or installed("plotly")):
+        text, remedy = "plotly is not installed: runs end without report.html", "pip install 'mission9[report]'"
+        yield Finding("packages", "warning", text, f"{remedy}, or --no-report")
     found = ", ".join(f"{name} {installed(name)}" for name in _FLOORS if installed(name))
     yield Finding("packages", "ok", found)
 
@@ -204,15 +208,23 @@ def _weights(config: RunConfig) -> Iterator[Finding]:
 
 
 def _mlflow(config: RunConfig) -> Iterator[Finding]:
+    from mission9.tracking import why_files_are_refused  # loads what is not always needed
+
     if not config.mlflow:
         yield Finding("mlflow", "ok", "not asked for (--mlflow)")
     elif not config.mlflow.startswith("http"):
-        yield Finding("mlflow", "ok", "kept in files")
+        writable = os.access(Path(), os.W_OK)
+        text = "kept in files, in the current folder" if writable else "the current folder cannot be written"
+        yield Finding("mlflow", "ok" if writable else "problem", text, "" if writable else "change to another")
     elif failure := unreachable(config.mlflow.rstrip("/") + "/health"):
         remedy = "start it, or leave --mlflow away and send results later: mission9 log OUTPUT"
         yield Finding("mlflow", "problem", f"the server does not answer ({failure})", remedy)
+    elif failure := why_files_are_refused(config.mlflow):
+        remedy = "see to its --artifacts-destination; or what it names must be a store that is in reach from here"
+        text = f"the server answers, but keeps no files for its clients ({failure})"
+        yield Finding("mlflow", "warning", text, remedy)
     else:
-        yield Finding("mlflow", "ok", "the server answers")
+        yield Finding("mlflow", "ok", "the server answers, and keeps files")
 
 
 def _ports(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001

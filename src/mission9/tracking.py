@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,31 @@ _SERVING = (
     "safetensors",
     "threadpoolctl",
 )
+
+
+def why_files_are_refused(uri: str) -> str:
+    """Why a server does not keep a file for its clients, in words; empty if it does, of which nothing is left then.
+
+    Raises:
+        SetupError: mlflow is not installed.
+    """
+    os.environ |= _HURRIED
+    try:
+        import mlflow
+        from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+    except ImportError as error:
+        raise SetupError("mlflow is not installed: pip install 'mission9[mlflow]'") from error
+    mlflow.set_tracking_uri(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Path(folder) / "probe"
+        probe.touch()
+        try:
+            store = MlflowArtifactsRepository(f"mlflow-artifacts:/{EXPERIMENT}-doctor-{uuid.uuid4().hex}")
+            store.log_artifact(str(probe))
+            store.delete_artifacts()
+        except (mlflow.exceptions.MlflowException, OSError) as error:
+            return redact(str(error).partition("\n")[0])[:300]
+    return ""
 
 
 def log_within_patience(root: str, uri: str) -> None:
