@@ -62,6 +62,16 @@ def standalone_cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Spark Connect server on the loopback, a process of its own."""
+    pytest.importorskip("grpc", reason="Spark Connect's packages are not installed")
+    from benchmarks.measure.cluster import connect_server
+
+    with connect_server(tmp_path_factory.mktemp("connect")) as address:
+        yield address
+
+
 class InProcessRunner(runners.InProcessRunner):
     """Tasks in this process, counted, as if there were two workers."""
 

@@ -581,6 +581,23 @@ def test_a_cluster_of_two_worker_processes_gives_the_same(
     assert_same_tables(undivided, clustered)
 
 
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--precision", "int8"]], ids=["float32", "int8"])
+def test_a_spark_connect_server_gives_the_same(
+    undivided: RunConfig, options: list[str], tmp_path: Path, connect_server: str
+) -> None:
+    """The command itself, whose side has no JVM; its bar shows how far the server's workers are."""
+    remote = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
+    command = [sys.executable, "-m", "mission9", "run", "--master", connect_server, "--weights", "demo", *options]
+    command += ["--input", remote.input, "--output", remote.output, "--components", "5"]
+    done = subprocess.run(command, env=os.environ | {"PATH": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"on {connect_server}" in done.stderr
+    if not options:
+        assert_same_tables(undivided, remote)
+
+
 def clustered_command(config: RunConfig, cluster: Cluster) -> list[str]:
     command = [sys.executable, "-m", "mission9", "run", "--master", cluster.master, "--weights", "demo"]
     return [*command, "--input", config.input, "--output", config.output, "--components", "5"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -86,6 +89,48 @@ class Cluster:
                 pass
             time.sleep(0.2)
         raise TimeoutError(f"{url} does not show {workers} workers")
+
+
+@contextlib.contextmanager
+def connect_server(folder: Path) -> Iterator[str]:
+    """A Spark Connect server of two cores, whose logs and files lie in `folder`; its address."""
+    import pyspark
+
+    port, home = free_port(), Path(pyspark.__file__).parent
+    settings = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": str(port),
+        "spark.ui.enabled": "false",
+    }
+    command = [str(home / "bin" / "spark-submit"), "--master", "local[2]", "--driver-memory", "1g"]
+    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command += [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
+    facts = {
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_HOME": str(home),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": str(REPOSITORY / "src"),
+    }
+    with (
+        (folder / "server.log").open("w") as told,
+        subprocess.Popen(  # noqa: S603
+            [*command, "spark-internal"], env=os.environ | facts, cwd=folder, stdout=told, stderr=told
+        ) as process,
+    ):
+        try:
+            _wait_for_port(port, process)
+            yield f"sc://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"nobody listens on port {port}")
 
 
 def free_port() -> int:

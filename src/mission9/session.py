@@ -67,9 +67,11 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
     master = _master(config)
     if master.startswith("sc://"):
         try:
-            return SparkSession.builder.remote(master).appName("mission9").getOrCreate()
+            remote = SparkSession.builder.remote(master).appName("mission9").getOrCreate()
+            logger.info("Spark %s on %s", remote.version, master)
         except (PySparkException, ImportError, OSError) as error:
             raise SetupError(f"there is no Spark at {master}: {_first_cause(error)}") from error
+        return remote
     _prepare_environment(master)
     builder = SparkSession.builder.master(master).appName("mission9")
     for key, value in _settings(config, master, for_runner=for_runner).items():
