@@ -150,29 +150,36 @@ class Wrong(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_error(500)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
 
 
+class Half(Wrong):
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+
 @contextlib.contextmanager
 def bad_server(kind: str) -> Iterator[str]:
-    """The address of a server that is not there, does not answer, or answers with an error."""
+    """The address of a server that is not there, does not answer, answers with an error, or says so of all but this."""
     if kind == "down":
         yield f"http://127.0.0.1:{free_port()}"
     elif kind == "silent":
         with socket.create_server(("127.0.0.1", 0)) as silent:
             yield f"http://127.0.0.1:{silent.getsockname()[1]}"
     else:
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Wrong) as wrong:
+        handler = {"wrong": Wrong, "half": Half}[kind]
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as wrong:
             threading.Thread(target=wrong.serve_forever, daemon=True).start()
             yield f"http://127.0.0.1:{wrong.server_address[1]}"
             wrong.shutdown()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["down", "silent", "wrong"])
+@pytest.mark.parametrize("kind", ["down", "silent", "wrong", "half"])
 def test_a_server_that_does_not_do_its_part_costs_a_warning(kind: str, tree: Path, tmp_path: Path) -> None:
     with bad_server(kind) as address:
         secret = address.replace("//", "//someone:secret@")

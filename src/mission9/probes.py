@@ -9,6 +9,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PATIENCE = 5.0  # seconds for a server
 
@@ -34,10 +35,12 @@ def told_by_nvidia_smi() -> str:
     return "; ".join(done.stdout.strip().splitlines())
 
 
-def unreachable(url: str) -> str:
-    """Why a server cannot be reached, in words; empty if it can."""
+def unreachable(url: str, patience: float = PATIENCE) -> str:
+    """Why a server cannot be reached, in words; empty if it can. Who asks is not told: a user in the URL stays here."""
+    parts = urlsplit(url)
+    anonymous = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE):  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(anonymous, method="HEAD"), timeout=patience):  # noqa: S310
             return ""
     except urllib.error.HTTPError as error:
         return "" if error.code in (403, 404, 405) else f"it answers {error.code}"

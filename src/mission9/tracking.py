@@ -21,6 +21,7 @@ from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.evaluate import Evaluation, evaluate
 from mission9.output import MODEL_FOLDER, REPORT
 from mission9.page_file import PAGE
+from mission9.probes import unreachable
 from mission9.redact import redact
 from mission9.results import Results
 
@@ -36,7 +37,7 @@ MODEL = "model"
 RESULT_TAG = "mission9.result"
 
 # A run waits no longer for a server; the client's own patience is 246 s.
-_PATIENCE = 10.0
+_PATIENCE, _PROBE = 10.0, 3.0
 _HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _READY = "ready"
 
@@ -72,15 +73,23 @@ def why_files_are_refused(uri: str) -> str:
         probe.touch()
         try:
             store = MlflowArtifactsRepository(f"mlflow-artifacts:/{EXPERIMENT}-doctor-{uuid.uuid4().hex}")
-            store.log_artifact(str(probe))
-            store.delete_artifacts()
+            store.log_artifact(str(probe))  # type: ignore[no-untyped-call]
+            store.delete_artifacts()  # type: ignore[no-untyped-call]
         except (mlflow.exceptions.MlflowException, OSError) as error:
             return redact(str(error).partition("\n")[0])[:300]
     return ""
 
 
 def log_within_patience(root: str, uri: str) -> None:
-    """Log results from a process of its own; where the server takes too long, or refuses, that is a warning."""
+    """Log results from a process of its own; where the server takes too long, or refuses, that is a warning.
+
+    A server that does not answer costs no accuracies; one that does has ten seconds in all to take what is sent.
+    """
+    start = time.monotonic()
+    if uri.startswith("http") and (failure := unreachable(uri.rstrip("/") + "/health", _PROBE)):
+        _warn(f"MLflow does not answer ({failure})", root)
+        return
+    patience = _PATIENCE - (time.monotonic() - start)
     settings = os.environ | _HURRIED | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
     with tempfile.TemporaryFile("w+") as errors:
         command = [sys.executable, "-m", __name__, root]
@@ -88,7 +97,7 @@ def log_within_patience(root: str, uri: str) -> None:
         try:
             assert process.stdout is not None  # noqa: S101 (for mypy)
             if process.stdout.readline().strip() == _READY:
-                process.wait(_PATIENCE)
+                process.wait(patience)
             told = process.communicate()[0].strip()
         except subprocess.TimeoutExpired:
             told = f"MLflow: no answer within {_PATIENCE:g} s"
@@ -99,8 +108,11 @@ def log_within_patience(root: str, uri: str) -> None:
             logger.info("MLflow: %s", told.splitlines()[-1])  # the client has its own words before
             return
         errors.seek(0)
-        words = told or (errors.read().strip().splitlines() or ["MLflow ended without a word"])[-1]
-        logger.warning("%s. The results are whole; send them later: mission9 log %s", words, root)
+        _warn(told or (errors.read().strip().splitlines() or ["MLflow ended without a word"])[-1], root)
+
+
+def _warn(words: str, root: str) -> None:
+    logger.warning("%s. The results are whole; send them later: mission9 log %s", words, root)
 
 
 def _import_path() -> str:
