@@ -190,11 +190,11 @@ def secret_tree(tree: Path, tmp_path: Path) -> Path:
 def run_options(*more: str) -> list[str]:
     files = [
         "--input",
-        url("images"),
+        f"./{url('images')}",  # a folder, and no address
         "--output",
-        url("out"),
+        f"./{url('out')}",
         "--weights",
-        url("w").replace("?", "/w?") + ".safetensors",
+        f"./{url('w').replace('?', '/w?')}.safetensors",
     ]
     return ["run", *files, "--components", "3", *more]
 
@@ -208,11 +208,11 @@ def test_a_run_and_its_results_hold_no_secrets(secret_tree: Path, demo_weights_f
         code, told = ended(*run_options(*options), cwd=secret_tree, **ENVIRONMENT)
         assert code == 0, told
         check_secrets("what was told", told)
-    code, told = ended("verify", url("out"), cwd=secret_tree)
+    code, told = ended("verify", f"./{url('out')}", cwd=secret_tree)
     assert code == 0
     check_secrets("what was told", told)
     output = secret_tree / os.path.normpath(url("out"))
-    assert json.loads((output / "run.json").read_bytes())["config"]["input"].startswith("https://***@host/images?")
+    assert json.loads((output / "run.json").read_bytes())["config"]["input"].startswith("./https://***@host/images?")
     check_files(output)
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import mission9
 from mission9.config import RunConfig
@@ -29,6 +31,7 @@ OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
 
 # Plain local[N] fails a job at the first failed task; the second number lets each task fail three times.
 _LOCAL_FAILURES = 4
+_CONNECT_PORT, _PATIENCE = 15002, 10.0  # Spark's own, and seconds for a server to answer
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
 
 # Compiling less, and one thread for garbage: starting takes a fifth less time, and handing out tasks no more. New
@@ -66,6 +69,7 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
 
     master = _master(config)
     if master.startswith("sc://"):
+        _check_answers(master)
         try:
             remote = SparkSession.builder.remote(master).appName("mission9").getOrCreate()
             logger.info("Spark %s on %s", remote.version, master)
@@ -82,6 +86,21 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
         raise SetupError(f"Spark does not start on {master}: {_first_cause(error)}") from error
     logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page")
     return spark
+
+
+def _check_answers(master: str) -> None:
+    """See that somebody listens at a Connect server's address: its client would try for many minutes.
+
+    Raises:
+        SetupError: nobody does.
+    """
+    place = urlsplit(master)
+    try:
+        socket.create_connection((place.hostname or "", place.port or _CONNECT_PORT), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            f"there is no Spark at {master}: {error}; start its Connect server, or give another"
+        ) from error
 
 
 def _first_cause(error: Exception) -> str:
