@@ -22,6 +22,7 @@ from mission9.errors import ConfigError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess
 from mission9.runners import RunnerName
+from mission9.s3.address import Address, is_s3
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.read_bytes import MAX_BYTES
 
@@ -123,11 +124,15 @@ class RunConfig(BaseSettings):
             raise ValueError("the path is not UTF-8, which tables cannot hold; rename it, or make a link") from error
         return value
 
-    @field_validator("input", "output")
+    @field_validator("input", "output", "weights", "pca_model")
     @classmethod
-    def _is_local(cls, value: str) -> str:
+    def _is_in_reach(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if is_s3(value):
+            return str(Address.of(value))
         if _ADDRESS.match(value):
-            raise ValueError("only this machine's folders are read and written so far: copy it there, or mount it")
+            raise ValueError("folders, and s3:// addresses, are read and written: copy it to one, or mount it")
         return value
 
     @field_validator("components", mode="before")

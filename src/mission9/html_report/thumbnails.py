@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.errors import ImageError
-from mission9.names import to_path
 from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings
-from mission9.stages.read_bytes import read_bytes
+from mission9.stages.read_bytes import read_listed
 
 SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
@@ -84,7 +83,7 @@ def _decoded(
 def _content(root: str, row: dict[str, Any]) -> bytes:
     """The image's bytes if they still are those that the features are of."""
     try:
-        data = read_bytes(to_path(root, row["path"]), max_bytes=row["bytes"])
+        data = read_listed(root, row["path"], max_bytes=row["bytes"])
     except ImageError:
         return b""
     return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""
