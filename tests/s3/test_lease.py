@@ -29,18 +29,21 @@ def of_another_machine(place: Address, bucket: Bucket) -> None:
 def test_the_second_is_told_who_the_first_is(place: Address, bucket: Bucket) -> None:
     with leased(place) as first:
         first.check()
-        with pytest.raises(
-            OutputError, match=rf"another run is writing s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
+        with (
+            pytest.raises(
+                OutputError, match=rf"another run is writing s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
+            ),
+            leased(place),
         ):
-            with leased(place):
-                pass
+            pass
     assert bucket.keys == []
     with leased(place):
         pass
 
 
 def test_one_of_many_that_come_at_once_is_first(place: Address) -> None:
-    held, refused = [], []
+    held: list[None] = []
+    refused: list[None] = []
 
     def hold() -> None:
         try:
