@@ -16,9 +16,9 @@ from collections import Counter
 from pathlib import Path
 
 import obstore
+from scripts.s3_server import Server, s3_server
 
 from mission9.sample import write_sample
-from scripts.s3_server import Server, s3_server
 
 BUCKET = "mission9-demo"
 IMAGES, RESULTS = f"s3://{BUCKET}/fruits", f"s3://{BUCKET}/results"

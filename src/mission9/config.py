@@ -66,9 +66,9 @@ class RunConfig(BaseSettings):
 
     input: str = Field(
         "dataset/fruits-360_dataset/fruits-360",
-        description="Folder of images: Training/LABEL/ and Test/LABEL/, or just LABEL/.",
+        description="Folder of images, or s3://BUCKET/PREFIX: Training/LABEL/ and Test/LABEL/, or just LABEL/.",
     )
-    output: str = Field("data/Results", description="Folder for the results; made if absent.")
+    output: str = Field("data/Results", description="Folder for the results, or s3://BUCKET/PREFIX; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
     preprocess: Preprocess = Field("stretch", description="stretch: both sides to 224 pixels; crop: the middle.")
     components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import InputError, ModelError, OutputError, TooManyRejects, WeightsError
 from mission9.names import label_folder
@@ -210,3 +215,50 @@ def test_damage_in_the_bucket_is_found_and_mended(bucket: Bucket, tree: Path) ->
     assert any("weights.safetensors" in problem for problem in problems)
     run(RunConfig(**settings))
     assert not list(verify_output(settings["output"]))
+
+
+def test_other_programs_read_what_the_pointer_names(bucket: Bucket, tree: Path) -> None:
+    from pyarrow.fs import S3FileSystem
+
+    run(RunConfig(input=str(tree), output=f"{bucket}/results", no_report=True, **SETTINGS))
+    tables = f"{bucket.name}/results/{json.loads(bucket.get('results/run.json'))['tables']}"
+    there = S3FileSystem(
+        access_key=os.environ["AWS_ACCESS_KEY_ID"],
+        secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+        region=os.environ["AWS_REGION"],
+        endpoint_override=os.environ["AWS_ENDPOINT_URL"],
+    )
+    assert len(pq.read_table(f"{tables}/features", filesystem=there)) == 15
+    options = {
+        "aws_access_key_id": os.environ["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": os.environ["AWS_SECRET_ACCESS_KEY"],
+        "aws_region": os.environ["AWS_REGION"],
+        "aws_endpoint_url": os.environ["AWS_ENDPOINT_URL"],
+        "aws_allow_http": "true",
+    }
+    scores = polars.read_parquet(
+        f"s3://{tables}/training_pca/**/*.parquet", hive_partitioning=True, storage_options=options
+    )
+    assert sorted(scores["label"].unique()) == ["a", "b"]
+
+
+def test_commands_that_use_a_result_take_addresses(
+    bucket: Bucket, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = f"{bucket}/results"
+    report = run(RunConfig(input=bucket.upload(tree), output=output, no_report=True, **SETTINGS))
+    page = f"{output}/runs/{report.run_id}/report.html"
+    for command, told in (
+        (["verify", output], f"{output} is whole"),
+        (["evaluate", output], "1-NN"),
+        (["report", output], f"{page}: "),
+        (["verify", output.replace("s3://", "s3a://")], "is whole"),
+        (["export", output, "--onnx", str(tmp_path / "model.onnx")], "model.onnx: "),
+    ):
+        assert main(command) == 0, capsys.readouterr()
+        assert told in capsys.readouterr().out
+    assert page.removeprefix(f"{bucket}/") in bucket.keys
+    # MLflow's libraries warn of themselves, and not in a process of their own.
+    log = [sys.executable, "-m", "mission9", "log", output, "--mlflow", "local"]
+    subprocess.run(log, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "mlflow.db").exists()

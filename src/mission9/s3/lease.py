@@ -1,9 +1,10 @@
 """Who may write to a prefix: an object that says so, and is out of date soon after whoever holds it is gone.
 
 It is made where there is none (`If-None-Match: *`), and renewed while its holder lives. Its age is told by the server's
-clock alone. One that is too old, or whose holder was a process of this machine that is gone, is taken over: in its
-place, where the server can do that (`If-Match`); else it is deleted and made anew, and looked at again a moment later,
-since another may have done the same.
+clock alone. One that is too old, or whose holder was a process of this machine that is gone, is taken over: it is
+deleted and made anew, and looked at again a moment later, since another may have done the same. (Not all servers can
+replace an object only if it is the one that was seen, `If-Match`.) Whoever lost it finds out by the next renewal, or
+before it shows a result.
 """
 
 from __future__ import annotations
