@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mission9.config import RunConfig
-from mission9.errors import ImageError, InputError, StorageError
+from mission9.errors import ImageError, InputError, OutputError, StorageError
 from mission9.pipeline import run
 from mission9.s3 import client
 from mission9.s3.address import Address
@@ -95,6 +95,14 @@ def test_a_bucket_that_may_not_be_listed_is_told_at_once(faulty: Bucket, faults:
     with pytest.raises(InputError, match=r"may not do that \(403\): allow s3:ListBucket"):
         run(RunConfig(input=f"{faulty}/images", output=str(tmp_path / "o"), **SETTINGS))
     assert faults.counts["forbidden"] == 1
+
+
+def test_a_prefix_that_may_not_be_written_is_told_before_the_work(faulty: Bucket, faults: Faults, tree: Path) -> None:
+    faults.forbidden = "/results/_state/lock"
+    with pytest.raises(OutputError, match="s3:PutObject and s3:DeleteObject where results go"):
+        run(RunConfig(input=str(tree), output=f"{faulty}/results", **SETTINGS))
+    assert faults.counts["forbidden"] == 1
+    assert faulty.keys == []
 
 
 def test_images_that_may_not_be_read_are_told_once_and_not_each(

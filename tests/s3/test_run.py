@@ -262,3 +262,31 @@ def test_commands_that_use_a_result_take_addresses(
     log = [sys.executable, "-m", "mission9", "log", output, "--mlflow", "local"]
     subprocess.run(log, cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "mlflow.db").exists()
+
+
+_DATAFRAMES = """
+import sys
+from mission9.errors import OutputError
+from mission9.spark_pipeline import SparkImagePipeline
+
+images, output = sys.argv[1:]
+with SparkImagePipeline(weights="demo", max_reject_rate=0.5, master="local[1]", driver_memory="1g") as pipeline:
+    features = pipeline.extract_features(pipeline.load_images(images))
+    for row in features.orderBy("path").collect():
+        print(row.path, row.reason)
+    scores, _ = pipeline.apply_pca(features, 2)
+    try:
+        pipeline.save_pca_results(scores, output)
+    except OutputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.spark
+def test_dataframes_of_images_in_a_bucket(bucket: Bucket, odd_tree: Path) -> None:
+    # In a process of its own: workers know the environment in which Spark was started.
+    command = [sys.executable, "-c", _DATAFRAMES, bucket.upload(odd_tree), f"{bucket}/results"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "Training/a=b/日本.jpg None\n" in said
+    assert "Training/a/broken.jpg truncated\nTraining/a/empty.jpg empty\n" in said
+    assert "give one, or df.write.parquet" in said

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mission9.errors import ImageError
 from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
+from mission9.s3.address import is_s3
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings
 from mission9.stages.read_bytes import read_listed
@@ -75,9 +76,17 @@ def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
 def _decoded(
     rows: Sequence[dict[str, Any]], *, root: str, settings: DecoderSettings
 ) -> list[Decoded | ImageError | None]:
-    contents = [_content(root, row) for row in rows]
+    contents = _contents(root, rows)
     decoded = iter(decode_apart([content for content in contents if content], settings))
     return [next(decoded) if content else None for content in contents]
+
+
+def _contents(root: str, rows: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The bytes of images; those in a bucket come all at once, since each is waited for."""
+    if not is_s3(root):
+        return [_content(root, row) for row in rows]
+    with ThreadPoolExecutor(len(rows)) as pool:
+        return list(pool.map(partial(_content, root), rows))
 
 
 def _content(root: str, row: dict[str, Any]) -> bytes:

@@ -83,7 +83,7 @@ def leased(address: Address) -> Iterator[Lease]:
     """The lock at an address, held until the end of the context.
 
     Raises:
-        OutputError: another run holds it.
+        OutputError: another run holds it, or it cannot be written.
     """
     lease = Lease(address)
     _acquire(lease)
@@ -110,7 +110,7 @@ def _keep(lease: Lease, ended: threading.Event) -> None:
 def _acquire(lease: Lease) -> None:
     holder: dict[str, Any] = {}
     for _ in range(_TRIES):
-        if put_new(lease.address, lease.content()):
+        if put_new(lease.address, lease.content(), OutputError):
             return
         holder = _holder(lease.address)
         if holder.get("token") == lease.token:  # an answer was lost, and the request made again

@@ -235,20 +235,20 @@ def put(address: Address, content: bytes | Path) -> None:
     progress()
 
 
-def put_new(address: Address, content: bytes) -> bool:
+def put_new(address: Address, content: bytes, kind: type[Mission9Error] = StorageError) -> bool:
     """Make an object where there is none; whether there was none.
 
     An answer that is lost is asked for again, and then it may be this very content that is there: its reader must know.
 
     Raises:
-        StorageError: it cannot be written.
+        Mission9Error: of that kind: it cannot be written.
     """
     import obstore
 
     try:
-        with told(address):
+        with told(address, kind):
             _tried(partial(obstore.put, store_of(address.bucket), address.key, content, mode="create"))
-    except StorageError as error:
+    except kind as error:
         if _trouble_behind(error) == "there":
             return False
         raise
