@@ -2,9 +2,9 @@
 
 It is made where there is none (`If-None-Match: *`), and renewed while its holder lives. Its age is told by the server's
 clock alone. One that is too old, or whose holder was a process of this machine that is gone, is taken over: it is
-deleted and made anew, and looked at again a moment later, since another may have done the same. (Not all servers can
-replace an object only if it is the one that was seen, `If-Match`.) Whoever lost it finds out by the next renewal, or
-before it shows a result.
+deleted and made anew. (Not all servers can replace an object only if it is the one that was seen, `If-Match`.) Whoever
+made it looks again a moment later, since another may have done the same, then with each renewal, and before it shows a
+result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 LEASE = 60.0  # seconds after its last renewal that a lock holds
 _RENEW_EVERY = 15.0
-_SETTLE = 1.0  # seconds for another that deletes the same old lock to be done with it
+_SETTLE = 1.0  # seconds for another that makes the lock, or deletes the same old one, to be done with it
 
 _TRIES = 5
 
@@ -110,7 +110,7 @@ def _keep(lease: Lease, ended: threading.Event) -> None:
 def _acquire(lease: Lease) -> None:
     holder: dict[str, Any] = {}
     for _ in range(_TRIES):
-        if put_new(lease.address, lease.content(), OutputError):
+        if _made(lease):
             return
         holder = _holder(lease.address)
         if holder.get("token") == lease.token:  # an answer was lost, and the request made again
@@ -134,7 +134,15 @@ def _taken_over(lease: Lease, old: dict[str, Any]) -> bool:
     if _holder(lease.address) != old:
         return False
     delete([lease.address])
-    if not put_new(lease.address, lease.content()):
+    return _made(lease)
+
+
+def _made(lease: Lease) -> bool:
+    """Make the lock where there is none; whether it is this run's a moment later.
+
+    Some servers tell two that come at once that there was none, and keep what the last of them has written.
+    """
+    if not put_new(lease.address, lease.content(), OutputError):
         return False
     time.sleep(_SETTLE)
     return _holder(lease.address).get("token") == lease.token
