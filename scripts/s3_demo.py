@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import obstore
-from scripts.s3_server import Server, s3_server
+from scripts.s3_server import Server, end_as_by_ctrl_c, s3_server
 
 from mission9.sample import write_sample
 
@@ -25,6 +25,7 @@ IMAGES, RESULTS = f"s3://{BUCKET}/fruits", f"s3://{BUCKET}/results"
 
 
 def main() -> None:
+    end_as_by_ctrl_c()
     arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
     folder = Path(arguments[0] if arguments else "data/s3-server").absolute()
     shutil.rmtree(folder, ignore_errors=True)

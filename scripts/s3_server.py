@@ -221,7 +221,13 @@ def _free_ports() -> list[int]:
             each.close()
 
 
+def end_as_by_ctrl_c() -> None:
+    """Have a request to terminate end the servers, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def main() -> None:
+    end_as_by_ctrl_c()
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "data/s3-server").absolute()
     with s3_server(folder) as server:
         for name, value in server.environment.items():
