@@ -1,6 +1,8 @@
 /* Preloaded into a program: what it does to files below FAULTS_BELOW fails with EIO, by chance or, while the file
    FAULTS_SWITCH is there, always; or takes FAULTS_SLOW microseconds longer. FAULTS_SHARE is a share of one in a million,
-   FAULTS_SEED makes chance the same each time. CLOCK_BACK takes so many seconds from the time of day. */
+   FAULTS_SEED where chance begins. With FAULTS_FIRST the first call of each kind on each file fails in each process, and
+   no other; private names of the same file, which differ in hex digits, are one file. CLOCK_BACK takes so many seconds
+   from the time of day. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -15,20 +17,33 @@
 #include <time.h>
 #include <unistd.h>
 
-static char watched[65536];       /* by file descriptor */
+static unsigned long watched[65536];  /* the name that a file descriptor was opened by, as a number */
+static unsigned char met[1 << 16];    /* the kinds of calls that each name has met */
 static unsigned long chance = 0;
+
+enum { OPENED = 1, READ = 2, WRITTEN = 4, SYNCED = 8, RENAMED = 16, LINKED = 32, LISTED = 64, REMOVED = 128 };
 
 static const char *setting(const char *name) { const char *value = getenv(name); return value ? value : ""; }
 
-static int is_below(const char *path) {
-    const char *below = setting("FAULTS_BELOW");
-    return path && *below && strncmp(path, below, strlen(below)) == 0;
+/* A path as a number: 0 where it is of no concern. */
+static unsigned long below(const char *path) {
+    const char *root = setting("FAULTS_BELOW");
+    if (!path || !*root || strncmp(path, root, strlen(root)) != 0) return 0;
+    unsigned long name = 14695981039346656037UL;
+    for (path += strlen(root); *path; path++)
+        if (!strchr("0123456789abcdef", *path)) name = (name ^ (unsigned char)*path) * 1099511628211UL;
+    return name | 1;
 }
 
-static int fails(void) {
+static int fails(int kind, unsigned long name) {
     int slow = atoi(setting("FAULTS_SLOW"));
     if (slow) usleep(slow);
     if (*setting("FAULTS_SWITCH") && faccessat(AT_FDCWD, setting("FAULTS_SWITCH"), F_OK, 0) == 0) { errno = EIO; return 1; }
+    if (*setting("FAULTS_FIRST")) {
+        unsigned char before = __atomic_fetch_or(&met[(name >> 32) & 0xffff], kind, __ATOMIC_RELAXED);
+        if (!(before & kind)) { errno = EIO; return 1; }
+        return 0;
+    }
     if (!chance) chance = strtoul(setting("FAULTS_SEED"), NULL, 10) * 2654435761UL + getpid();
     unsigned long drawn = __atomic_add_fetch(&chance, 0x9E3779B97F4A7C15UL, __ATOMIC_RELAXED);
     drawn = (drawn ^ (drawn >> 30)) * 0xBF58476D1CE4E5B9UL;
@@ -39,17 +54,18 @@ static int fails(void) {
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define WATCHED(fd) ((fd) >= 0 && (fd) < (int)sizeof watched && watched[fd])
+#define WATCHED(fd) ((fd) >= 0 && (fd) < 65536 ? watched[fd] : 0)
+#define FAILS(kind, path) (below(path) && fails(kind, below(path)))
 
 static int opened(int fd, const char *path) {
-    if (fd >= 0 && fd < (int)sizeof watched) watched[fd] = is_below(path);
+    if (fd >= 0 && fd < 65536) watched[fd] = below(path);
     return fd;
 }
 
 #define OPEN(name, before, ...)                                                    \
     int name(before const char *path, int flags, ...) {                            \
         va_list more; va_start(more, flags); mode_t mode = va_arg(more, mode_t); va_end(more); \
-        if (is_below(path) && fails()) return -1;                                  \
+        if (FAILS(OPENED, path)) return -1;                                        \
         return opened(REAL(name)(__VA_ARGS__ path, flags, mode), path);            \
     }
 #define COMMA ,
@@ -58,23 +74,27 @@ OPEN(open64, , )
 OPEN(openat, int at COMMA, at COMMA)
 OPEN(openat64, int at COMMA, at COMMA)
 
-#define TRANSFER(name, kind, ...)                                                  \
-    ssize_t name(int fd, kind buffer, size_t size __VA_ARGS__) {                   \
-        if (WATCHED(fd) && fails()) return -1;
-TRANSFER(read, void *) return REAL(read)(fd, buffer, size); }
-TRANSFER(write, const void *) return REAL(write)(fd, buffer, size); }
-TRANSFER(pread, void *, , off_t at) return REAL(pread)(fd, buffer, size, at); }
-TRANSFER(pread64, void *, , off_t at) return REAL(pread64)(fd, buffer, size, at); }
-TRANSFER(pwrite, const void *, , off_t at) return REAL(pwrite)(fd, buffer, size, at); }
-TRANSFER(pwrite64, const void *, , off_t at) return REAL(pwrite64)(fd, buffer, size, at); }
+#define TRANSFER(kind, name, buffer_type, ...)                                     \
+    ssize_t name(int fd, buffer_type buffer, size_t size __VA_ARGS__) {            \
+        if (WATCHED(fd) && fails(kind, WATCHED(fd))) return -1;
+TRANSFER(READ, read, void *) return REAL(read)(fd, buffer, size); }
+TRANSFER(WRITTEN, write, const void *) return REAL(write)(fd, buffer, size); }
+TRANSFER(READ, pread, void *, , off_t at) return REAL(pread)(fd, buffer, size, at); }
+TRANSFER(READ, pread64, void *, , off_t at) return REAL(pread64)(fd, buffer, size, at); }
+TRANSFER(WRITTEN, pwrite, const void *, , off_t at) return REAL(pwrite)(fd, buffer, size, at); }
+TRANSFER(WRITTEN, pwrite64, const void *, , off_t at) return REAL(pwrite64)(fd, buffer, size, at); }
 
 int close(int fd) { if (WATCHED(fd)) watched[fd] = 0; return REAL(close)(fd); }
-int fsync(int fd) { return WATCHED(fd) && fails() ? -1 : REAL(fsync)(fd); }
-int rename(const char *from, const char *to) { return is_below(from) && fails() ? -1 : REAL(rename)(from, to); }
-int link(const char *from, const char *to) { return is_below(from) && fails() ? -1 : REAL(link)(from, to); }
+int fsync(int fd) { return WATCHED(fd) && fails(SYNCED, WATCHED(fd)) ? -1 : REAL(fsync)(fd); }
+int ftruncate(int fd, off_t size) { return WATCHED(fd) && fails(WRITTEN, WATCHED(fd)) ? -1 : REAL(ftruncate)(fd, size); }
+int rename(const char *from, const char *to) { return FAILS(RENAMED, from) ? -1 : REAL(rename)(from, to); }
+int link(const char *from, const char *to) { return FAILS(LINKED, from) ? -1 : REAL(link)(from, to); }
+int unlink(const char *path) { return FAILS(REMOVED, path) ? -1 : REAL(unlink)(path); }
+int rmdir(const char *path) { return FAILS(REMOVED, path) ? -1 : REAL(rmdir)(path); }
+int mkdir(const char *path, mode_t mode) { return FAILS(OPENED, path) ? -1 : REAL(mkdir)(path, mode); }
 
 /* One call of the system reads many names, so that a folder fails when it is opened, or not at all. */
-DIR *opendir(const char *path) { return is_below(path) && fails() ? NULL : REAL(opendir)(path); }
+DIR *opendir(const char *path) { return FAILS(LISTED, path) ? NULL : REAL(opendir)(path); }
 
 static long back(void) { return atol(setting("CLOCK_BACK")); }
 time_t time(time_t *at) {

@@ -87,6 +87,25 @@ def test_what_fails_now_and_then_changes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runner", ["local", "spark"])
+def test_each_thing_that_is_done_to_each_file_may_fail_once(
+    runner: str, faults: str, images: Path, weights: Path, wanted: dict[str, object]
+) -> None:
+    output, environment = images.parent / "out", preloaded(faults, images.parent, first=1)
+    command = arguments(images, output, "--runner", runner, "--workers", "2", weights=str(weights))
+    for inferred in (60, 0):
+        done = mission9(*command, environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((output / "run.json").read_text())["images_inferred"] == inferred
+        assert tables(output) == wanted
+        assert "no report.html" not in done.stderr
+    for what in ("verify", "report", "evaluate"):
+        done = mission9(what, str(output), environment=environment)
+        assert done.returncode == 0, done.stderr
+    assert not [path for path in output.rglob(".*") if path.is_file()]
+
+
+@pytest.mark.slow
 def test_a_slow_file_system_changes_nothing_but_the_time(
     faults: str, images: Path, weights: Path, wanted: dict[str, object]
 ) -> None:

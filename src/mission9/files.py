@@ -111,6 +111,23 @@ def files_in(folder: Path) -> list[Path]:
     return patiently(lambda: list(folder.iterdir()))
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those that lie in it, in no order; not those under private names."""
+    for path in files_in(folder):  # pathlib's own way down passes over what it cannot read
+        if not path.name.startswith("."):
+            yield from files_below(path) if path.is_dir() else (path,)
+
+
+def make_folder(folder: Path) -> None:
+    """A folder, with those that it lies in; it may be there."""
+    patiently(lambda: folder.mkdir(parents=True, exist_ok=True))
+
+
+def remove_file(file: Path) -> None:
+    """Delete a file, if there is one."""
+    patiently(lambda: file.unlink(missing_ok=True))
+
+
 def private_name(path: Path) -> Path:
     """A name beside `path` that nobody else uses, hidden from readers of the folder."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
@@ -144,7 +161,7 @@ def replace_folder(new: Path, final: Path, *, trash: Path) -> None:
 def discard(folder: Path, *, trash: Path) -> None:
     """Move a folder to `trash`, if it is there: deleting it may take long."""
     if folder.exists():
-        trash.mkdir(parents=True, exist_ok=True)
+        make_folder(trash)
         patiently(lambda: folder.rename(trash / f"{folder.name}.{uuid.uuid4().hex[:12]}"))
 
 
@@ -162,7 +179,7 @@ def remove_folder(path: Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """The same content under a second name, without a copy where the file system can."""
     try:
-        os.link(source, target)
+        patiently(lambda: os.link(source, target))
     except OSError:
         with open_to_read(source) as old, open_to_write(target) as new:
             shutil.copyfileobj(old, new)
@@ -182,4 +199,4 @@ def appearing(path: Path) -> Iterator[Path]:
         raise
     finally:
         with suppress(OSError):  # it must not hide what went wrong; the next run clears it away
-            whole.unlink(missing_ok=True)
+            remove_file(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import unquote
 
 from mission9.errors import ImageError
 
@@ -52,6 +53,11 @@ def from_text(text: str) -> bytes:
 def to_path(root: str, relative: str) -> bytes:
     """Where the file that a listing calls `relative` lies, below `root`."""
     return os.path.join(os.fsencode(root), from_text(relative))
+
+
+def label_of_folder(name: str) -> str:
+    """The label that `label_folder` named a folder by."""
+    return unquote(name.removeprefix("label="))
 
 
 def label_folder(label: str) -> str:

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,10 +19,14 @@ from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import (
     discard,
     file_sha256,
+    files_below,
     files_in,
     is_passing,
+    make_folder,
+    naming,
     patiently,
     read_whole,
+    remove_file,
     remove_folder,
     replace_folder,
     write_whole,
@@ -35,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
 _SAY_WHO = 2.0  # seconds for a run that has just taken the lock to say who it is
-_STATE, _SHARDS, _NAMES, _CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
+_STATE, _SHARDS, _NAMES, _CHECKSUMS, _LOCK = "_state", "shards", "tables.json", "checksums.json", "lock"
 
 # Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
 _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
@@ -117,10 +121,10 @@ class Output:
         Without `run.json` tables of two results may lie side by side, so that what takes long comes after it.
         """
         new = _names_in(self.ready / _NAMES) or set()
-        (self.ready / _RESERVE).unlink(missing_ok=True)
-        (self.root / REPORT).unlink(missing_ok=True)
+        remove_file(self.ready / _RESERVE)
+        remove_file(self.root / REPORT)
         if is_ours(self.root / PAGE):  # it tells of the old result
-            (self.root / PAGE).unlink(missing_ok=True)
+            remove_file(self.root / PAGE)
         for name in self.published() - new:
             discard(self.root / name, trash=self.trash)
         self._record(self.published() | new)
@@ -131,7 +135,7 @@ class Output:
         write_whole(self.state / _CHECKSUMS, read_whole(self.ready / _CHECKSUMS))
         if (self.ready / REPORT).exists():
             write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
-        self.trash.mkdir(exist_ok=True)
+        make_folder(self.trash)
         patiently(lambda: self.ready.rename(self.trash / "published"))
         remove_folder(self.trash)
 
@@ -185,14 +189,9 @@ def _read_json(file: Path) -> object:
 
 
 def _checksums(work: Path) -> dict[str, str]:
-    files = sorted(_files_below(work))
+    files = sorted(files_below(work))
     names = ((str(path.relative_to(work)), path) for path in files)
     return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for path in files_in(folder):  # pathlib's own way down passes over what it cannot read
-        yield from _files_below(path) if path.is_dir() else (path,)
 
 
 @contextmanager
@@ -208,15 +207,16 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
     try:
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         if not has_state:
-            _check_may_begin(output, overwrite=overwrite)
-        lock = _locked(output)
+            patiently(lambda: _check_may_begin(output, overwrite=overwrite))
+        lock = patiently(lambda: _locked(output))
     except OSError as error:
         raise OutputError(
             f"the output folder {root} cannot be written: {error.strerror}; give another with --output"
         ) from error
     with lock:
         try:
-            _sign(lock)
+            with naming(output.state / _LOCK):
+                patiently(lambda: _sign(lock))
             _tidy(output)
             yield output
         except (UsageError, SetupError):
@@ -225,7 +225,8 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
             raise
         finally:
             shutil.rmtree(output.work, ignore_errors=True)
-            lock.truncate(0)
+            with suppress(OSError):  # whoever takes it next says so in it
+                lock.truncate(0)
 
 
 def _check_may_begin(output: Output, *, overwrite: bool) -> None:
@@ -258,23 +259,23 @@ def _tidy(output: Output) -> None:
         remove_folder(leftover)
     partials = [path for path in files_in(output.root) if path.name.startswith((f".{REPORT}.", f".{PAGE}."))]
     for partial in (*partials, *(path for path in state if path.name.startswith("."))):
-        partial.unlink(missing_ok=True)
+        remove_file(partial)
     taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
     if os.path.lexists(output.root / PAGE) and not is_ours(output.root / PAGE):
         taken.append(PAGE)
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
-    output.work.mkdir()
+    make_folder(output.work)
 
 
 def _locked(output: Output) -> TextIO:
     """The folder's lock, held; the system lets go of it when the file is closed, or the process ends."""
     while True:
-        output.state.mkdir(parents=True, exist_ok=True)
-        lock = (output.state / "lock").open("a+", errors="replace")
+        make_folder(output.state)
+        lock = (output.state / _LOCK).open("a+", errors="replace")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(lock, output.state / "lock"):
+            if _is_at(lock, output.state / _LOCK):
                 break
             lock.close()  # whoever held it found its request impossible, and took the folder away
         except BlockingIOError as error:
@@ -287,10 +288,9 @@ def _locked(output: Output) -> TextIO:
 
 def _sign(lock: TextIO) -> None:
     """Say in the lock who holds it."""
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     lock.truncate(0)
-    since = time.strftime("%Y-%m-%d %H:%M:%S")
-    lock.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}))
-    lock.flush()
+    os.write(lock.fileno(), json.dumps(holder).encode())
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from mission9.errors import ConfigError, ModelError
-from mission9.files import write_whole
+from mission9.files import make_folder, write_whole
 from mission9.untrusted import MIB, read_file, read_json, read_tensors
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class PCAModel:
 
     def save(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model into `folder`, as safetensors and JSON; `facts` are added to the JSON and come back."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         data = safetensors.numpy.save(
             {
                 "components": np.ascontiguousarray(self.components_),

@@ -19,7 +19,7 @@ from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
 from mission9.extraction import Extraction
-from mission9.files import remove_folder, write_whole
+from mission9.files import make_folder, remove_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
@@ -204,7 +204,7 @@ def _list(config: RunConfig, extraction: Extraction, output: Output, report: Rep
     root, results = os.path.realpath(config.input), os.path.realpath(output.root)
     if root == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows = list_images(root, found, all_files=config.all_files, leave_out=results)
     check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
     known = Known(folder, check=nothing_is_as_it_was if config.overwrite else check)

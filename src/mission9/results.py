@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mission9.errors import OutputError
+from mission9.files import files_below, files_in
+from mission9.names import label_of_folder
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
 from mission9.pca import PCAModel
 from mission9.schema import vectors
+from mission9.tables import read_table, row_groups
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ class Results:
             OutputError: the table is missing or damaged.
         """
         folder = self.root / scores_folder(split)
-        by_label = ds.partitioning(pa.schema([("label", pa.string())]), flavor="hive")
         with _readable(folder):
-            yield from ds.dataset(folder, partitioning=by_label, format="parquet").to_batches(list(columns))
+            for file in sorted(files_below(folder)):
+                label = pa.scalar(label_of_folder(file.parent.name), pa.string())
+                for group in row_groups(file, [name for name in columns if name != "label"]):
+                    rows = group.append_column("label", pa.repeat(label, len(group)))
+                    yield from rows.select(columns).to_batches()
 
     def images(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the features table piece by piece, in order of path.
@@ -98,12 +102,13 @@ class Results:
         """
         folder = self.root / FEATURES_FOLDER
         with _readable(folder):
-            for file in sorted(folder.glob("*.parquet")):
-                yield from pq.ParquetFile(file).iter_batches(columns=list(columns))
+            for file in sorted(files_in(folder)):
+                for group in row_groups(file, list(columns)):
+                    yield from group.to_batches()
 
     def rejects(self) -> pa.Table:
         """The rejected images."""
-        return pq.read_table(self.root / REJECTS_FOLDER, partitioning=None)
+        return pa.concat_tables(map(read_table, sorted(files_in(self.root / REJECTS_FOLDER))))
 
     def model(self) -> PCAModel:
         """The PCA model.

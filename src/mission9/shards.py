@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.files import appearing, file_sha256, files_in, is_passing, patiently, write_whole
+from mission9.files import appearing, file_sha256, files_in, is_passing, patiently, remove_file, write_whole
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 from mission9.tables import TableWriter, read_table, row_groups
 from mission9.untrusted import read_json
@@ -107,13 +107,13 @@ def damaged(folder: Path, key: str) -> list[Path]:
 def read_features(folder: Path, key: str) -> pa.Table:
     """The features of a committed shard."""
     file = features_file(folder, key)
-    return read_table(file, schema=FEATURES_TABLE) if file.exists() else FEATURES_TABLE.empty_table()
+    return read_table(file).cast(FEATURES_TABLE) if file.exists() else FEATURES_TABLE.empty_table()
 
 
 def read_rejects(folder: Path, key: str) -> pa.Table:
     """The rejects of a committed shard."""
     file = rejects_file(folder, key)
-    return read_table(file, schema=REJECTS_TABLE) if file.exists() else REJECTS_TABLE.empty_table()
+    return read_table(file).cast(REJECTS_TABLE) if file.exists() else REJECTS_TABLE.empty_table()
 
 
 def rows_of(file: Path, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -130,7 +130,7 @@ def sweep(folder: Path, names: Collection[str]) -> None:
     """Delete the files that are not of `names`: tries that were killed, and shards that were compacted."""
     for file in files_in(folder):
         if file.name.split(".")[0] not in names:
-            patiently(lambda: file.unlink(missing_ok=True))  # noqa: B023 (called at once)
+            remove_file(file)
 
 
 def features_file(folder: Path, key: str) -> Path:
@@ -154,7 +154,7 @@ def _check(marker: Marker) -> str:
 
 def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
     if not len(rows):
-        path.unlink(missing_ok=True)
+        remove_file(path)
         return Table()
     # Features are too different from each other for a dictionary to pay.
     text = [field.name for field in schema if field.type == pa.string()]

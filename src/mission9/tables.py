@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mission9.files import naming, open_to_write, patiently
+from mission9.files import naming, open_to_read, open_to_write
 
 
 class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
@@ -28,25 +28,27 @@ class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
             self._file.close()
 
 
-def read_table(path: Path, **options: Any) -> pa.Table:
+@contextmanager
+def opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
+    """A file to read from; each single read is tried again where it fails for a passing reason."""
+    with naming(path), open_to_read(path) as file, pq.ParquetFile(file, **options) as parquet:
+        yield parquet
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A whole file."""
-    with naming(path):
-        return patiently(partial(pq.read_table, path, **options))
+    with opened(path) as parquet:
+        return parquet.read(columns=columns)
 
 
 def read_group(path: Path, number: int, columns: list[str] | None = None) -> pa.Table:
     """One row group of a file."""
-
-    def read() -> pa.Table:
-        with pq.ParquetFile(path) as parquet:
-            return parquet.read_row_group(number, columns=columns)
-
-    with naming(path):
-        return patiently(read)
+    with opened(path) as parquet:
+        return parquet.read_row_group(number, columns=columns)
 
 
-def row_groups(path: Path) -> Iterator[pa.Table]:
+def row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The row groups of a file, one after the other; damage in a page is an error."""
-    with naming(path), patiently(lambda: pq.ParquetFile(path, page_checksum_verification=True)) as parquet:
+    with opened(path, page_checksum_verification=True) as parquet:
         for number in range(parquet.num_row_groups):
-            yield patiently(partial(parquet.read_row_group, number))
+            yield parquet.read_row_group(number, columns=columns)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9.errors import ModelError, SetupError
-from mission9.files import write_whole
+from mission9.files import make_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES, INPUT_SIZE
 from mission9.preprocess import INPUT_CHANNELS
 from mission9.untrusted import MIB, read_file
@@ -51,7 +51,7 @@ class Int8Network:
         return hashlib.sha256(self.graph + self.constants).hexdigest()
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_whole(folder / _GRAPH, self.graph)
         write_whole(folder / _CONSTANTS, self.constants)
         write_whole(folder / _DIGEST, self.sha256.encode())

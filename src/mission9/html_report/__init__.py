@@ -22,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mission9.errors import OutputError
-from mission9.files import write_whole
+from mission9.files import remove_file, write_whole
 from mission9.html_report.identical import identical_images
 from mission9.html_report.judge import NEIGHBOURS, at_odds, judge
 from mission9.html_report.neighbours import nearest_others
@@ -77,7 +77,7 @@ def _put(page: bytes, file: Path, results: Results) -> None:
         write_whole(file, page)
     if not results.stands:
         if run_of(file) == results.report.get("run_id", ""):
-            file.unlink()
+            remove_file(file)
         raise OutputError(
             f"another result took the place of the one in {results.root} meanwhile: give the command again"
         )

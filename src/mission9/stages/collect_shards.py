@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from mission9.errors import ConservationError
-from mission9.files import link_or_copy
+from mission9.files import link_or_copy, make_folder
 from mission9.schema import REJECTS_TABLE
 from mission9.shards import GROUP_ROWS, Shard, features_file, read_marker, read_rejects
 from mission9.tables import TableWriter, read_group
@@ -46,8 +46,8 @@ def collect_shards(parts: Sequence[Shard], folder: Path, *, features: Path, reje
     Raises:
         ConservationError: a part is missing.
     """
-    features.mkdir()
-    rejects.mkdir()
+    make_folder(features)
+    make_folder(rejects)
     collected = Collected()
     with TableWriter(rejects / "part-00000.parquet", REJECTS_TABLE, compression="zstd") as writer:
         for part in parts:

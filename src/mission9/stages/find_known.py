@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.files import is_passing
+from mission9.files import is_passing, remove_file
 from mission9.names import from_text
 from mission9.schema import LISTING, PLAN
 from mission9.shards import damaged, read_marker, read_rejects
@@ -97,7 +97,7 @@ class EarlierPlan:
         if key not in self._sound:
             for file in damaged(self._folder, key):
                 logger.warning("%s is damaged, and what it holds is computed again", file)
-                file.unlink()
+                remove_file(file)
             self._sound[key] = read_marker(self._folder, key) is not None
         return self._sound[key]
 

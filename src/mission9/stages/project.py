@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.files import appearing
+from mission9.files import appearing, make_folder
 from mission9.pca import PCAModel
 from mission9.runners import Runner
 from mission9.schema import projected, vectors
@@ -40,7 +40,7 @@ def project(
     runner: Runner, model: PCAModel, features: Mapping[str, Sequence[Rows]], folder: Path
 ) -> dict[str, Iterator[pa.Table]]:
     """The scores of all rows of each split, in their order, a chunk at a time; chunks lie in `folder` meanwhile."""
-    folder.mkdir(parents=True)
+    make_folder(folder)
     groups: list[tuple[Rows, ...]] = []
     numbers: dict[str, range] = {}
     for split, rows in features.items():

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mission9.files import files_in, open_to_write
+from mission9.files import files_in, make_folder, open_to_write
 from mission9.names import label_folder
 from mission9.schema import projected, vectors
 from mission9.tables import TableWriter
@@ -34,8 +34,8 @@ def save_results(
 
     In the CSV an apostrophe goes before texts that a spreadsheet would take for formulas, unless `plain_csv`.
     """
-    parquet.mkdir(parents=True)
-    csv.mkdir(parents=True)
+    make_folder(parquet)
+    make_folder(csv)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
     with (
         LabelWriter(parquet, components) as labels,
@@ -76,7 +76,7 @@ class LabelWriter:
             if len(self._open) == _OPEN_LABELS:
                 self._open.pop(next(iter(self._open))).close()
             folder = self._folder / label_folder(label)
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
             part = len(files_in(folder))
             self._open[label] = TableWriter(folder / f"part-{part:05d}.parquet", self._schema, compression="zstd")
         return self._open[label]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mission9.errors import Mission9Error, OutputError
-from mission9.files import file_sha256
+from mission9.files import file_sha256, files_below, files_in, open_to_read
 from mission9.names import label_folder
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
 from mission9.page_file import PAGE, page_problem
@@ -26,7 +26,7 @@ from mission9.shards import damaged, read_marker, read_rejects
 from mission9.stages.find_known import done_file
 from mission9.stages.report import Report
 from mission9.stages.save_results import no_formula
-from mission9.tables import row_groups
+from mission9.tables import read_table, row_groups
 from mission9.weights import read_saved_weights
 
 # What reading a damaged file ends in.
@@ -210,7 +210,7 @@ class _Scores:
         self, split: str, label: str, paths: pa.ChunkedArray, wanted: NDArray[Any], tolerance: float
     ) -> Iterator[str]:
         folder = self._output.root / scores_folder(split) / label_folder(label)
-        tables = [_scores_of(file) for file in sorted(folder.glob("*.parquet"))]
+        tables = [_scores_of(file) for file in sorted(files_in(folder) if folder.exists() else [])]
         found = pa.concat_tables(tables).combine_chunks() if tables else None
         places = None if found is None else pc.index_in(paths, value_set=found["path"].combine_chunks())
         if found is None or places is None or places.null_count:
@@ -225,8 +225,8 @@ class _Scores:
         for split, lines in self._lines.items():
             if lines.take(1) is not None:
                 yield f"{scores_folder(split)}_csv holds rows of no image"
-            files = (self._output.root / scores_folder(split)).glob("*/*.parquet")
-            rows = sum(len(_scores_of(file)) for file in files)
+            folder = self._output.root / scores_folder(split)
+            rows = sum(len(_scores_of(file)) for file in (files_below(folder) if folder.exists() else ()))
             if rows != seen[split, "featured"]:
                 yield f"{scores_folder(split)} holds {rows:,} rows for {seen[split, 'featured']:,} images"
 
@@ -239,8 +239,11 @@ class _Lines:
         types |= {f"pc_{n + 1}": pa.float64() for n in range(components)}
         options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
         parsing = pa.csv.ParseOptions(newlines_in_values=True)
+        self._open = ExitStack()
         try:
-            self._reader = pa.csv.open_csv(file, parse_options=parsing, convert_options=options)
+            source = self._open.enter_context(open_to_read(file))
+            reader = pa.csv.open_csv(source, parse_options=parsing, convert_options=options)
+            self._reader = self._open.enter_context(reader)
         except (pa.ArrowInvalid, OSError):  # its checksum has told
             self._reader = None
         self._waiting: pa.Table | None = None
@@ -259,13 +262,12 @@ class _Lines:
         return taken
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        self._open.close()
 
 
 def _scores_of(file: Path) -> pa.Table:
     try:
-        return pq.read_table(file, columns=["path", "pca"], partitioning=None)
+        return read_table(file, columns=["path", "pca"])
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):  # its checksum has told
         return pa.table({"path": pa.array([], pa.string()), "pca": pa.array([], pa.list_(pa.float32()))})
 
@@ -282,6 +284,6 @@ def _read(output: Output, folder: str, number: int) -> pa.Table:
     file = _part_file(output, folder, number)
     schema = FEATURES_TABLE if folder == FEATURES_FOLDER else REJECTS_TABLE
     try:
-        return pq.read_table(file, partitioning=None) if file.exists() else schema.empty_table()
+        return read_table(file) if file.exists() else schema.empty_table()
     except (pa.ArrowInvalid, OSError):
         return schema.empty_table()  # the checksum has told
