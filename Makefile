@@ -16,15 +16,22 @@ install: .venv/.runtime  ## Set up: .venv with everything pinned, mission9, and 
 demo: .venv/.runtime  ## Set up, then run the whole pipeline on generated pictures of fruit
 	$(BIN)/mission9 demo
 
+.PHONY: s3-demo
+s3-demo: .venv/.runtime s3-server  ## Run the demo with images and results on a real S3 server of its own (ARGS=--keep: it stays)
+	PYTHONPATH=. $(BIN)/python scripts/s3_demo.py $(ARGS)
+
+.PHONY: s3-server
+s3-server: .venv-s3-server/.ready  ## Install that server, OpenStack Swift, for make s3-demo and tests/s3
+
 .PHONY: test
-test: .venv/.dev  ## Set up, then lint, check types and run the tests
+test: .venv/.dev s3-server  ## Set up, then lint, check types and run the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow"
 
 .PHONY: test-slow
-test-slow: .venv/.dev  ## Run the tests that take longer: whole commands, a cluster, kills, the README, the benchmarks
+test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole commands, a cluster, kills, the README, the benchmarks
 	$(BIN)/pytest -m slow
 
 .PHONY: test-spark35
@@ -93,7 +100,7 @@ weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two 
 
 .PHONY: clean
 clean:  ## Delete environments, caches and the demo's results
-	rm -rf .venv $(SPARK35) .venv-peers .venv-tools .pytest_cache .mypy_cache .ruff_cache data/demo
+	rm -rf .venv $(SPARK35) .venv-peers .venv-s3-server .venv-tools .pytest_cache .mypy_cache .ruff_cache data/demo
 
 .venv/.runtime: $(SOURCES) scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh .venv requirements.txt
@@ -118,6 +125,11 @@ $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
 .venv-tools/.ready: requirements-tools.txt
 	$(PYTHON) -m venv .venv-tools
 	.venv-tools/bin/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
+	@touch $@
+
+.venv-s3-server/.ready: requirements-s3-server.txt
+	$(PYTHON) -m venv .venv-s3-server
+	.venv-s3-server/bin/pip install --quiet --disable-pip-version-check -r requirements-s3-server.txt
 	@touch $@
 
 .venv-peers/.ready: requirements-peers.txt

@@ -106,8 +106,8 @@ def test_project_prints_a_json_line_for_each_image(
         (["--driver-memory", "512"], "driver_memory"),
         (["--output", "x" * 300], "cannot be written: File name too long"),
         (["--input", "caf\udce9"], "not UTF-8"),
-        (["--input", "s3://bucket/images"], "copy it there, or mount it"),
-        (["--output", "s3://bucket/results"], "copy it there, or mount it"),
+        (["--input", "hdfs://host/images"], "folders, and s3:// addresses"),
+        (["--output", "gs://bucket/results"], "folders, and s3:// addresses"),
         (["--engine", "openvino", "--device", "cuda"], "openvino computes on the CPU"),
     ],
 )

@@ -29,6 +29,7 @@ NOT_RUN = {
     "how-to/mlflow.md": 1,
     "how-to/own-images.md": 1,
     "how-to/read-results.md": 2,
+    "how-to/s3-and-clusters.md": 2,
     "tutorial.md": 1,
 }
 

@@ -22,6 +22,7 @@ from mission9.errors import ConfigError
 from mission9.mobilenet_v2 import FEATURES
 from mission9.preprocess import Preprocess
 from mission9.runners import RunnerName
+from mission9.s3.address import Address, is_s3
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.read_bytes import MAX_BYTES
 
@@ -65,9 +66,9 @@ class RunConfig(BaseSettings):
 
     input: str = Field(
         "dataset/fruits-360_dataset/fruits-360",
-        description="Folder of images: Training/LABEL/ and Test/LABEL/, or just LABEL/.",
+        description="Folder of images, or s3://BUCKET/PREFIX: Training/LABEL/ and Test/LABEL/, or just LABEL/.",
     )
-    output: str = Field("data/Results", description="Folder for the results; made if absent.")
+    output: str = Field("data/Results", description="Folder for the results, or s3://BUCKET/PREFIX; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
     preprocess: Preprocess = Field("stretch", description="stretch: both sides to 224 pixels; crop: the middle.")
     components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")
@@ -123,11 +124,15 @@ class RunConfig(BaseSettings):
             raise ValueError("the path is not UTF-8, which tables cannot hold; rename it, or make a link") from error
         return value
 
-    @field_validator("input", "output")
+    @field_validator("input", "output", "weights", "pca_model")
     @classmethod
-    def _is_local(cls, value: str) -> str:
+    def _is_in_reach(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if is_s3(value):
+            return str(Address.of(value))
         if _ADDRESS.match(value):
-            raise ValueError("only this machine's folders are read and written so far: copy it there, or mount it")
+            raise ValueError("folders, and s3:// addresses, are read and written: copy it to one, or mount it")
         return value
 
     @field_validator("components", mode="before")

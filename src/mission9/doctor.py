@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 import pooch
 import psutil
 from packaging.version import Version
+from platformdirs import user_cache_path
 
 from mission9 import devices
 from mission9.config import RunConfig
 from mission9.engines import check_cpu, choose_engine
 from mission9.errors import Mission9Error
 from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
+from mission9.s3.address import is_s3
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
 from mission9.weights import IMAGENET_URL, check_weights, load_weights
 
@@ -145,7 +147,8 @@ def _memory(config: RunConfig) -> Iterator[Finding]:
 
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
-    folder = existing(Path(config.output))
+    # A result in a bucket is made in the user's cache, and then put there.
+    folder = existing(user_cache_path("mission9") if is_s3(config.output) else Path(config.output))
     free = shutil.disk_usage(folder).free
     status: Status = "ok" if free >= _LITTLE_ROOM else "warning"
     text = f"{size_text(free)} free for {config.output}; an image's features take 5 KB"
@@ -180,6 +183,8 @@ def _input(config: RunConfig) -> Iterator[Finding]:
 
 
 def _output(config: RunConfig) -> Iterator[Finding]:
+    if is_s3(config.output):
+        return  # told with the rest of buckets
     folder = existing(Path(config.output))
     if not os.access(folder, os.W_OK):
         remedy = "give another --output, or change its permissions"
@@ -188,6 +193,12 @@ def _output(config: RunConfig) -> Iterator[Finding]:
         yield Finding(
             "output", "ok", f"{config.output} can be {'written' if folder == Path(config.output) else 'made'}"
         )
+
+
+def _s3(config: RunConfig) -> Iterator[Finding]:
+    from mission9.s3.examine import examine_s3  # loads what is not always needed
+
+    yield from examine_s3(config)
 
 
 def _weights(config: RunConfig) -> Iterator[Finding]:
@@ -245,6 +256,7 @@ _LOOKS: tuple[Callable[[RunConfig], Iterator[Finding]], ...] = (
     _memory,
     _disk,
     _temporary,
+    _s3,
     _input,
     _output,
     _weights,

@@ -9,11 +9,11 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import (
@@ -32,14 +32,18 @@ from mission9.files import (
     write_whole,
 )
 from mission9.page_file import PAGE, is_ours
+from mission9.s3.address import Address, is_s3
 from mission9.schema import SPLITS
 from mission9.untrusted import MIB, read_json
+
+if TYPE_CHECKING:
+    from mission9.s3.share_shards import SharedShards
 
 logger = logging.getLogger(__name__)
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
 _SAY_WHO = 2.0  # seconds for a run that has just taken the lock to say who it is
-_STATE, _SHARDS, _NAMES, _CHECKSUMS, _LOCK = "_state", "shards", "tables.json", "checksums.json", "lock"
+STATE, SHARDS, _NAMES, CHECKSUMS, _LOCK = "_state", "shards", "tables.json", "checksums.json", "lock"
 
 # Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
 _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
@@ -53,7 +57,7 @@ def scores_folder(split: str) -> str:
 
 
 # Every name that a result may take beside `run.json`, `report.html` and the state.
-_TABLES = frozenset(
+TABLES = frozenset(
     [FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER]
     + [scores_folder(split) + ending for split in SPLITS for ending in ("", "_csv")]
 )
@@ -71,8 +75,13 @@ class Output:
     root: Path
 
     @property
+    def place(self) -> str:
+        """Where results are, as `names.real_root` has places."""
+        return os.path.realpath(self.root)
+
+    @property
     def state(self) -> Path:
-        return self.root / _STATE
+        return self.root / STATE
 
     @property
     def work(self) -> Path:
@@ -89,11 +98,11 @@ class Output:
     @property
     def is_empty(self) -> bool:
         """Whether no run has got as far as a plan here."""
-        return not (self.state / _SHARDS).exists()
+        return not (self.state / SHARDS).exists()
 
     def shards(self, fingerprint: str) -> Path:
         """Where the shards of one features table are committed."""
-        return self.state / _SHARDS / fingerprint
+        return self.state / SHARDS / fingerprint
 
     def calibration(self, fingerprint: str) -> Path:
         """Where the int8 network is that was calibrated for an extraction; fingerprints of its features follow."""
@@ -103,13 +112,31 @@ class Output:
         """The `run.json` of the result that stands; empty if there is none."""
         return _read_object(self.root / REPORT)
 
+    def shared(self, fingerprint: str, todo: str) -> SharedShards | None:  # noqa: ARG002 (of results in a bucket)
+        """Where workers commit the shards of a plan that `todo` names, if not in `shards`."""
+        return None
+
+    def bring_shards(self, fingerprint: str) -> None:
+        """Have in `shards` what earlier runs have committed, and nothing else."""
+        self.shards(fingerprint).mkdir(parents=True, exist_ok=True)
+
+    def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
+        """Let workers, and later runs, see a plan; its rows to do by a name."""
+
+    def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Have what workers commit appear in `shards`, of the keys given; all of it by the end."""
+        return nullcontext()
+
+    def publish_page(self) -> None:
+        """Show the page of the result that was published, which is beside it by now."""
+
     def publish(self, report: bytes | None = None) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
         names = sorted(table.name for table in files_in(self.work))
         if report is not None:
             write_whole(self.work / REPORT, report)
         checksums = json.dumps(_checksums(self.work), indent=1).encode()
-        write_whole(self.work / _CHECKSUMS, checksums)
+        write_whole(self.work / CHECKSUMS, checksums)
         write_whole(self.work / _NAMES, json.dumps(names).encode())
         write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
         patiently(lambda: self.work.rename(self.ready))
@@ -132,7 +159,7 @@ class Output:
             if (self.ready / name).exists():
                 replace_folder(self.ready / name, self.root / name, trash=self.trash)
         self._record(new)
-        write_whole(self.state / _CHECKSUMS, read_whole(self.ready / _CHECKSUMS))
+        write_whole(self.state / CHECKSUMS, read_whole(self.ready / CHECKSUMS))
         if (self.ready / REPORT).exists():
             write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
         make_folder(self.trash)
@@ -141,20 +168,20 @@ class Output:
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
-        return _read_object(self.state / _CHECKSUMS)
+        return _read_object(self.state / CHECKSUMS)
 
     def published(self) -> set[str]:
         """The names of the tables in `root` that mission9 put there."""
         names = _names_in(self.state / _NAMES)
         if names is None:  # damaged, or there is none; each file of a result was also noted with its checksum
             noted = {name.partition("/")[0] for name in self.checksums()}
-            names = noted & _TABLES | ({FEATURES_FOLDER} if noted else set())
+            names = noted & TABLES | ({FEATURES_FOLDER} if noted else set())
         return names
 
     def _record(self, names: set[str]) -> None:
         write_whole(self.state / _NAMES, json.dumps(sorted(names)).encode())
 
-    def keep_rejects(self) -> Path:
+    def keep_rejects(self) -> Path | Address:
         """Put the rejects of a run that fails where they can be read, beside an older result if there is one."""
         place = self.state if (self.root / REPORT).exists() else self.root
         if place == self.root:
@@ -173,7 +200,7 @@ def _read_object(file: Path) -> dict[str, Any]:
 def _names_in(file: Path) -> set[str] | None:
     """The names of tables that a file lists; None where there is none, or it is damaged."""
     found = _read_json(file)
-    return set(found) if isinstance(found, list) and all(name in _TABLES for name in found) else None
+    return set(found) if isinstance(found, list) and all(name in TABLES for name in found) else None
 
 
 def _read_json(file: Path) -> object:
@@ -196,13 +223,19 @@ def _checksums(work: Path) -> dict[str, str]:
 
 @contextmanager
 def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
-    """The output folder, made if need be and locked against other runs.
+    """The output folder, or prefix of a bucket, made if need be and locked against other runs.
 
     What this call made is taken away again where the request turns out to be impossible.
 
     Raises:
         OutputError: it is a file, cannot be written, holds files of others, or another run is writing it.
     """
+    if is_s3(root):
+        from mission9.s3.output import open_bucket_output  # loads what other runs do not need
+
+        with open_bucket_output(Address.of(root), overwrite=overwrite) as there:
+            yield there
+        return
     output = Output(Path(root).absolute())
     try:
         is_new, has_state = not output.root.exists(), output.state.is_dir()
@@ -220,7 +253,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
             _tidy(output)
             yield output
         except (UsageError, SetupError):
-            if not has_state and not any((output.state / _SHARDS).glob("*/*.json")):
+            if not has_state and not any((output.state / SHARDS).glob("*/*.json")):
                 shutil.rmtree(output.root if is_new else output.state, ignore_errors=True)
             raise
         finally:
@@ -236,8 +269,8 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
     if not output.root.is_dir():
         raise OutputError(f"the output {output.root} is a file; give a folder with --output")
     # The state may have been made this very moment, by a run that was started at the same time.
-    others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != _STATE]
-    taken = sorted(_TABLES.union([REPORT, PAGE]).intersection(others))
+    others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != STATE]
+    taken = sorted(TABLES.union([REPORT, PAGE]).intersection(others))
     if taken:
         raise OutputError(
             f"{output.root / taken[0]} was not written by mission9, which would replace it: give another --output"
@@ -251,7 +284,7 @@ def _check_may_begin(output: Output, *, overwrite: bool) -> None:
 
 def _tidy(output: Output) -> None:
     """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
-    if _names_in(output.ready / _NAMES) is not None and (output.ready / _CHECKSUMS).exists():
+    if _names_in(output.ready / _NAMES) is not None and (output.ready / CHECKSUMS).exists():
         patiently(output.complete)
     state = files_in(output.state)
     chunks = [path for path in state if path.name.startswith("chunks")]
@@ -260,7 +293,7 @@ def _tidy(output: Output) -> None:
     partials = [path for path in files_in(output.root) if path.name.startswith((f".{REPORT}.", f".{PAGE}."))]
     for partial in (*partials, *(path for path in state if path.name.startswith("."))):
         remove_file(partial)
-    taken = sorted(name for name in _TABLES - output.published() if (output.root / name).exists())
+    taken = sorted(name for name in TABLES - output.published() if (output.root / name).exists())
     if os.path.lexists(output.root / PAGE) and not is_ours(output.root / PAGE):
         taken.append(PAGE)
     if taken:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
@@ -19,14 +17,16 @@ from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
 from mission9.extraction import Extraction
-from mission9.files import make_folder, remove_folder, write_whole
+from mission9.files import remove_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
+from mission9.places import model_here, real_root
 from mission9.progress import Display, ShardWatch
 from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
+from mission9.s3.address import is_s3
 from mission9.shards import read_marker
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.collect_shards import Collected, collect_shards
@@ -73,6 +73,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         storage_told(config.output, config.input),
         open_output(config.output, overwrite=config.overwrite) as output,
         BackgroundRunner(config, runner) as background,
+        BackgroundRunner(config.model_copy(update={"runner": "local", "master": None})) as here,
     ):
         engine = _settle_engine(config)
         check_weights(config.weights)
@@ -94,6 +95,9 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         if report.listed <= SMALL_TABLE:
             background.end()
             runner = InProcessRunner()
+        elif is_s3(output.place):  # what was committed has come here
+            background.end()
+            runner = here.get()
         with stage("compact"):
             collected = _compact(runner, output, plan, report)
         _check_rejects(output, report)
@@ -121,6 +125,7 @@ def _write_page(display: Display, output: Output) -> None:
 
     with display.stage("report"):
         write_report_if_possible(output.root)
+        output.publish_page()
 
 
 @contextmanager
@@ -162,7 +167,7 @@ def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
     """The model that `--pca-model` names, if it was made of such features."""
     if config.pca_model is None:
         return None
-    model = PCAModel.load(config.pca_model, features=FEATURES)
+    model = PCAModel.load(model_here(config.pca_model), features=FEATURES)
     try:
         weights, preprocess = model.facts["weights"], model.facts["preprocess"]
         theirs = (weights["sha256"], preprocess, model.facts["engine"]["precision"])
@@ -182,9 +187,9 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     if extraction.engine.precision != "int8":
         return extraction
     folder = output.calibration(extraction.fingerprint)
-    network = Int8Network.load(Path(config.pca_model) if config.pca_model else folder)
+    network = Int8Network.load(model_here(config.pca_model) if config.pca_model else folder)
     if network is None:
-        root, results = os.path.realpath(config.input), os.path.realpath(output.root)
+        root, results = real_root(config.input), output.place
         network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
@@ -201,14 +206,15 @@ def _new_report(config: RunConfig, extraction: Extraction) -> Report:
 
 def _list(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
     found, folder = Found(), output.shards(extraction.fingerprint)
-    root, results = os.path.realpath(config.input), os.path.realpath(output.root)
+    root, results = real_root(config.input), output.place
     if root == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
-    make_folder(folder)
+    output.bring_shards(extraction.fingerprint)
     rows = list_images(root, found, all_files=config.all_files, leave_out=results)
     check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
     known = Known(folder, check=nothing_is_as_it_was if config.overwrite else check)
     plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
+    output.share_plan(extraction.fingerprint, plan.images, plan.todo, _name_of(plan))
     report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
     report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
@@ -236,11 +242,24 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
     report.images_inferred = plan.images_to_do
     done_before = report.listed - plan.images_to_do
     logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
-    root = os.path.realpath(report.config["input"])
-    task = ExtractShards(root=root, todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
+    root = real_root(report.config["input"])
+    task = ExtractShards(
+        root=root,
+        todo=plan.todo,
+        shards=plan.shards,
+        extraction=extraction,
+        folder=folder,
+        shared=output.shared(extraction.fingerprint, _name_of(plan)),
+    )
     spent: dict[str, float] = {}
-    add(spent, *(json.loads(seconds) for seconds in runner.map(task, len(plan.shards))))
+    with output.receiving(extraction.fingerprint, [shard.key for shard in plan.shards]):
+        add(spent, *(json.loads(seconds) for seconds in runner.map(task, len(plan.shards))))
     report.cpu_seconds = {what: round(seconds, 2) for what, seconds in spent.items()}
+
+
+def _name_of(plan: Plan) -> str:
+    """What names the rows that a plan has to do: workers of a run that was killed must not read those of the next."""
+    return plan.shards[0].key if plan.shards else "nothing"
 
 
 def _compact(runner: Runner, output: Output, plan: Plan, report: Report) -> Collected:
@@ -293,7 +312,7 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
     if not plan.shards and last.get("fingerprint") == report.fingerprint and _is_fidelity(last.get("fidelity")):
         report.fidelity = last["fidelity"]  # of the same images and features
     else:
-        root = os.path.realpath(report.config["input"])
+        root = real_root(report.config["input"])
         report.fidelity = measure_fidelity(collected.features, root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",

@@ -14,12 +14,13 @@ from mission9.errors import ModelError
 from mission9.feature_extractor import ImageLike, MobileNetV2Extractor
 from mission9.mobilenet_v2 import FEATURES
 from mission9.pca import PCAModel
+from mission9.places import model_here
 from mission9.preprocess import Preprocess
 from mission9.weights import read_saved_weights
 
 
 class Projector:
-    """Called with an image, gives its (k,) float32 scores in the space of the model saved in a folder.
+    """Called with an image, gives its (k,) float32 scores in the space of the model saved in a folder, or bucket.
 
     The model brings its weights and preprocessing along, and the network in int8 if it was made of such features.
 
@@ -29,7 +30,7 @@ class Projector:
     """
 
     def __init__(self, model: str | Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
-        folder = Path(model)
+        folder = model_here(model)
         self.model = PCAModel.load(folder, features=FEATURES)
         facts = self.model.facts
         try:

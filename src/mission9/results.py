@@ -17,6 +17,7 @@ from mission9.files import files_below, files_in
 from mission9.names import label_of_folder
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
 from mission9.pca import PCAModel
+from mission9.places import result_here
 from mission9.schema import vectors
 from mission9.tables import read_table, row_groups
 
@@ -46,12 +47,12 @@ class Results:
 
     @staticmethod
     def of(root: str | Path) -> Results:
-        """The results in a folder.
+        """The results in a folder, or at s3://bucket/prefix, of which `root` is a copy then.
 
         Raises:
             OutputError: there are none, or they are just being written.
         """
-        output = Output(Path(root).absolute())
+        output = Output(result_here(root))
         report = output.last_report()
         if not isinstance(report.get("splits"), dict):
             raise OutputError(

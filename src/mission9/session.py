@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -115,6 +116,23 @@ def parallelism(spark: SparkSession) -> int:
     if is_connect(spark):
         return int(spark.conf.get("spark.default.parallelism", None) or os.cpu_count() or 1)
     return spark.sparkContext.defaultParallelism
+
+
+def hadoop_aws() -> str:
+    """The Maven coordinate of what lets Spark here read s3a://, for its very Hadoop; empty where there is no Spark.
+
+    Asked of the session that runs, if there is one; else its archives tell.
+    """
+    spec = importlib.util.find_spec("pyspark")
+    if spec is None or spec.origin is None:
+        return ""
+    spark = running_session()
+    if spark is not None and not is_connect(spark):
+        version = str(spark._jvm.org.apache.hadoop.util.VersionInfo.getVersion())  # type: ignore[union-attr]
+    else:
+        archives = Path(spec.origin).parent.glob("jars/hadoop-client-api-*.jar")
+        version = next((archive.stem.removeprefix("hadoop-client-api-") for archive in archives), "")
+    return f"org.apache.hadoop:hadoop-aws:{version}" if version else ""
 
 
 def ui_address(spark: SparkSession) -> str | None:

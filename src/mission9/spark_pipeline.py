@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from mission9.mobilenet_v2 import FEATURES
 from mission9.output import REPORT, Output, open_output, scores_folder
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_extraction
+from mission9.places import real_root
+from mission9.s3.address import is_s3
 from mission9.schema import LISTING, OUTCOME, projected, vectors
 from mission9.session import find_or_start_session, parallelism
 from mission9.stages.fit_pca import MOST_PARTIALS
@@ -56,7 +57,7 @@ class SparkImagePipeline:
 
     def load_images(self, path: str) -> DataFrame:
         """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet."""
-        root = os.path.realpath(path)
+        root = real_root(path)
         check_folder(root)
         all_files, schema = self.config.all_files, pa.schema([("root", pa.string()), *LISTING])
 
@@ -123,6 +124,8 @@ class SparkImagePipeline:
             OutputError: the folder cannot be used.
         """
         _require(df, *_SCORES.names)
+        if is_s3(output):
+            raise OutputError("rows of a DataFrame are saved in a folder: give one, or df.write.parquet('s3a://...')")
         splits = sorted(row.split for row in df.select("split").distinct().collect())
         if not splits:
             raise InputError("there are no rows to save: give what apply_pca returned")

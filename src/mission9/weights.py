@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mission9.errors import SetupError, WeightsError
 from mission9.mobilenet_v2 import tensor_shapes
+from mission9.s3.address import Address, is_s3
 from mission9.untrusted import MOST_WEIGHTS_BYTES, check_archive, read_file, read_tensors
 
 # No trained network comes near; a flipped bit of an exponent does, and its overflow would not always show.
@@ -62,7 +63,7 @@ def check_weights(which: str) -> None:
     """
     if which in (_DEMO, _IMAGENET):
         return
-    if not Path(which).is_file():
+    if not (_is_there(Address.of(which)) if is_s3(which) else Path(which).is_file()):
         raise WeightsError(f"there is no weights file {which}; give imagenet, demo, or a .pth or .safetensors file")
     if Path(which).suffix not in (".pth", ".pt", ".safetensors"):
         raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
@@ -82,8 +83,8 @@ def load_weights(which: str) -> Weights:
             return _checked(which, _read_safetensors(path))
     if which == _IMAGENET:
         return _checked(which, _read_pth(_download_imagenet()))
-    path = Path(which)
-    return _checked(which, _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path))
+    place = Address.of(which) if is_s3(which) else Path(which)
+    return _checked(which, _read_safetensors(place) if place.name.endswith(".safetensors") else _read_pth(place))
 
 
 def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
@@ -119,7 +120,13 @@ def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
 
 
-def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.floating]]:
+def _is_there(address: Address) -> bool:
+    from mission9.s3.objects import head  # loads what other runs do not need
+
+    return head(address, WeightsError) is not None
+
+
+def _read_safetensors(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
     data = _read(path)
     try:
         return read_tensors(data)
@@ -127,7 +134,7 @@ def _read_safetensors(path: Path) -> Mapping[str, NDArray[np.floating]]:
         raise WeightsError(f"weights file {path} is not a whole safetensors file ({error}); get it anew") from error
 
 
-def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
+def _read_pth(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
     try:
         import torch
     except ImportError as error:
@@ -149,7 +156,11 @@ def _read_pth(path: Path) -> Mapping[str, NDArray[np.floating]]:
     return _arrays(path, state)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path | Address) -> bytes:
+    if isinstance(path, Address):
+        from mission9.s3.objects import get
+
+        return get(path, MOST_WEIGHTS_BYTES, WeightsError)
     try:
         return read_file(path, MOST_WEIGHTS_BYTES)
     except OSError as error:
@@ -158,7 +169,7 @@ def _read(path: Path) -> bytes:
         raise WeightsError(f"weights file {path} is not MobileNetV2's: {error}") from error
 
 
-def _arrays(path: Path, state: object) -> Mapping[str, NDArray[np.floating]]:
+def _arrays(path: Path | Address, state: object) -> Mapping[str, NDArray[np.floating]]:
     import torch
 
     if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):

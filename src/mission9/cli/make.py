@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say
 from mission9.config import Flag, RunConfig
-from mission9.page_file import PAGE
+from mission9.places import page_place
 from mission9.subset import PERCENTAGES
 
 if TYPE_CHECKING:
@@ -155,7 +155,6 @@ def _print_report(report: Report) -> None:
         say(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
-    page = Path(report.config["output"], PAGE)
-    if page.exists():
+    if page := page_place(report.config["output"], report.run_id):
         say(f"to look at in a browser: {page}")
     say(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")

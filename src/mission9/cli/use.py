@@ -18,7 +18,7 @@ from mission9.page_file import PAGE
 
 
 @app.command
-def verify(output: Path = Path("data/Results"), /) -> int:
+def verify(output: str = "data/Results", /) -> int:
     """Check a result: files against their checksums, rows against the listing, scores against features and model.
 
     Prints what is wrong, a line each; the exit code is 1 if anything is. The same run again mends what it can.
@@ -30,12 +30,12 @@ def verify(output: Path = Path("data/Results"), /) -> int:
     Parameters
     ----------
     output:
-        The output folder of an earlier run.
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     """
     from mission9.stages.verify_output import verify_output
 
     problems = 0
-    for problem in verify_output(str(output)):
+    for problem in verify_output(output):
         problems += 1
         say(problem)
     say(f"{problems} problems in {output}" if problems else f"{output} is whole")
@@ -44,7 +44,7 @@ def verify(output: Path = Path("data/Results"), /) -> int:
 
 @app.command
 def evaluate(
-    output: Path = Path("data/Results"),
+    output: str = "data/Results",
     /,
     *,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -62,7 +62,7 @@ def evaluate(
     Parameters
     ----------
     output:
-        The output folder of an earlier run.
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     json_:
         Print everything as JSON, the confusion matrix too.
     """
@@ -79,7 +79,7 @@ def evaluate(
 
 
 @app.command
-def export(output: Path = Path("data/Results"), /, *, onnx: Path) -> None:
+def export(output: str = "data/Results", /, *, onnx: Path) -> None:
     """Write features and PCA as one ONNX graph: pictures of 224 by 224 pixels go in, scores come out.
 
     ```bash
@@ -89,19 +89,20 @@ def export(output: Path = Path("data/Results"), /, *, onnx: Path) -> None:
     Parameters
     ----------
     output:
-        The output folder of an earlier run.
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     onnx:
         File to write.
     """
     from mission9.interop import export_onnx
     from mission9.output import MODEL_FOLDER
+    from mission9.places import result_here
 
-    export_onnx(output / MODEL_FOLDER, onnx)
+    export_onnx(result_here(output) / MODEL_FOLDER, onnx)
     say(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
 
 
 @app.command
-def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) -> None:
+def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
     """Send the results of a run to MLflow: settings, figures, files, and the PCA model, ready to be served.
 
     What was sent before stays as it is; what was cut short is completed.
@@ -114,7 +115,7 @@ def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) ->
     Parameters
     ----------
     output:
-        The output folder of an earlier run.
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     mlflow:
         Address of the server, or local for mlflow.db and mlruns/ in the current folder [env: MLFLOW_TRACKING_URI].
     """
@@ -125,9 +126,7 @@ def log(output: Path = Path("data/Results"), /, *, mlflow: str | None = None) ->
 
 
 @app.command
-def report(
-    output: Path = Path("data/Results"), /, *, input_: Annotated[Path | None, Parameter("--input")] = None
-) -> None:
+def report(output: str = "data/Results", /, *, input_: Annotated[str | None, Parameter("--input")] = None) -> None:
     """Write OUTPUT/report.html anew: one file to look at a result, which needs neither network nor server.
 
     ```bash
@@ -138,17 +137,20 @@ def report(
     Parameters
     ----------
     output:
-        The output folder of an earlier run.
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     input_:
         Where the images are now, for thumbnails; by default where the run read them.
     """
     from mission9.html_report import write_report
+    from mission9.places import share_page
     from mission9.results import Results
 
-    file = output / PAGE
-    seconds = write_report(Results.of(output), file, None if input_ is None else str(input_))
+    results = Results.of(output)
+    file = results.root / PAGE
+    seconds = write_report(results, file, input_)
+    place = share_page(output, results.root)
     parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
-    say(f"{file}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
+    say(f"{place}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
 
 
 @app.command
@@ -156,7 +158,7 @@ def project(
     images: Annotated[list[Path], Parameter(negative="")],
     /,
     *,
-    model: Path,
+    model: str,
     device: Device = "auto",
     engine: EngineName = "auto",
 ) -> int:
@@ -171,7 +173,7 @@ def project(
     images:
         Image files.
     model:
-        The folder pca_model in an earlier run's output.
+        The folder pca_model in an earlier run's output, also s3://BUCKET/PREFIX/pca_model.
     device:
         Where features are computed.
     engine:

@@ -32,6 +32,7 @@ from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
 from mission9.html_report.thumbnails import make_thumbnails
 from mission9.page_file import PAGE, is_ours, run_of, sealed
+from mission9.places import real_root
 from mission9.redact import shown as told
 from mission9.results import Results
 
@@ -62,7 +63,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
         groups = identical_images(results, sample)
     with _timed(seconds, "thumbnails"):
-        root = os.path.realpath(images or results.report["config"]["input"])
+        root = real_root(images or results.report["config"]["input"])
         thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
     with _timed(seconds, "write"):
         found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.errors import ImageError
-from mission9.names import to_path
 from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
+from mission9.s3.address import is_s3
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings
-from mission9.stages.read_bytes import read_bytes
+from mission9.stages.read_bytes import read_listed
 
 SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
@@ -76,15 +76,23 @@ def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
 def _decoded(
     rows: Sequence[dict[str, Any]], *, root: str, settings: DecoderSettings
 ) -> list[Decoded | ImageError | None]:
-    contents = [_content(root, row) for row in rows]
+    contents = _contents(root, rows)
     decoded = iter(decode_apart([content for content in contents if content], settings))
     return [next(decoded) if content else None for content in contents]
+
+
+def _contents(root: str, rows: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The bytes of images; those in a bucket come all at once, since each is waited for."""
+    if not is_s3(root):
+        return [_content(root, row) for row in rows]
+    with ThreadPoolExecutor(len(rows)) as pool:
+        return list(pool.map(partial(_content, root), rows))
 
 
 def _content(root: str, row: dict[str, Any]) -> bytes:
     """The image's bytes if they still are those that the features are of."""
     try:
-        data = read_bytes(to_path(root, row["path"]), max_bytes=row["bytes"])
+        data = read_listed(root, row["path"], max_bytes=row["bytes"])
     except ImageError:
         return b""
     return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""

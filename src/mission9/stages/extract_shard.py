@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -15,6 +16,9 @@ from mission9.shards import Shard, commit, read_marker
 from mission9.stages.infer_features import get_ready, infer_features
 from mission9.stages.prepare_images import ImageRow
 from mission9.tables import read_group
+
+if TYPE_CHECKING:
+    from mission9.s3.share_shards import SharedShards
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class GetReady:
 class ExtractShards:
     """Called with a number, extracts and commits that one of `shards` into `folder`; returns CPU seconds, as JSON.
 
-    A shard that is committed, by an earlier try of a task that had several, is left as it is.
+    With `shared` the plan is read from a bucket, and shards are committed there, where every worker sees them. A shard
+    that is committed, by an earlier try of a task that had several, is left as it is.
     """
 
     root: str
@@ -40,22 +45,34 @@ class ExtractShards:
     shards: tuple[Shard, ...]
     extraction: Extraction
     folder: Path
+    shared: SharedShards | None = None
 
     def __call__(self, number: int) -> bytes:
         shard, start = self.shards[number], time.process_time()
-        if read_marker(self.folder, shard.key) is not None:
+        if self._is_committed(shard):
             return b"{}"
-        rows = read_group(self.todo, shard.number)
+        rows = self.shared.rows(shard.number) if self.shared else read_group(self.todo, shard.number)
         seconds: dict[str, float] = {}
         batches = infer_features(_image_rows(rows, self.root), self.extraction, cpu_seconds=seconds)
         outcomes = pa.Table.from_batches(batches)
         inferred = time.process_time()
         good = outcomes["reason"].is_null()
-        commit(self.folder, shard, outcomes.filter(good), outcomes.filter(outcomes["reason"].is_valid()))
+        self._commit(shard, outcomes.filter(good), outcomes.filter(outcomes["reason"].is_valid()))
         # Images are decoded in another process; the engine computes in threads of its own, but reads no files.
         seconds["infer"] = inferred - start - seconds.get("read", 0.0)
         seconds["write"] = time.process_time() - inferred
         return json.dumps(seconds).encode()
+
+    def _is_committed(self, shard: Shard) -> bool:
+        if self.shared is not None:
+            return self.shared.holds(shard.key)
+        return read_marker(self.folder, shard.key) is not None
+
+    def _commit(self, shard: Shard, features: pa.Table, rejects: pa.Table) -> None:
+        if self.shared is not None:
+            self.shared.commit(shard, features, rejects, self.folder)
+        else:
+            commit(self.folder, shard, features, rejects)
 
 
 def _image_rows(rows: pa.Table, root: str) -> Iterator[ImageRow]:

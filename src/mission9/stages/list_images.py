@@ -1,4 +1,4 @@
-"""A folder -> one row a file, in order of path; nothing is read."""
+"""A folder, or a prefix in a bucket -> one row a file, in order of path; nothing is read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pyarrow as pa
 from mission9.errors import InputError
 from mission9.files import is_passing, patiently
 from mission9.names import IMAGE_EXTENSIONS, to_text
+from mission9.s3.address import is_s3
 from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
 
-_SPLIT_FOLDERS = {"training": TRAINING, "train": TRAINING, "validation": VALIDATION, "val": VALIDATION, "test": TEST}
+SPLIT_FOLDERS = {"training": TRAINING, "train": TRAINING, "validation": VALIDATION, "val": VALIDATION, "test": TEST}
 
 _LINK = "(link)"  # counted in the place of an extension: a link that is not followed
 
-_BATCH_ROWS = 10_000
+BATCH_ROWS = 10_000
 
 
 @dataclass
@@ -47,32 +48,43 @@ def list_images(root: str, found: Found, *, all_files: bool = False, leave_out: 
         InputError: `root` is no folder, or a folder in it cannot be read.
     """
     check_folder(root)
+    if is_s3(root):
+        from mission9.s3.image_rows import image_rows  # loads what other runs do not need
+
+        yield from image_rows(root, found, all_files=all_files, leave_out=leave_out)
+        return
     rows: list[tuple[str, str, str, int, int]] = []
     for folder, name, is_followed in _walk(root, os.path.realpath(leave_out) if leave_out else ""):
-        skipped = _skip(name, beside_splits=folder.is_beside_splits) if is_followed and not all_files else None
+        skipped = skipped_as(name, beside_splits=folder.is_beside_splits) if is_followed and not all_files else None
         if skipped is not None or not is_followed:
             found.skipped[skipped or _LINK] += 1
             continue
         rows.append((folder.path_of(name), folder.split, folder.label, *_facts(folder.place + name)))
         found.listed[folder.split] += 1
-        if len(rows) == _BATCH_ROWS:
-            yield _batch(rows)
+        if len(rows) == BATCH_ROWS:
+            yield batch_of(rows)
             rows = []
     if rows:
-        yield _batch(rows)
+        yield batch_of(rows)
 
 
 def has_more_images(root: str, count: int) -> bool:
     """Whether a folder holds more than so many images; looks at no more of it than it must."""
-    names = (name for folder, name, is_followed in _walk(root, "") if is_followed)
-    images = (name for name in names if _skip(name, beside_splits=False) is None)
+    names: Iterator[bytes]
+    if is_s3(root):
+        from mission9.s3.image_rows import names_below
+
+        names = names_below(root)
+    else:
+        names = (name for folder, name, is_followed in _walk(root, "") if is_followed)
+    images = (name for name in names if skipped_as(name, beside_splits=False) is None)
     return next(islice(images, count, None), None) is not None
 
 
 def split_and_label(path: str) -> tuple[str, str]:
     """The split and the label of a file by its path alone: the innermost folder that names a split, and its own."""
     folders = path.split("/")[:-1]
-    splits = [_SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in _SPLIT_FOLDERS]
+    splits = [SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in SPLIT_FOLDERS]
     return (splits or [NO_SPLIT])[-1], (folders or [""])[-1]
 
 
@@ -92,11 +104,13 @@ def fitting_split(images: Mapping[str, int]) -> str:
 
 
 def check_folder(root: str) -> None:
-    """Refuse what is not a folder.
+    """Refuse what is not a folder, nor in a bucket.
 
     Raises:
         InputError: saying which it is.
     """
+    if is_s3(root):
+        return  # nothing tells of a prefix but what is below it
     if not os.path.exists(root):
         raise InputError(f"there is no folder {root}; give the folder of your images with --input")
     if not os.path.isdir(root):
@@ -117,10 +131,10 @@ class _Folder:
         names, self.links = _scan(place)
         self.names = iter(names)
         first = self._text.partition("/")[0]
-        self.split = _SPLIT_FOLDERS.get(first.lower(), NO_SPLIT)
+        self.split = SPLIT_FOLDERS.get(first.lower(), NO_SPLIT)
         self.label = to_text(os.path.basename((prefix or top).rstrip(b"/")))
         self.is_beside_splits = not prefix and any(
-            name.endswith(b"/") and to_text(name[:-1]).lower() in _SPLIT_FOLDERS for name in names
+            name.endswith(b"/") and to_text(name[:-1]).lower() in SPLIT_FOLDERS for name in names
         )
 
     def path_of(self, name: bytes) -> str:
@@ -187,7 +201,7 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _skip(name: bytes, *, beside_splits: bool) -> str | None:
+def skipped_as(name: bytes, *, beside_splits: bool) -> str | None:
     """The extension under which a file is counted as skipped; None if it is to be listed."""
     dot = name.rfind(b".")
     # A name like .DS_Store is all extension.
@@ -211,7 +225,8 @@ def _facts(path: bytes) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
-def _batch(rows: list[tuple[str, str, str, int, int]]) -> pa.RecordBatch:
+def batch_of(rows: list[tuple[str, str, str, int, int]]) -> pa.RecordBatch:
+    """Rows of path, split, label, bytes and modified as a batch of `schema.LISTING`."""
     columns = zip(*rows, strict=True)
     return pa.record_batch(
         [pa.array(column, field.type) for column, field in zip(columns, LISTING, strict=True)], schema=LISTING

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,21 +18,37 @@ from numpy.typing import NDArray
 from mission9 import devices
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
-from mission9.names import label_folder, to_path
+from mission9.names import label_folder
+from mission9.s3.address import is_s3
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
-from mission9.stages.read_bytes import read_bytes
+from mission9.stages.read_bytes import read_listed
 
 # Images ahead of the network: bounded in number, and in bytes on disk for each thread.
 AHEAD_IMAGES = 64
 AHEAD_BYTES = 32 * 1024 * 1024
 READERS = 2
 
+# Objects in a bucket: each is waited for, and many can be under way.
+REMOTE_READERS = 32
+REMOTE_AHEAD_BYTES = 4 * 1024 * 1024
+
 # Bytes of the images that are decoded at one go, but for the last.
 RUN_BYTES = 8 * 1024 * 1024
 
 Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
+
+
+class Ahead(NamedTuple):
+    """How many threads work ahead, and how far."""
+
+    threads: int
+    images: int = AHEAD_IMAGES
+    bytes_a_thread: int = AHEAD_BYTES
+
+
+REMOTE = Ahead(REMOTE_READERS, 2 * AHEAD_IMAGES, REMOTE_AHEAD_BYTES)
 
 
 class ImageRow(NamedTuple):
@@ -62,6 +79,9 @@ class Prepared:
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+Sized = TypeVar("Sized", ImageRow, Prepared)
+
+
 def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
     """Each row prepared, in order, a bounded way ahead of whoever takes the results.
 
@@ -69,18 +89,30 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
     of them at a time: there is no other core to do it meanwhile. A GPU is fed by all the cores that belong to it, two
     batches ahead: one to take as soon as it is free, one in the making.
     """
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    rows, is_remote = chain([first], rows), is_s3(first.root)
+    read = partial(read_image, extraction=extraction)
     if extraction.engine.device == "cuda":
-        threads, images = devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES)
-        yield from _ahead(rows, partial(prepare, extraction=extraction), threads=threads, images=images)
+        ahead = Ahead(devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES))
+        if is_remote:
+            yield from _ahead(_ahead(rows, read, REMOTE), partial(_decode_one, extraction=extraction), ahead)
+        else:
+            yield from _ahead(rows, partial(prepare, extraction=extraction), ahead)
     else:
-        read = partial(read_image, extraction=extraction)
-        for run in _runs(_ahead(rows, read, threads=READERS, images=AHEAD_IMAGES)):
+        for run in _runs(_ahead(rows, read, REMOTE if is_remote else Ahead(READERS))):
             yield from decode(run, extraction=extraction)
 
 
 def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
     """Read, decode and resize one image; whatever is wrong with it ends in the result."""
-    return decode([read_image(row, extraction=extraction)], extraction=extraction)[0]
+    return _decode_one(read_image(row, extraction=extraction), extraction=extraction)
+
+
+def _decode_one(image: Prepared, *, extraction: Extraction) -> Prepared:
+    return decode([image], extraction=extraction)[0]
 
 
 def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
@@ -91,7 +123,7 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
         stage = "read"
         data = row.content
         if data is None:
-            data = read_bytes(to_path(row.root, row.path), max_bytes=extraction.max_bytes)
+            data = read_listed(row.root, row.path, max_bytes=extraction.max_bytes)
     except ImageError as error:
         return Prepared(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
     digest = hashlib.sha256(data).hexdigest()
@@ -126,15 +158,15 @@ def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
         yield run
 
 
-def _ahead(rows: Iterable[ImageRow], work: Callable[[ImageRow], Item], *, threads: int, images: int) -> Iterator[Item]:
-    """`map(work, rows)` in threads, at most so many images ahead."""
+def _ahead(items: Iterable[Sized], work: Callable[[Sized], Item], ahead: Ahead) -> Iterator[Item]:
+    """`map(work, items)` in threads, a bounded way ahead."""
     waiting: deque[tuple[Future[Item], int]] = deque()
     size = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for row in rows:
-            waiting.append((pool.submit(work, row), row.size))
-            size += row.size
-            while len(waiting) > images or size > threads * AHEAD_BYTES:
+    with ThreadPoolExecutor(ahead.threads) as pool:
+        for item in items:
+            waiting.append((pool.submit(work, item), item.size))
+            size += item.size
+            while len(waiting) > ahead.images or size > ahead.threads * ahead.bytes_a_thread:
                 future, done = waiting.popleft()
                 size -= done
                 yield future.result()

@@ -21,6 +21,8 @@ from mission9.names import label_folder
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
 from mission9.page_file import PAGE, page_problem
 from mission9.pca import PCAModel
+from mission9.places import result_here
+from mission9.s3.address import is_s3
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, vectors
 from mission9.shards import damaged, read_marker, read_rejects
 from mission9.stages.find_known import done_file
@@ -45,7 +47,12 @@ def verify_output(root: str) -> Iterator[str]:
     Raises:
         OutputError: there is no result in `root`.
     """
-    output = Output(Path(root).absolute())
+    folder = result_here(root, to_verify=True)
+    for problem in _problems(Output(folder)):
+        yield problem.replace(str(folder), root) if is_s3(root) else problem
+
+
+def _problems(output: Output) -> Iterator[str]:
     report = _report(output)
     yield from _check_checksums(output)
     yield from _check_page(output, report)

@@ -1,0 +1,64 @@
+"""What users name is a folder, a file, or an address in a bucket; here it becomes what the code works on.
+
+Modules of buckets are loaded only where there is an address.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mission9.page_file import PAGE
+from mission9.s3.address import Address, is_s3
+
+
+def real_root(place: str) -> str:
+    """Where images lie, the same from every folder and process: a folder's own path, or s3://bucket/prefix."""
+    return str(Address.of(place)) if is_s3(place) else os.path.realpath(place)
+
+
+def result_here(place: str | Path, *, to_verify: bool = False) -> Path:
+    """The folder of a result; of one in a bucket a copy, `to_verify` a fresh one with all that vouches for it.
+
+    Raises:
+        OutputError: the bucket holds no result there.
+        StorageError: it cannot be read.
+    """
+    if not is_s3(place):
+        return Path(place).absolute()
+    from mission9.s3.copies import copy_result
+
+    return copy_result(Address.of(str(place)), to_verify=to_verify)
+
+
+def model_here(place: str | Path) -> Path:
+    """The folder of a PCA model; of one in a bucket a copy.
+
+    Raises:
+        ModelError: the bucket holds none there.
+        StorageError: it cannot be read.
+    """
+    if not is_s3(place):
+        return Path(place)
+    from mission9.s3.copies import copy_model
+
+    return copy_model(Address.of(str(place)))
+
+
+def share_page(place: str, folder: Path) -> str:
+    """Put the page in the folder that `result_here` gave where the result is, and tell where that is."""
+    if not is_s3(place):
+        return str(Path(place, PAGE))
+    from mission9.s3.copies import put_page
+
+    return str(put_page(Address.of(place), folder))
+
+
+def page_place(place: str, run_id: str) -> str | None:
+    """Where the report of a run that has just ended is, for people to open; None where it has none."""
+    if not is_s3(place):
+        page = Path(place, PAGE)
+        return str(page) if page.exists() else None
+    from mission9.s3.copies import page_of
+
+    return page_of(Address.of(place), run_id)

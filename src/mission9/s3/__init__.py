@@ -1,0 +1,19 @@
+"""Images, weights and results in a bucket that speaks S3.
+
+address       s3://bucket/key, and what is below it
+client        the one client of a process, its retries, and where its credentials come from
+profile       credentials of a profile in ~/.aws
+told          what a server answers -> one line: which address, and what to do
+objects       read, write, list, copy and delete objects
+list_objects  a prefix -> what is below it, in order, many prefixes at a time
+image_rows    a prefix -> rows, as `list_images` gives them of a folder
+read_object   an image's bytes, or the reason why not
+lease         who may write to a prefix, which ends with whoever holds it
+share_shards  shards, committed by workers that see no more than the bucket, and brought here
+mirror        the folders in which a prefix is worked on, or read
+output        a result in a bucket: worked on in a mirror, shown by one pointer
+copies        results and models of a bucket, brought here to be read
+examine       what of buckets would keep a run from going well
+
+Nothing here is imported by a run that has no address, and `obstore` by `client` alone.
+"""

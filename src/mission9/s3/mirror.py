@@ -1,0 +1,19 @@
+"""The folders in which prefixes are worked on, or read: in the user's cache, since all in them can be had again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import platformdirs
+
+from mission9.s3.address import Address
+from mission9.s3.client import endpoint
+
+
+def mirror_of(address: Address, what: str) -> Path:
+    """The folder that a user has for a prefix of the server that the environment names; `what` it is for."""
+    digest = hashlib.sha256(f"{endpoint()} {address}".encode()).hexdigest()[:16]
+    folder = platformdirs.user_cache_path("mission9") / "s3" / digest
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / what

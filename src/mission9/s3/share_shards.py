@@ -1,0 +1,142 @@
+"""Shards in a bucket: committed by workers that see nothing else of the output, and brought to the driver's mirror."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mission9.errors import Mission9Error
+from mission9.files import appearing, files_in
+from mission9.s3.address import Address
+from mission9.s3.objects import Listed, RangeReader, at_once, fetch, get_if_there, list_below, put
+from mission9.shards import Shard, commit, damaged
+from mission9.untrusted import MIB
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY = 1.0  # seconds between looks at what workers have committed
+_MARKER = ".json"
+
+
+@dataclass(frozen=True)
+class SharedShards:
+    """The folder of one features table's shards in a bucket, and the rows of its plan; travels to the workers."""
+
+    folder: Address
+    todo: Address
+
+    def rows(self, number: int) -> pa.Table:
+        """The images of a shard.
+
+        Raises:
+            StorageError: the plan cannot be read.
+        """
+        with RangeReader(self.todo) as file, pq.ParquetFile(file, pre_buffer=True) as plan:
+            return plan.read_row_group(number)
+
+    def holds(self, key: str) -> bool:
+        """Whether a shard is committed."""
+        return get_if_there(self.folder / f"{key}{_MARKER}", MIB) is not None
+
+    def commit(self, shard: Shard, features: pa.Table, rejects: pa.Table, mirror: Path) -> None:
+        """Put a shard's features, rejects, then the marker into the bucket; and into the mirror, if it is here.
+
+        Raises:
+            RuntimeError: rows are missing or too many.
+            StorageError: the bucket does not take them.
+        """
+        with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+            commit(Path(scratch), shard, features, rejects)
+            files = sorted(files_in(Path(scratch)), key=lambda file: file.suffix == _MARKER)
+            for file in files:
+                put(self.folder / file.name, file)
+            with suppress(OSError):  # then it is fetched
+                for file in files if mirror.is_dir() else ():
+                    with appearing(mirror / file.name) as whole:
+                        shutil.copyfile(file, whole)
+
+
+def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None) -> None:
+    """Make a mirror hold the shards that are committed in a bucket, of the keys `only`; markers come last.
+
+    Without `only`, what the bucket does not hold is taken away from the mirror, and the plans are brought too.
+
+    Raises:
+        StorageError: the bucket cannot be read.
+    """
+    there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
+    keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
+    if only is None:
+        plans = {name for name in there if name in ("images.parquet", "done.parquet")}
+        _remove_others(mirror, keys | {name.partition(".")[0] for name in plans})
+    else:
+        keys, plans = keys.intersection(only), set()
+    wanted = [name for name in there if name.partition(".")[0] in keys or name in plans]
+    missing = [name for name in wanted if not _is_here(mirror / name, there[name])]
+    for group in (
+        [name for name in missing if not name.endswith(_MARKER)],
+        [name for name in missing if name.endswith(_MARKER)],
+    ):
+        at_once(lambda name: fetch(folder / name, mirror / name), group)
+    for key in {name.partition(".")[0] for name in missing}:
+        for file in damaged(mirror, key):
+            logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
+            file.unlink()
+
+
+def _remove_others(mirror: Path, names: Collection[str]) -> None:
+    for file in files_in(mirror):
+        if file.name.partition(".")[0] not in names:
+            file.unlink(missing_ok=True)
+
+
+def _is_here(file: Path, found: Listed) -> bool:
+    """Whether a mirror holds an object: tables by their length, since markers tell of their content."""
+    try:
+        if file.stat().st_size != found.size:
+            return False
+        is_table = file.name.endswith((".features.parquet", ".rejects.parquet"))
+        return is_table or hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() == found.etag.strip('"')
+    except OSError:
+        return False
+
+
+@contextmanager
+def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[None]:
+    """Bring shards to the mirror as workers commit them; in the end, all that are.
+
+    Raises:
+        StorageError: the bucket cannot be read.
+    """
+    ended = threading.Event()
+    look = partial(bring, folder, mirror, only=keys)
+    thread = threading.Thread(target=_look_until, args=(ended, look), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    look()
+
+
+def _look_until(ended: threading.Event, look: Callable[[], None]) -> None:
+    wait = _LOOK_EVERY
+    while not ended.wait(wait):
+        try:
+            look()
+            wait = _LOOK_EVERY
+        except (Mission9Error, OSError) as error:  # the last look tells of what stays
+            logger.debug("shards cannot be brought: %s", error)
+            wait = min(2 * wait, 30.0)

@@ -1,0 +1,116 @@
+"""What a server answers -> one line: which address, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from mission9.errors import Mission9Error, StorageError
+from mission9.s3.address import Address
+from mission9.s3.client import credentials_told, endpoint
+
+Trouble = Literal[
+    "gone", "there", "no bucket", "forbidden", "unknown key", "no credentials", "unusable key", "unavailable"
+]
+
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+
+_BAD_CREDENTIALS = {
+    "SignatureDoesNotMatch",
+    "InvalidAccessKeyId",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+}
+
+_AGAIN = "then give the same command again, which goes on where this one stopped"
+
+
+@contextmanager
+def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[None]:
+    """Turn what a server answers about an address into an error of a kind.
+
+    Raises:
+        Mission9Error: of that kind, in the place of what obstore raises.
+    """
+    try:
+        yield
+    except Exception as error:
+        trouble = trouble_of(error)
+        if trouble is None:
+            raise
+        raise kind(in_words(trouble, address, error)) from error
+
+
+def trouble_of(error: Exception) -> Trouble | None:
+    """What kind of trouble an error of obstore tells; None if it is another's."""
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+    text = str(error)
+    if isinstance(error, ValueError) and text.startswith("Could not parse path"):
+        return "unusable key"
+    is_theirs = isinstance(error, FileNotFoundError) and text.startswith("Object at location")
+    if not (is_theirs or isinstance(error, BaseError)):
+        return None
+    if isinstance(error, AlreadyExistsError | PreconditionError):
+        return "there"
+    code, status = _first(_CODE, text), _first(_STATUS, text)
+    if code == "NoSuchBucket":
+        return "no bucket"
+    if code in _BAD_CREDENTIALS:
+        return "unknown key"
+    if "169.254." in text or "InstanceCredential" in text:
+        return "no credentials"
+    if status in ("401", "403"):
+        return "forbidden"
+    if status == "404" or is_theirs:
+        return "gone"
+    if "Error parsing Path" in text or "empty path segment" in text:
+        return "unusable key"
+    return "unavailable"
+
+
+def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
+    """What went wrong with which address, and what to do."""
+    where = f" of {endpoint()}" if endpoint() else ""
+    match trouble:
+        case "no bucket":
+            return f"{address}: there is no bucket {address.bucket}{where}: make it, or give another"
+        case "unknown key":
+            code = _first(_CODE, str(error))
+            return f"{address}: the server does not accept the credentials {credentials_told()} ({code}): renew them"
+        case "no credentials":
+            return (
+                f"{address}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "AWS_PROFILE, or give this machine a role"
+            )
+        case "forbidden":
+            return (
+                f"{address}: these credentials may not do that (403): allow s3:ListBucket for the bucket, s3:GetObject "
+                "to read, and s3:PutObject and s3:DeleteObject where results go"
+            )
+        case "gone":
+            return f"{address} is not there (404): see who deletes it"
+        case "there":
+            return f"{address} is there already, made by another meanwhile: see who does that"
+        case "unusable key":
+            what = str(error).partition("\n")[0].rpartition("rror parsing ")[2]
+            return (
+                f"{address}: a key with empty names, . or .., or what does not print cannot be used ({what}): rename it"
+            )
+        case _:
+            return f"{address}: the server{where} fails again and again ({_why(error)}): see to it, {_AGAIN}"
+
+
+def _why(error: Exception) -> str:
+    text = str(error).partition("\n")[0]
+    status = _first(_STATUS, text)
+    return f"it answers {status}" if status else text.rpartition(" - ")[2].strip()[:200]
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return found[1] if found else ""

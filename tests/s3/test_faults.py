@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mission9.config import RunConfig
+from mission9.errors import ImageError, InputError, OutputError, StorageError
+from mission9.pipeline import run
+from mission9.s3 import client
+from mission9.s3.address import Address
+from mission9.s3.objects import put, put_new, read
+from mission9.s3.read_object import read_object
+from mission9.stages.verify_output import verify_output
+from tests.s3.conftest import Bucket
+from tests.s3.faulty import Faults, faulty_server
+from tests.s3.test_run import SETTINGS, assert_same, local_run
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed")  # of connections that were broken on purpose
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def faulty(bucket: Bucket, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    with faulty_server(bucket.server.port, faults) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        yield bucket
+
+
+@contextmanager
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(client, "MOST_TRIES", 1)
+    client._store_of.cache_clear()
+    yield
+    client._store_of.cache_clear()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_run_over_a_bad_network_loses_and_doubles_nothing(
+    faulty: Bucket, faults: Faults, tree: Path, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": 4})
+    address = faulty.upload(tree)
+    faults.chance.seed(seed)
+    faults.slow_down, faults.reset, faults.lost, faults.cut, faults.slow = 0.1, 0.05, 0.05, 0.05, 0.05
+    output = f"{faulty}/results"
+    report = run(RunConfig(input=address, output=output, no_report=True, **SETTINGS))
+    assert (report.listed, report.featured, report.rejected) == (15, 15, 0)
+    print(faults.counts["slow_down"], faults.counts["reset"], faults.counts["lost"], faults.counts["cut"])
+    assert min(faults.counts[name] for name in ("slow_down", "reset", "cut", "slow")) > 0
+    assert not list(verify_output(output))
+    assert_same(output, local_run(tree, tmp_path / "wanted"))
+    keys = [key for key in faulty.keys if key.startswith("results/")]
+    assert len([key for key in keys if "/features/" in key]) == 2  # a part of Training, a part of Test
+    assert not [key for key in keys if "lock" in key or "clock" in key or "todo" in key]
+
+
+def test_half_a_body_is_no_image(faulty: Bucket, faults: Faults) -> None:
+    faulty.put("a.jpg", bytes(100_000))
+    faults.cut, faults.methods = 0.5, ("GET",)
+    for _ in range(20):
+        assert len(read(Address(faulty.name, "a.jpg"), 1 << 20)) == 100_000
+    faults.cut = 1.0
+    with pytest.raises(ImageError) as error:
+        read_object(Address(faulty.name, "a.jpg"), max_bytes=1 << 20)
+    assert error.value.reason == "unreadable"
+
+
+def test_what_is_gone_or_forbidden_is_asked_for_once(faulty: Bucket, faults: Faults) -> None:
+    faulty.put("secret.jpg", b"x")
+    faults.forbidden = "secret"
+    for key, reason in (("secret.jpg", "permission_denied"), ("gone.jpg", "vanished")):
+        with pytest.raises(ImageError) as error:
+            read_object(Address(faulty.name, key), max_bytes=1 << 20)
+        assert error.value.reason == reason
+        assert faults.counts[f"GET /{faulty.name}/{key}"] == 1
+
+
+def test_too_many_bytes_are_not_fetched(bucket: Bucket) -> None:
+    bucket.put("large.jpg", bytes(1000))
+    with pytest.raises(ImageError, match="1000 bytes are more than 999") as error:
+        read_object(Address(bucket.name, "large.jpg"), max_bytes=999)
+    assert error.value.reason == "too_many_bytes"
+
+
+def test_a_bucket_that_may_not_be_listed_is_told_at_once(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
+    faults.forbidden = "list-type"
+    with pytest.raises(InputError, match=r"may not do that \(403\): allow s3:ListBucket"):
+        run(RunConfig(input=f"{faulty}/images", output=str(tmp_path / "o"), **SETTINGS))
+    assert faults.counts["forbidden"] == 1
+
+
+def test_a_prefix_that_may_not_be_written_is_told_before_the_work(faulty: Bucket, faults: Faults, tree: Path) -> None:
+    faults.forbidden = "/results/_state/lock"
+    with pytest.raises(OutputError, match="s3:PutObject and s3:DeleteObject where results go"):
+        run(RunConfig(input=str(tree), output=f"{faulty}/results", **SETTINGS))
+    assert faults.counts["forbidden"] == 1
+    assert faulty.keys == []
+
+
+def test_images_that_may_not_be_read_are_told_once_and_not_each(
+    faulty: Bucket, faults: Faults, tree: Path, tmp_path: Path
+) -> None:
+    address = faulty.upload(tree)
+    faults.forbidden = "/images/"
+    with pytest.raises(InputError, match="403"):
+        run(RunConfig(input=address, output=str(tmp_path / "o"), **SETTINGS))
+    assert faults.counts["forbidden"] == 1
+
+
+def test_a_server_that_is_gone_is_told_in_a_line(
+    faulty: Bucket, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with impatient(monkeypatch):
+        faults.slow_down = 1.0
+        with pytest.raises(StorageError, match=r"fails again and again \(it answers 503\): see to it"):
+            put(Address(faulty.name, "x"), b"x")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        start = time.monotonic()
+        with pytest.raises(StorageError, match="the server of http://127.0.0.1:1 fails"):
+            put(Address(faulty.name, "x"), b"x")
+        assert time.monotonic() - start < 10
+
+
+def test_an_object_that_was_made_although_the_answer_was_lost_is_there_once(faulty: Bucket, faults: Faults) -> None:
+    faults.lost, faults.methods = 0.5, ("PUT",)
+    faults.chance.seed(1)
+    for number in range(8):
+        put_new(Address(faulty.name, f"new/{number}"), b"x")
+    faults.lost = 0
+    assert [key for key in faulty.keys if key.startswith("new/")] == [f"new/{number}" for number in range(8)]
+    assert not put_new(Address(faulty.name, "new/0"), b"y")

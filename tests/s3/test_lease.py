@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mission9.errors import OutputError, StorageError
+from mission9.s3 import lease as leases
+from mission9.s3.address import Address
+from mission9.s3.lease import Lease, leased
+from tests.s3.conftest import Bucket
+
+
+@pytest.fixture
+def place(bucket: Bucket) -> Address:
+    return Address(bucket.name, "out/_state/lock")
+
+
+def of_another_machine(place: Address, bucket: Bucket) -> None:
+    held = json.loads(Lease(place).content())
+    bucket.put(place.key, json.dumps({**held, "host": "elsewhere", "process": "another:machine:7:7"}).encode())
+
+
+def test_the_second_is_told_who_the_first_is(place: Address, bucket: Bucket) -> None:
+    with leased(place) as first:
+        first.check()
+        with (
+            pytest.raises(
+                OutputError, match=rf"another run is writing s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
+            ),
+            leased(place),
+        ):
+            pass
+    assert bucket.keys == []
+    with leased(place):
+        pass
+
+
+def test_of_many_that_come_at_once_never_two_hold_it(place: Address) -> None:
+    holding = threading.Semaphore(1)
+    told: list[str] = []
+
+    def hold() -> None:
+        try:
+            with leased(place) as lease:
+                told.append("held" if holding.acquire(blocking=False) else "two at a time")
+                time.sleep(3)
+                lease.check()
+                holding.release()
+        except OutputError:
+            told.append("refused")
+
+    threads = [threading.Thread(target=hold) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 6
+    assert "held" in told
+    assert "two at a time" not in told
+
+
+def test_a_process_of_this_machine_that_was_killed_holds_nothing(place: Address, bucket: Bucket) -> None:
+    code = "import sys; from mission9.s3.address import Address; from mission9.s3.lease import Lease, _acquire;"
+    code += "_acquire(Lease(Address(*sys.argv[1:])))"
+    subprocess.run([sys.executable, "-c", code, bucket.name, place.key], check=True)
+    assert place.key in bucket.keys
+    with leased(place) as lease:
+        lease.check()
+
+
+def test_a_lock_of_another_machine_holds_until_it_is_too_old(
+    place: Address, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_another_machine(place, bucket)
+    with pytest.raises(OutputError, match=r'"host": "elsewhere".* its lock ends within 60 seconds'), leased(place):
+        pass
+    monkeypatch.setattr(leases, "LEASE", 2.0)
+    time.sleep(4)  # the server tells whole seconds
+    with leased(place) as lease:
+        lease.check()
+
+
+def test_of_two_that_find_an_old_lock_one_gets_it(
+    place: Address, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE", 2.0)
+    of_another_machine(place, bucket)
+    time.sleep(4)
+    test_of_many_that_come_at_once_never_two_hold_it(place)
+
+
+def test_a_lock_is_renewed_and_one_that_is_lost_is_noticed(
+    place: Address, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_RENEW_EVERY", 0.2)
+    monkeypatch.setattr(leases, "LEASE", 1.0)
+    with leased(place) as lease:
+        time.sleep(2)
+        lease.check()
+        of_another_machine(place, bucket)
+        time.sleep(1)
+        with pytest.raises(StorageError, match="elsewhere.* holds it"):
+            lease.check()
+    assert place.key in bucket.keys  # it is the other's

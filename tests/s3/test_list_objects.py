@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mission9.errors import ConfigError, InputError
+from mission9.s3.client import credentials_told
+from mission9.schema import LISTING
+from mission9.stages.list_images import Found, has_more_images, list_images
+from tests.s3.conftest import Bucket
+
+# As a bucket's owner may name things; what no key of a client can be is told apart below.
+NAMES = (
+    *("Training/Pomme d'été/1.jpg", "Training/a=b/100%.jpg", "Training/a=b/p%20q.jpg", "Training/日本/é.PNG"),
+    *("Training/a.b/_x.jpg", "Training/a/.y.jpg", "Training/a/b\\c.jpg", "Training/a/\\x41.jpg", "Training/a/#?&+.jpg"),
+    *(
+        "Test/a/deep/er/1.jpg",
+        "Test/a/noextension",
+        "Test/a/notes.txt",
+        "LICENSE",
+        "README.md",
+        "loose.jpg",
+        "Test/t.jpg",
+    ),
+)
+
+
+def rows_of(root: str, found: Found | None = None, **options: object) -> list[dict[str, object]]:
+    batches = list(list_images(root, found or Found(), **options))  # type: ignore[arg-type]
+    assert all(batch.schema.equals(LISTING) for batch in batches)
+    rows: list[dict[str, object]] = pa.Table.from_batches(batches, LISTING).to_pylist()
+    return rows
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Path:
+    root = tmp_path / "names"
+    for number, name in enumerate(NAMES):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * (number + 1))
+    return root
+
+
+@pytest.mark.parametrize("options", [{}, {"all_files": True}])
+def test_a_prefix_is_listed_as_a_folder_of_the_same_files(
+    bucket: Bucket, names: Path, options: dict[str, bool]
+) -> None:
+    address = bucket.upload(names, "some/names")
+    here, there = Found(), Found()
+    wanted, found = rows_of(str(names), here, **options), rows_of(address, there, **options)
+    assert [{**row, "modified": 0} for row in found] == [{**row, "modified": 0} for row in wanted]
+    assert all(row["modified"] for row in found)
+    assert there == here
+
+
+def test_many_prefixes_and_pages_come_in_order(bucket: Bucket, tmp_path: Path) -> None:
+    root = tmp_path / "many"
+    for number in range(1010):
+        folder = root / "Training" / f"l{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(b"x")
+    (root / "Test.jpg").write_bytes(b"xx")
+    (root / "Training" / "l0.b").mkdir()
+    (root / "Training" / "l0.b" / "1.jpg").write_bytes(b"x")
+    paths = [row["path"] for row in rows_of(bucket.upload(root))]
+    assert paths == [row["path"] for row in rows_of(str(root))]
+    assert has_more_images(f"{bucket}/images", 1000)
+    assert not has_more_images(f"{bucket}/images", 1100)
+
+
+def test_an_object_that_takes_the_place_of_another_is_another(bucket: Bucket) -> None:
+    bucket.put("images/a/1.jpg", b"one")
+    first = rows_of(f"{bucket}/images")
+    assert rows_of(f"{bucket}/images") == first
+    bucket.put("images/a/1.jpg", b"two")  # as long, and within the second
+    assert rows_of(f"{bucket}/images") != first
+
+
+def test_results_below_the_input_are_left_out(bucket: Bucket) -> None:
+    for key in ("images/a/1.jpg", "images/out/1.jpg", "images/outer/1.jpg"):
+        bucket.put(key, b"x")
+    rows = rows_of(f"{bucket}/images", leave_out=f"{bucket}/images/out")
+    assert [row["path"] for row in rows] == ["a/1.jpg", "outer/1.jpg"]
+
+
+def test_objects_that_stand_for_folders_are_no_images(bucket: Bucket) -> None:
+    for key in ("images/Training", "images/Training/a", "images/empty"):
+        bucket.put(key, b"")
+    bucket.put("images/Training/a/1.jpg", b"x")
+    found = Found()
+    assert [row["path"] for row in rows_of(f"{bucket}/images", found)] == ["Training/a/1.jpg"]
+    assert found.skipped == {"(folder)": 3}
+
+
+def test_what_is_not_there_is_told(bucket: Bucket) -> None:
+    with pytest.raises(InputError, match=f"there is nothing below {bucket}/nowhere"):
+        rows_of(f"{bucket}/nowhere")
+    with pytest.raises(InputError, match="s3://no-such-bucket-here/x: there is no bucket no-such-bucket-here of http"):
+        rows_of("s3://no-such-bucket-here/x")
+    with pytest.raises(ConfigError, match="names no bucket"):
+        rows_of("s3://")
+    with pytest.raises(ConfigError, match="may not be empty"):
+        rows_of("s3://bucket/a//b")
+
+
+def test_credentials_that_are_not_accepted_are_told_without_them(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
+    with pytest.raises(InputError, match="does not accept the credentials of the environment") as error:
+        rows_of(f"{bucket}/images")
+    assert "planted" not in str(error.value)
+
+
+def test_a_profile_is_as_good_as_the_environment(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put("images/a/1.jpg", b"x")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    (tmp_path / "config").write_text("[profile fruit]\nregion = eu-west-1\n")
+    (tmp_path / "credentials").write_text("[fruit]\naws_access_key_id = test:tester\naws_secret_access_key = testing\n")
+    monkeypatch.setenv("AWS_PROFILE", "fruit")
+    assert credentials_told() == "of the profile fruit"
+    assert [row["path"] for row in rows_of(f"{bucket}/images")] == ["a/1.jpg"]
+    monkeypatch.setenv("AWS_PROFILE", "vegetable")
+    with pytest.raises(ConfigError, match="there is no profile vegetable"):
+        rows_of(f"{bucket}/images")
+
+
+def test_only_a_server_on_this_machine_may_do_without_encryption(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://192.0.2.1:8080")
+    with pytest.raises(ConfigError, match="is not encrypted"):
+        rows_of(f"{bucket}/images")
