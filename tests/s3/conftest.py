@@ -46,6 +46,14 @@ class Bucket:
     def delete(self, *keys: str) -> None:
         obstore.delete(self.server.bucket(self.name), list(keys))
 
+    def put_odd(self, key: str, content: bytes) -> None:
+        """Make an object whose key obstore cannot name."""
+        import boto3
+        from botocore.config import Config
+
+        client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+        client.put_object(Bucket=self.name, Key=key, Body=content)
+
     def upload(self, folder: Path, prefix: str = "images") -> str:
         self.server.upload(folder, self.name, prefix)
         return f"{self}/{prefix}"

@@ -22,6 +22,7 @@ from mission9.places import result_here
 from mission9.projector import Projector
 from mission9.results import Results
 from mission9.runners import InProcessRunner
+from mission9.s3 import listings
 from mission9.schema import vectors
 from mission9.stages.verify_output import verify_output
 from mission9.untrusted import MOST_WEIGHTS_BYTES
@@ -89,6 +90,36 @@ def test_images_of_a_bucket_give_the_same_as_those_of_a_folder(bucket: Bucket, o
     assert Results.of(found).report["config"]["input"] == address
     report = run(RunConfig(input=address, output=found, max_reject_rate=0.5, verify_content=True, **SETTINGS))
     assert report.images_inferred == 2  # rejects have no SHA-256 to be known by
+
+
+# Swift cannot list a key that XML cannot hold.
+ODD_KEYS = ("a//1.jpg", "a/./2.jpg", "a/../3.jpg", "a\n\t/4.jpg", "/5.jpg", "a/\x7f.jpg")
+
+
+@pytest.mark.parametrize("at", ["", "images"])
+def test_keys_that_no_folder_could_have_are_images_like_others(
+    bucket: Bucket, pictures: list[bytes], at: str, tmp_path: Path
+) -> None:
+    keys = [f"{at}/Training/{key}".removeprefix("/") for key in ODD_KEYS]
+    keys += ["/Training/b/7.jpg"] if not at else []  # a slash that nobody meant
+    for key, picture in zip(keys, pictures, strict=False):
+        bucket.put_odd(key, picture)
+    bucket.put(f"{at}/Training/b/0.jpg".removeprefix("/"), pictures[0])
+    report = run(RunConfig(input=f"{bucket}/{at}", output=str(tmp_path / "out"), max_reject_rate=0.9, **SETTINGS))
+    rows = {row["path"]: row for row in Results.of(tmp_path / "out").rejects().to_pylist()}
+    assert report.listed == len(keys) + 1
+    assert {row["reason"] for row in rows.values()} == {"unusable_label"}
+    assert sorted(rows) == sorted(key.removeprefix(f"{at}/") for key in keys if "//" in key and not key.startswith("/"))
+    assert not list(verify_output(str(tmp_path / "out")))
+
+
+def test_without_boto3_such_a_key_is_told(
+    bucket: Bucket, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_odd("images/Training/a//1.jpg", pictures[0])
+    monkeypatch.setattr(listings, "can_be_used", lambda: False)
+    with pytest.raises(InputError, match=r"a key with empty names.* pip install 'mission9\[aws\]', which can read it"):
+        run(RunConfig(input=f"{bucket}/images", output="/nowhere", **SETTINGS))
 
 
 def test_all_of_a_run_in_a_bucket(bucket: Bucket, odd_tree: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from mission9.files import files_in, remove_folder, replace_folder
 from mission9.output import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
 from mission9.page_file import PAGE
 from mission9.s3.address import Address
+from mission9.s3.listings import list_below
 from mission9.s3.mirror import mirror_of
-from mission9.s3.objects import Listed, at_once, fetch, get_if_there, head, is_gone, list_below, put
+from mission9.s3.objects import Listed, at_once, fetch, get_if_there, head, is_gone, put
 from mission9.s3.output import MOST_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.s3.share_shards import bring
 from mission9.untrusted import MIB

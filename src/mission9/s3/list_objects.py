@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from mission9.errors import InputError
 from mission9.s3.address import Address
-from mission9.s3.objects import PAGE_KEYS, Listed, list_below, list_level
+from mission9.s3.listings import PAGE_KEYS, list_below, list_level
+from mission9.s3.objects import Listed
 from mission9.stages.list_images import SPLIT_FOLDERS
 
 # Prefixes listed at a time, and pages of each that may wait for their turn: at most 16 x 4 x 1000 keys in memory.

@@ -1,8 +1,7 @@
-"""Read, write, list, copy and delete objects; what fails is told in a line."""
+"""Read, write, copy and delete objects; what fails is told in a line."""
 
 from __future__ import annotations
 
-import io
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,22 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mission9.errors import Mission9Error, StorageError
 from mission9.files import appearing, open_to_write
 from mission9.s3.address import Address
 from mission9.s3.client import PATIENCE, store_of
+from mission9.s3.odd_keys import can_be_used, is_odd, odd_head, odd_read
 from mission9.s3.told import Trouble, told, trouble_of
 from mission9.watch import progress
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
-PAGE_KEYS = 1000  # what a server lists at a time
 AT_ONCE = 32  # requests at a time, which wait for the network, not for a core
 
 _PIECE = 16 * 1024 * 1024
@@ -43,6 +39,11 @@ class Listed:
     size: int
     modified: datetime
     etag: str
+
+    @staticmethod
+    def of(facts: Any) -> Listed:
+        """What obstore tells of it."""
+        return Listed(facts["path"], facts["size"], facts["last_modified"], facts["e_tag"] or "")
 
 
 class TooLarge(Exception):
@@ -61,7 +62,7 @@ def read(address: Address, most: int) -> bytes:
         Cut: it ended before its time again and again.
         Exception: as obstore raises them.
     """
-    return _tried(partial(_read, address, most))
+    return tried(partial(_read, address, most))
 
 
 def get(address: Address, most: int, kind: type[Mission9Error] = StorageError) -> bytes:
@@ -99,57 +100,9 @@ def fetch(address: Address, file: Path) -> None:
     """
     try:
         with told(address):
-            _tried(partial(_fetch, address, file))
+            tried(partial(_fetch, address, file))
     except Cut as error:
         raise StorageError(f"{address} cannot be read: {error}") from error
-
-
-class RangeReader(io.RawIOBase):
-    """An object as a file that is read in ranges, each by one request.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-
-    def __init__(self, address: Address) -> None:
-        found = head(address)
-        if found is None:
-            raise StorageError(f"{address} is not there: give the same command again")
-        self._address, self._size, self._at = address, found.size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        place = memoryview(buffer)
-        count = max(0, min(len(place), self._size - self._at))
-        if count:
-            try:
-                with told(self._address):
-                    place[:count] = _tried(partial(_range, self._address, self._at, count))
-            except Cut as error:
-                raise StorageError(f"{self._address} cannot be read: {error}") from error
-        self._at += count
-        return count
-
-
-def _range(address: Address, start: int, length: int) -> bytes:
-    import obstore
-
-    data = bytes(obstore.get_range(store_of(address.bucket), address.key, start=start, length=length))
-    if len(data) != length:
-        raise Cut(f"{len(data)} of {length} bytes came")
-    return data
 
 
 def is_gone(error: Mission9Error) -> bool:
@@ -161,7 +114,7 @@ def _trouble_behind(error: Mission9Error) -> Trouble | None:
     return trouble_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
 
 
-def _tried(once: Callable[[], Found]) -> Found:
+def tried(once: Callable[[], Found]) -> Found:
     """What `once` gives; tried again where a body is cut, or the client does not try again itself.
 
     It does so with requests that do no harm when they are made twice, and a minute later there is no point in it.
@@ -179,41 +132,42 @@ def _tried(once: Callable[[], Found]) -> Found:
 
 
 def _read(address: Address, most: int) -> bytes:
-    found, size = _asked(address)
+    body, size = _asked(address)
     if size > most:
         raise TooLarge(f"{size} bytes are more than {most}")
-    return b"".join(_pieces(found, size))
+    return b"".join(_pieces(body, size))
 
 
 def _fetch(address: Address, file: Path) -> None:
-    found, size = _asked(address)
+    body, size = _asked(address)
     with appearing(file) as whole, open_to_write(whole) as out:
-        for piece in _pieces(found, size):
+        for piece in _pieces(body, size):
             out.write(piece)
 
 
-def _asked(address: Address) -> tuple[Any, int]:
-    """The answer to a request for an object, and how many bytes are to come."""
+def _asked(address: Address) -> tuple[Iterator[Any], int]:
+    """The body of an object, piece by piece, and how many bytes are to come."""
     import obstore
 
+    if is_odd(address.key) and can_be_used():
+        return odd_read(address)
     found = obstore.get(store_of(address.bucket), address.key)
-    return found, found.meta["size"]
+    return iter(found.stream(min_chunk_size=_PIECE)), found.meta["size"]
 
 
-def _pieces(found: Any, size: int) -> Iterator[bytes]:
+def _pieces(stream: Iterator[Any], size: int) -> Iterator[bytes]:
     """The body of an answer, all of it.
 
     Raises:
         Cut: it ends before its time.
     """
     came = 0
-    stream = iter(found.stream(min_chunk_size=_PIECE))
     while True:
         try:
             piece = bytes(next(stream))
         except StopIteration:
             break
-        except Exception as error:  # obstore tells of a body as of anything else
+        except Exception as error:  # clients tell of a body as of anything else
             raise Cut(f"its body breaks off after {came} of {size} bytes") from error
         progress()
         came += len(piece)
@@ -231,7 +185,7 @@ def put(address: Address, content: bytes | Path) -> None:
     import obstore
 
     with told(address):
-        _tried(partial(obstore.put, store_of(address.bucket), address.key, content))
+        tried(partial(obstore.put, store_of(address.bucket), address.key, content))
     progress()
 
 
@@ -247,7 +201,7 @@ def put_new(address: Address, content: bytes, kind: type[Mission9Error] = Storag
 
     try:
         with told(address, kind):
-            _tried(partial(obstore.put, store_of(address.bucket), address.key, content, mode="create"))
+            tried(partial(obstore.put, store_of(address.bucket), address.key, content, mode="create"))
     except kind as error:
         if _trouble_behind(error) == "there":
             return False
@@ -264,7 +218,7 @@ def copy(source: Address, target: Address) -> None:
     import obstore
 
     with told(source):
-        _tried(partial(obstore.copy, store_of(source.bucket), source.key, target.key))
+        tried(partial(obstore.copy, store_of(source.bucket), source.key, target.key))
 
 
 def delete(addresses: Iterable[Address]) -> None:
@@ -280,7 +234,7 @@ def delete(addresses: Iterable[Address]) -> None:
         by_bucket.setdefault(address.bucket, []).append(address.key)
     for bucket, keys in by_bucket.items():
         with told(Address(bucket, keys[0])):
-            _tried(partial(obstore.delete, store_of(bucket), keys))
+            tried(partial(obstore.delete, store_of(bucket), keys))
 
 
 def head(address: Address, kind: type[Mission9Error] = StorageError) -> Listed | None:
@@ -289,58 +243,21 @@ def head(address: Address, kind: type[Mission9Error] = StorageError) -> Listed |
     Raises:
         Mission9Error: of that kind: it does not tell.
     """
-    import obstore
-
     try:
         with told(address, kind):
-            return _listed(_tried(partial(obstore.head, store_of(address.bucket), address.key)))
+            return Listed.of(tried(partial(_head, address)))
     except kind as error:
         if is_gone(error):
             return None
         raise
 
 
-def list_below(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[list[Listed]]:
-    """The objects below a prefix in order of their keys' bytes, a page at a time.
-
-    Raises:
-        Mission9Error: of that kind: they cannot be listed.
-    """
-    last: str | None = None
-    pages = _pages_after(address, last)
-
-    def next_page() -> Any:
-        nonlocal pages
-        try:
-            return next(pages, None)
-        except Exception:
-            pages = _pages_after(address, last)  # a list that was cut goes on behind what came of it
-            raise
-
-    with told(address, kind):
-        while page := _tried(next_page):
-            last = page[-1]["path"]
-            yield [_listed(facts) for facts in page]
-
-
-def _pages_after(address: Address, key: str | None) -> Iterator[Any]:
+def _head(address: Address) -> Any:
     import obstore
 
-    return iter(obstore.list(store_of(address.bucket), address.key or None, offset=key, chunk_size=PAGE_KEYS))
-
-
-def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> tuple[list[Listed], list[Address]]:
-    """The objects directly below a prefix, and the prefixes there, by one listing.
-
-    Raises:
-        Mission9Error: of that kind: they cannot be listed.
-    """
-    import obstore
-
-    with told(address, kind):
-        found = _tried(partial(obstore.list_with_delimiter, store_of(address.bucket), address.key or None))
-    prefixes = [Address(address.bucket, prefix.strip("/")) for prefix in found["common_prefixes"]]
-    return [_listed(facts) for facts in found["objects"]], prefixes
+    if is_odd(address.key) and can_be_used():
+        return odd_head(address)
+    return obstore.head(store_of(address.bucket), address.key)
 
 
 def at_once(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
@@ -354,7 +271,3 @@ def at_once(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _listed(facts: Any) -> Listed:
-    return Listed(facts["path"], facts["size"], facts["last_modified"], facts["e_tag"] or "")

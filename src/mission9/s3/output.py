@@ -33,8 +33,9 @@ from mission9.output import (
 from mission9.page_file import PAGE
 from mission9.s3.address import Address
 from mission9.s3.lease import Lease, leased
+from mission9.s3.listings import list_below, list_level
 from mission9.s3.mirror import mirror_of
-from mission9.s3.objects import at_once, copy, delete, fetch, get_if_there, list_below, list_level, put
+from mission9.s3.objects import at_once, copy, delete, fetch, get_if_there, put
 from mission9.s3.share_shards import SharedShards, bring, incoming
 from mission9.untrusted import MIB
 

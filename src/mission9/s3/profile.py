@@ -43,7 +43,9 @@ def credentials_of_profile() -> tuple[dict[str, Any], Any]:
     if "access_key_id" in kept and "secret_access_key" in kept:
         return kept, None
     if importlib.util.find_spec("boto3") is None:
-        raise SetupError(f"the profile {profile_name()} holds no keys, but a way to get some: pip install boto3")
+        raise SetupError(
+            f"the profile {profile_name()} holds no keys, but a way to get some: pip install 'mission9[aws]'"
+        )
     return _by_boto3()
 
 

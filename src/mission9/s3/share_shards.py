@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from mission9.errors import Mission9Error
 from mission9.files import appearing, files_in
 from mission9.s3.address import Address
-from mission9.s3.objects import Listed, RangeReader, at_once, fetch, get_if_there, list_below, put
+from mission9.s3.listings import list_below
+from mission9.s3.objects import Listed, at_once, fetch, get_if_there, put
+from mission9.s3.range_reader import RangeReader
 from mission9.shards import Shard, commit, damaged
 from mission9.untrusted import MIB
 

@@ -46,31 +46,40 @@ def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator
 
 
 def trouble_of(error: Exception) -> Trouble | None:
-    """What kind of trouble an error of obstore tells; None if it is another's."""
+    """What kind of trouble an error of obstore or boto3 tells; None if it is another's."""
+    if type(error).__module__.startswith("botocore"):
+        answer = getattr(error, "response", {})
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+        return _trouble_said(answer.get("Error", {}).get("Code", ""), str(status)) or "unavailable"
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
     text = str(error)
+    is_gone = isinstance(error, FileNotFoundError) and text.startswith("Object at location")
     if isinstance(error, ValueError) and text.startswith("Could not parse path"):
         return "unusable key"
-    is_theirs = isinstance(error, FileNotFoundError) and text.startswith("Object at location")
-    if not (is_theirs or isinstance(error, BaseError)):
+    if not (is_gone or isinstance(error, BaseError)):
         return None
     if isinstance(error, AlreadyExistsError | PreconditionError):
         return "there"
-    code, status = _first(_CODE, text), _first(_STATUS, text)
+    said = _trouble_said(_first(_CODE, text), _first(_STATUS, text))
+    return "gone" if is_gone else said or _trouble_before_an_answer(text)
+
+
+def _trouble_said(code: str, status: str) -> Trouble | None:
+    """What the code and the status of an answer mean."""
     if code == "NoSuchBucket":
         return "no bucket"
     if code in _BAD_CREDENTIALS:
         return "unknown key"
-    if "169.254." in text or "InstanceCredential" in text:
-        return "no credentials"
     if status in ("401", "403"):
         return "forbidden"
-    if status == "404" or is_theirs:
-        return "gone"
-    if "Error parsing Path" in text or "empty path segment" in text:
-        return "unusable key"
-    return "unavailable"
+    return "gone" if status == "404" else None
+
+
+def _trouble_before_an_answer(text: str) -> Trouble:
+    if "169.254." in text or "InstanceCredential" in text:
+        return "no credentials"
+    return "unusable key" if "Error parsing Path" in text or "empty path segment" in text else "unavailable"
 
 
 def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
@@ -99,7 +108,8 @@ def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
         case "unusable key":
             what = str(error).partition("\n")[0].rpartition("rror parsing ")[2]
             return (
-                f"{address}: a key with empty names, . or .., or what does not print cannot be used ({what}): rename it"
+                f"{address}: a key with empty names, . or .., or what does not print ({what}): rename it, or "
+                "pip install 'mission9[aws]', which can read it"
             )
         case _:
             return f"{address}: the server{where} fails again and again ({_why(error)}): see to it, {_AGAIN}"

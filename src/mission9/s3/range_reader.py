@@ -1,0 +1,64 @@
+"""An object as a file that is read in ranges, each by one request."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mission9.errors import StorageError
+from mission9.s3.address import Address
+from mission9.s3.client import store_of
+from mission9.s3.objects import Cut, head, tried
+from mission9.s3.told import told
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class RangeReader(io.RawIOBase):
+    """Such a file.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+
+    def __init__(self, address: Address) -> None:
+        found = head(address)
+        if found is None:
+            raise StorageError(f"{address} is not there: give the same command again")
+        self._address, self._size, self._at = address, found.size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        place = memoryview(buffer)
+        count = max(0, min(len(place), self._size - self._at))
+        if count:
+            try:
+                with told(self._address):
+                    place[:count] = tried(partial(_range, self._address, self._at, count))
+            except Cut as error:
+                raise StorageError(f"{self._address} cannot be read: {error}") from error
+        self._at += count
+        return count
+
+
+def _range(address: Address, start: int, length: int) -> bytes:
+    import obstore
+
+    data = bytes(obstore.get_range(store_of(address.bucket), address.key, start=start, length=length))
+    if len(data) != length:
+        raise Cut(f"{len(data)} of {length} bytes came")
+    return data
