@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mission9.stages.verify_output import verify_output
-from tests.conftest import SHARED
 from tests.s3.conftest import Bucket
 from tests.s3.faulty import Faults, faulty_server
 from tests.s3.test_run import assert_same, local_run
@@ -120,20 +118,6 @@ def test_a_bad_network_loses_and_doubles_nothing(
         finish(start("--input", images, "--output", f"{bucket}/results", "--runner", "local", AWS_ENDPOINT_URL=url))
     assert min(faults.counts[name] for name in ("slow_down", "reset", "lost", "cut", "slow")) > 3
     assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
-
-
-@pytest.mark.slow
-@pytest.mark.real
-@pytest.mark.timeout(1800)  # the server stores some fifty objects a second
-def test_the_real_images_give_the_same_as_from_a_disk(bucket: Bucket, tmp_path: Path) -> None:
-    images = bucket.upload(SHARED / "fruits-360", "fruits-360")
-    wanted = local_run(SHARED / "fruits-360", tmp_path / "wanted", runner="local")
-    for runner in ("local", "spark"):
-        output = f"{bucket}/{runner}"
-        words = finish(start("--input", images, "--output", output, "--runner", runner))
-        assert "images inferred in this run: 4,000" in words
-        assert_same(output, wanted)
-        assert not list(verify_output(output))
 
 
 def test_secrets_are_told_to_nobody(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
