@@ -37,11 +37,14 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
     pip install --no-deps --require-hashes --target /opt/torch -r torch-gpu.lock
 
 
-# All but torch, which differs: a layer of its own, so that the rest is there once.
+# All but torch, which differs: a layer of its own, so that the rest is there once. setuptools first, since it builds what
+# is no wheel (pyspark).
 FROM pip AS build
 COPY docker/requirements.lock .
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca \
-    pip install --no-deps --require-hashes -r requirements.lock
+    awk '/^[^ ]/ { wanted = /^setuptools==/ } wanted' requirements.lock > setuptools.lock \
+    && pip install --no-deps --require-hashes -r setuptools.lock \
+    && pip install --no-deps --require-hashes --no-build-isolation -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN pip install --no-deps --no-build-isolation . \

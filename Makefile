@@ -49,6 +49,10 @@ test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
+.PHONY: image-test
+image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target notebook --debootstrap noble")
+	PYTHONPATH=. $(PYTHON) scripts/image_test.py $(ARGS)
+
 .PHONY: notebook
 notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localhost:8889
 	$(BIN)/jupyter lab --ip 127.0.0.1 --port 8889 --port-retries 0 notebooks/mission9.ipynb $(ARGS)
