@@ -49,6 +49,10 @@ test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
+.PHONY: image-test
+image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target notebook --debootstrap noble")
+	PYTHONPATH=. $(PYTHON) scripts/image_test.py $(ARGS)
+
 .PHONY: notebook
 notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localhost:8889
 	$(BIN)/jupyter lab --ip 127.0.0.1 --port 8889 --port-retries 0 notebooks/mission9.ipynb $(ARGS)
@@ -84,10 +88,16 @@ soak: .venv/.dev  ## Run 200,000 images and watch memory, open files and tempora
 fuzz: .venv/.dev  ## Decode and extract 200,000 damaged images, and count what becomes of them (ARGS="--inputs 20000")
 	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
+LOCK := .venv-tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.12 --python-platform linux \
+	--no-annotate --custom-compile-command "make lock"
+
 .PHONY: lock
-lock: .venv-tools/.ready  ## Write requirements.lock, with hashes, from requirements.txt (Linux on x86-64, Python 3.12)
-	.venv-tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.12 --python-platform linux \
-		--no-annotate --custom-compile-command "make lock" --output-file requirements.lock requirements.txt
+lock: .venv-tools/.ready  ## Write requirements.lock and the images' locks, with hashes, from requirements*.txt (Linux, Python 3.12)
+	$(LOCK) --output-file requirements.lock requirements.txt
+	$(LOCK) --output-file docker/requirements.lock --excludes <(echo torch) --constraints requirements-dev.txt \
+		requirements.txt requirements-notebook.txt
+	$(LOCK) --output-file docker/torch-gpu.lock --excludes <(sed '/^torch==/d; s/==.*//' requirements.txt) \
+		<(echo torch==2.10.0)
 
 .PHONY: audit
 audit: .venv-tools/.ready  ## Ask for known holes in what requirements.lock holds; lint the workflows

@@ -1,8 +1,8 @@
-"""MLflow's pages for what was logged to `local`, on the loopback, for whoever has the password that is printed.
+"""MLflow's pages for what was logged to `local`, for whoever has the password: on the loopback, unless told otherwise.
 
-    python scripts/mlflow_ui.py [--port 5009] [--folder DIR]
+    python scripts/mlflow_ui.py [--port 5009] [--folder DIR] [--host ADDRESS] [--name localhost:5009 ...]
 
-The password is a new one each time, or that of MLFLOW_UI_PASSWORD (of 12 letters or more).
+The password is a new one each time, which is printed, or that of MLFLOW_UI_PASSWORD (of 12 letters or more).
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=5009, help="on the loopback (default: 5009)")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where mlflow.db and mlruns/ are (default: here)")
-    arguments = parser.parse_args()
+    arguments = _arguments()
     password = os.environ.get("MLFLOW_UI_PASSWORD") or secrets.token_urlsafe(16)
+    told = "the password of MLFLOW_UI_PASSWORD" if os.environ.get("MLFLOW_UI_PASSWORD") else f"password {password}"
     with tempfile.TemporaryDirectory(prefix="mission9-mlflow-") as folder:  # nobody else may read it
         settings = Path(folder) / "auth.ini"
         # A percent sign begins something else in such a file.
@@ -41,18 +39,32 @@ def main() -> int:
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        print(f"http://localhost:{arguments.port} (user {USER}, password {password}); Ctrl-C ends it", flush=True)
-        server = command(arguments.port)
+        names = arguments.name or [f"localhost:{arguments.port}", f"127.0.0.1:{arguments.port}"]
+        print(f"http://{names[0]} (user {USER}, {told}); Ctrl-C ends it", flush=True)
+        server = command(arguments.host, arguments.port, names)
         try:
             return subprocess.run(server, env=environment, cwd=arguments.folder, check=False).returncode  # noqa: S603
         except KeyboardInterrupt:
             return 0
 
 
-def command(port: int) -> list[str]:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: the loopback)")
+    parser.add_argument("--port", type=int, default=5009, help="(default: 5009)")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where mlflow.db and mlruns/ are (default: here)")
+    parser.add_argument(
+        "--name", action="append", help="a host and port that requests may name, where it is reached by others"
+    )
+    return parser.parse_args()
+
+
+def command(host: str, port: int, names: list[str]) -> list[str]:
+    """MLflow's server; no page of another's reaches it under a name of its own, nor asks it anything."""
     store = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "mlruns"]
-    hosts = f"localhost:{port},127.0.0.1:{port}"  # no page of another's reaches it under a name of its own
-    place = ["--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", hosts]
+    origins = ",".join(f"http://{name}" for name in names)
+    allowed = ["--allowed-hosts", ",".join(names), "--cors-allowed-origins", origins]
+    place = ["--host", host, "--port", str(port), *allowed]
     return [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1", *store, *place]
 
 
