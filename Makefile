@@ -49,6 +49,12 @@ test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
+.PHONY: wheel
+wheel: .venv/.runtime  ## Build dist/mission9-….whl, and the same as dist/mission9.zip, for spark-submit --py-files
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	cp dist/mission9-*.whl dist/mission9.zip
+
 .PHONY: notebook
 notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localhost:8889
 	$(BIN)/jupyter lab --ip 127.0.0.1 --port 8889 --port-retries 0 notebooks/mission9.ipynb $(ARGS)
