@@ -53,6 +53,12 @@ bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARG
 image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target notebook --debootstrap noble")
 	PYTHONPATH=. $(PYTHON) scripts/image_test.py $(ARGS)
 
+.PHONY: wheel
+wheel: .venv/.runtime  ## Build dist/mission9-….whl, and the same as dist/mission9.zip, for spark-submit --py-files
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	cp dist/mission9-*.whl dist/mission9.zip
+
 .PHONY: notebook
 notebook: .venv/.notebook  ## Open the notebook in Jupyter Lab, on http://localhost:8889
 	$(BIN)/jupyter lab --ip 127.0.0.1 --port 8889 --port-retries 0 notebooks/mission9.ipynb $(ARGS)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from mission9 import devices
 from mission9.engines import Device, EngineName, Precision, check_cpu, choose_engine, make_engine
 from mission9.engines.int8 import Int8Network, calibrate
 from mission9.engines.openvino_engine import MICRO_BATCHES, OpenVINOEngine
@@ -171,6 +172,15 @@ def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError, match="NVIDIA_VISIBLE_DEVICES hides"):
         choose_engine(device="cuda")
     assert choose_engine(device="auto").device == "cpu"
+
+
+def test_a_gpu_may_be_where_the_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "has_cuda", lambda: False)
+    spec = choose_engine(device="cuda", elsewhere=True)
+    assert (spec.engine, spec.device, spec.precision) == ("torch", "cuda", "float32")
+    with pytest.raises(ConfigError, match="measured on this machine, which has no GPU"):
+        choose_engine(device="cuda", precision="float16", elsewhere=True)
+    assert choose_engine(device="auto", elsewhere=True).device == "cpu"
 
 
 def test_the_fastest_micro_batch_is_probed_once_for_a_machine(

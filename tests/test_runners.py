@@ -13,7 +13,7 @@ import pytest
 
 from mission9.config import RunConfig
 from mission9.errors import StorageError, TaskError
-from mission9.runners import InProcessRunner, Runner
+from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
 from mission9.watch import Patience, progress
@@ -257,6 +257,26 @@ def task(number):
 with LocalRunner(2) as runner:
     print(runner.map(task, 2))
 """
+
+
+@pytest.mark.parametrize(
+    ("settings", "variable", "elsewhere"),
+    [
+        ({}, None, False),
+        ({"master": "local[2]"}, None, False),
+        ({"master": "spark://far:7077"}, None, True),
+        ({}, "PYSPARK_GATEWAY_PORT", True),
+        ({}, "DATABRICKS_RUNTIME_VERSION", True),
+        ({"runner": "local"}, "PYSPARK_GATEWAY_PORT", False),
+        ({"master": "local"}, "PYSPARK_GATEWAY_PORT", False),
+    ],
+)
+def test_where_workers_are(
+    settings: dict[str, str], variable: str | None, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    assert works_elsewhere(RunConfig(**settings)) == elsewhere
 
 
 def test_a_script_needs_no_guard_around_its_main_part(tmp_path: Path) -> None:

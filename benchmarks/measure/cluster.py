@@ -1,4 +1,4 @@
-"""A standalone Spark cluster on the loopback: a master, and worker processes of one core each."""
+"""A standalone Spark cluster on the loopback: a master, and worker processes of a core or more each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,10 +23,14 @@ _DEPLOY = "org.apache.spark.deploy"
 
 
 class Cluster:
-    """The master of two workers; logs and the workers' files lie in `folder`."""
+    """The master of two workers; logs and the workers' files lie in `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    `environment` is the workers', beside this process's.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, *, cores: int = 1) -> None:
         self._folder = folder
+        self._environment, self._cores = environment or {}, cores
         self._port, self._web = free_port(), free_port()
         self.master = f"spark://127.0.0.1:{self._port}"
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -53,7 +57,7 @@ class Cluster:
         for _ in range(workers - len(self._processes) + 1):
             self._started += 1
             work = str(self._folder / f"worker{self._started}")
-            facts = ["--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", work]
+            facts = ["--cores", str(self._cores), "--memory", "1g", "--webui-port", "0", "--work-dir", work]
             # Of different names, or Spark would not start the copy of a slow task on the other.
             self._start("worker.Worker", f"127.0.0.{1 + self._started % 250}", *facts, self.master)
         self._wait_for(workers)
@@ -74,7 +78,7 @@ class Cluster:
 
         home = Path(pyspark.__file__).parent
         quiet = f"-Dlog4j2.configurationFile=file:{REPOSITORY / 'src/mission9/data/log4j2.properties'}"
-        facts = {"SPARK_LOCAL_IP": host, "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet}
+        facts = {"SPARK_LOCAL_IP": host, "SPARK_HOME": str(home), "SPARK_DAEMON_JAVA_OPTS": quiet, **self._environment}
         command = [str(home / "bin" / "spark-class"), f"{_DEPLOY}.{program}", "--host", host, *arguments]
         self._processes.append(subprocess.Popen(command, env=os.environ | facts))  # noqa: S603
 

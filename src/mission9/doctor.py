@@ -23,6 +23,7 @@ from mission9.config import RunConfig
 from mission9.engines import check_cpu, choose_engine
 from mission9.errors import Mission9Error
 from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
+from mission9.runners import works_elsewhere
 from mission9.s3.address import is_s3
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
 from mission9.weights import IMAGENET_URL, check_weights, load_weights
@@ -117,7 +118,11 @@ def _java(config: RunConfig) -> Iterator[Finding]:
 
 def _engine(config: RunConfig) -> Iterator[Finding]:
     engine = choose_engine(
-        engine=config.engine, device=config.device, precision=config.precision, batch_size=config.batch_size
+        engine=config.engine,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        elsewhere=works_elsewhere(config),
     )
     check_cpu(engine)
     yield Finding("engine", "ok", f"{engine.engine} on {engine.device}, {engine.precision}")
@@ -127,6 +132,8 @@ def _gpu(config: RunConfig) -> Iterator[Finding]:
     why_not = devices.why_no_cuda()
     if not why_not:
         yield Finding("gpu", "ok", told_by_nvidia_smi() or f"{devices.gpus_here()} to use")
+    elif works_elsewhere(config) and config.device == "cuda":
+        yield Finding("gpu", "ok", "not looked for here: workers have theirs")
     elif config.device == "cuda" or told_by_nvidia_smi():
         remedy = "nvidia-smi must list it, and torch must be built for a CUDA that its driver knows"
         yield Finding("gpu", "problem", why_not, remedy)

@@ -24,7 +24,7 @@ from mission9.pca import PCAModel, check_components
 from mission9.places import model_here, real_root
 from mission9.progress import Display, ShardWatch
 from mission9.redact import redact_values
-from mission9.runners import InProcessRunner, Runner
+from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
 from mission9.s3.address import is_s3
 from mission9.shards import read_marker
@@ -145,10 +145,15 @@ def make_extraction(config: RunConfig) -> Extraction:
 
 
 def _settle_engine(config: RunConfig) -> EngineSpec:
+    elsewhere = works_elsewhere(config)
     engine = choose_engine(
-        engine=config.engine, device=config.device, precision=config.precision, batch_size=config.batch_size
+        engine=config.engine,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        elsewhere=elsewhere,
     )
-    if (config.master or "local").startswith("local"):
+    if not elsewhere:
         check_cpu(engine)
     return engine
 
@@ -234,7 +239,8 @@ def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) ->
 def _needs_runner(config: RunConfig, plan: Plan, report: Report) -> bool:
     """Whether there is more to do than this process does sooner itself, or another runner was asked for."""
     is_little = report.listed <= SMALL_TABLE and plan.images_to_do <= FEW_IMAGES
-    return not is_little or (bool(plan.shards) and (config.runner != "auto" or config.master is not None))
+    is_asked_for = config.runner != "auto" or config.master is not None or works_elsewhere(config)
+    return not is_little or (bool(plan.shards) and is_asked_for)
 
 
 def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan, report: Report) -> None:

@@ -21,7 +21,7 @@ import mission9
 from mission9.config import RunConfig
 from mission9.errors import SetupError
 from mission9.runners import workers_here
-from mission9.runners.environment import ONE_THREAD
+from mission9.runners.environment import ONE_THREAD, is_submitted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -43,6 +43,10 @@ _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 _SECRETS = r"(?i)secret|passw(or)?d|token|access[._-]?key|credential|signature|://[^/@ ]+@|://[^@/ ]+:[^@ ]+@"
 
 
+_THREADS = {f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()}
+_SUBMITTED = {"spark.redaction.regex": _SECRETS} | _THREADS
+
+
 def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tuple[SparkSession, bool]:
     """The running session, or a new one; and whether it was made here, for its maker to stop.
 
@@ -61,6 +65,8 @@ def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tup
 def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSession:
     """A new session with the settings of `config`.
 
+    Under spark-submit, and without a master in `config`, master, memory and what workers get are spark-submit's.
+
     Raises:
         SetupError: Java is missing, or Spark does not start.
     """
@@ -77,9 +83,13 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
         except (PySparkException, ImportError, OSError) as error:
             raise SetupError(f"there is no Spark at {master}: {_first_cause(error)}") from error
         return remote
-    _prepare_environment(master)
-    builder = SparkSession.builder.master(master).appName("mission9")
-    for key, value in _settings(config, master, for_runner=for_runner).items():
+    if is_submitted() and config.master is None:
+        master, settings = "the master of spark-submit", _SUBMITTED
+    else:
+        _prepare_environment(master)
+        settings = _settings(config, master, for_runner=for_runner)
+    builder = SparkSession.builder.appName("mission9")
+    for key, value in settings.items():
         builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
@@ -226,6 +236,7 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
     log4j = files("mission9") / "data" / "log4j2.properties"
     java = [f"-Dlog4j2.configurationFile={Path(str(log4j)).as_uri()}", *(_FAST_START if for_runner else ())]
     settings = {
+        "spark.master": master,
         "spark.driver.memory": config.driver_memory,
         "spark.executor.memory": config.executor_memory,
         "spark.driver.extraJavaOptions": " ".join(java),
@@ -243,4 +254,4 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         # From a bare checkout workers find this package beside the driver's.
         paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return settings | {f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()}
+    return settings | _THREADS

@@ -63,8 +63,9 @@ def choose_engine(
     device: Device = "auto",
     precision: Precision = "float32",
     batch_size: int | None = None,
+    elsewhere: bool = False,
 ) -> EngineSpec:
-    """Settle what `auto` means on this machine.
+    """Settle what `auto` means on this machine; a GPU that is asked for may be `elsewhere`, where workers are.
 
     Raises:
         SetupError: the engine's package is not installed, or there is no such device.
@@ -75,6 +76,12 @@ def choose_engine(
     if device == "cuda" and engine == "openvino":
         raise ConfigError("openvino computes on the CPU here; for --device cuda take --engine torch or auto")
     if device == "cuda" and not devices.has_cuda():
+        if elsewhere and precision == "float32":
+            return EngineSpec(engine="torch", device=device, batch_size=batch_size)
+        if elsewhere:
+            raise ConfigError(
+                f"what {precision} costs is measured on this machine, which has no GPU: take --precision float32"
+            )
         raise SetupError(f"there is no GPU to use: {devices.why_no_cuda()}; --device auto falls back to the CPU")
     if engine == "auto":
         engine = "openvino" if device == "cpu" and _installed("openvino") else "torch"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from mission9 import devices
 from mission9.errors import SetupError
 from mission9.files import patiently
+from mission9.runners.environment import is_submitted
 from mission9.storage import storage_told
 
 if TYPE_CHECKING:
@@ -87,9 +88,16 @@ def workers_here(device: str) -> int:
     return int(loky.cpu_count())
 
 
+def works_elsewhere(config: RunConfig) -> bool:
+    """Whether workers are on machines that may have what this one lacks, a GPU say."""
+    if config.runner == "local":
+        return False
+    return is_submitted() if config.master is None else not config.master.startswith("local")
+
+
 def _why_not_spark(config: RunConfig) -> str:
     """What speaks against Spark in a few words; empty when nothing does."""
-    if config.master or _has_session():
+    if config.master or is_submitted() or _has_session():
         return ""
     if importlib.util.find_spec("pyspark") is None:
         return "pyspark is not installed"
