@@ -57,6 +57,10 @@ class OutputError(UsageError):
     """The output folder cannot be used."""
 
 
+class PolicyError(UsageError):
+    """A bucket is not as the policy of the run has it; nothing was read or written."""
+
+
 class WeightsError(UsageError):
     """The weights cannot be read, are not MobileNetV2's, or are not safe to load."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -22,6 +23,7 @@ from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
 from mission9.places import model_here, real_root
+from mission9.policy import enforce_policy
 from mission9.progress import Display, ShardWatch
 from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner
@@ -68,6 +70,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
+    policy = enforce_policy(config)
     display = Display(console)
     with (
         storage_told(config.output, config.input),
@@ -83,7 +86,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         model = _given_model(config, extraction)
         extraction = _calibrated(config, extraction, output)
         background.warm_up(GetReady(extraction))
-        report = _new_report(config, extraction)
+        report = _new_report(config, extraction, policy)
         stage = partial(_stage, display, report)
         with stage("list"):
             plan = _list(config, extraction, output, report)
@@ -195,12 +198,13 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     return replace(extraction, int8=network)
 
 
-def _new_report(config: RunConfig, extraction: Extraction) -> Report:
+def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any]) -> Report:
     return Report(
         config=config.model_dump(mode="json"),
         fingerprint=extraction.fingerprint,
         weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
         engine=asdict(extraction.engine),
+        policy=policy,
     )
 
 

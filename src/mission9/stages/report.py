@@ -40,6 +40,7 @@ class Report:
     fingerprint: str
     weights: dict[str, str]
     engine: dict[str, Any]
+    policy: dict[str, Any] = field(default_factory=dict)
     found: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     splits: dict[str, SplitCounts] = field(default_factory=dict)
