@@ -87,6 +87,10 @@ class StorageError(Mission9Error):
     """A disk or file system fails, or is full; what was committed before stays, for the next run."""
 
 
+class ErasureError(Mission9Error):
+    """Something is left of what was to be erased."""
+
+
 class ConservationError(Mission9Error):
     """The counts do not add up: an image was lost or counted twice. Always a defect of mission9."""
 
