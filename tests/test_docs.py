@@ -30,6 +30,7 @@ NOT_RUN = {
     "how-to/own-images.md": 1,
     "how-to/read-results.md": 2,
     "how-to/s3-and-clusters.md": 2,
+    "rgpd.md": 1,
     "tutorial.md": 1,
 }
 

@@ -20,6 +20,7 @@ from pydantic_settings import (
 from mission9.engines import Device, EngineName, Precision
 from mission9.errors import ConfigError
 from mission9.mobilenet_v2 import FEATURES
+from mission9.policy import PolicyName
 from mission9.preprocess import Preprocess
 from mission9.runners import RunnerName
 from mission9.s3.address import Address, is_s3
@@ -43,6 +44,7 @@ _SECTIONS = {
     "PCA": ("components", "pca_model"),
     "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
+    "Data protection": ("policy",),
     "Tracking": ("mlflow",),
 }
 
@@ -90,6 +92,11 @@ class RunConfig(BaseSettings):
         description="MLflow server to log the run to, or local for mlflow.db and mlruns/ here "
         "[env: MLFLOW_TRACKING_URI].",
         validation_alias="MLFLOW_TRACKING_URI",
+    )
+    policy: PolicyName | None = Field(
+        None,
+        description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; default: eu where images "
+        "or results are in a bucket, else none.",
     )
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")

@@ -57,6 +57,10 @@ class OutputError(UsageError):
     """The output folder cannot be used."""
 
 
+class PolicyError(UsageError):
+    """A bucket is not as the policy of the run has it; nothing was read or written."""
+
+
 class WeightsError(UsageError):
     """The weights cannot be read, are not MobileNetV2's, or are not safe to load."""
 
@@ -81,6 +85,10 @@ class TaskError(Mission9Error):
 
 class StorageError(Mission9Error):
     """A disk or file system fails, or is full; what was committed before stays, for the next run."""
+
+
+class ErasureError(Mission9Error):
+    """Something is left of what was to be erased."""
 
 
 class ConservationError(Mission9Error):

@@ -34,6 +34,7 @@ from mission9.files import (
 from mission9.page_file import PAGE, is_ours
 from mission9.s3.address import Address, is_s3
 from mission9.schema import SPLITS
+from mission9.state_files import FolderState, StateFiles
 from mission9.untrusted import MIB, read_json
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class Output:
         return self.state / "trash"
 
     @property
+    def state_files(self) -> StateFiles:
+        """Small files that every run must know."""
+        return FolderState(self.state)
+
+    @property
     def is_empty(self) -> bool:
         """Whether no run has got as far as a plan here."""
         return not (self.state / SHARDS).exists()
@@ -123,6 +129,14 @@ class Output:
     def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
         """Let workers, and later runs, see a plan; its rows to do by a name."""
 
+    def fingerprints(self) -> list[str]:
+        """Of which features tables there are shards."""
+        folder = self.state / SHARDS
+        return sorted(path.name for path in files_in(folder)) if folder.is_dir() else []
+
+    def share_shards(self, fingerprint: str) -> None:
+        """Let later runs see what is in `shards`, and nothing else."""
+
     def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:  # noqa: ARG002
         """Have what workers commit appear in `shards`, of the keys given; all of it by the end."""
         return nullcontext()
@@ -141,6 +155,21 @@ class Output:
         write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
         patiently(lambda: self.work.rename(self.ready))
         patiently(self.complete)
+
+    def forget_rejects(self) -> None:
+        """Delete what `keep_rejects` has put beside an older result."""
+        remove_folder(self.state / REJECTS_FOLDER)
+
+    def withdraw(self) -> None:
+        """Take the result away, with all of its tables."""
+        remove_file(self.root / REPORT)
+        if is_ours(self.root / PAGE):
+            remove_file(self.root / PAGE)
+        for name in self.published():
+            discard(self.root / name, trash=self.trash)
+        self._record(set())
+        remove_file(self.state / CHECKSUMS)
+        remove_folder(self.trash)
 
     def complete(self) -> None:
         """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same.

@@ -65,6 +65,16 @@ class Moments:
         scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.count * other.count / count)
         return Moments(count, self.mean + shift * (other.count / count), scatter)
 
+    def subtract(self, other: Moments) -> Moments:
+        """The moments of these rows without those of `other`, which are among them: `merge` the other way round."""
+        count = self.count - other.count
+        if not other.count or count < 1:
+            return self if not other.count else Moments.empty(len(self.mean))
+        mean = self.mean + (self.mean - other.mean) * (other.count / count)
+        shift = other.mean - mean
+        scatter = self.scatter - other.scatter - np.outer(shift, shift) * (count * other.count / self.count)
+        return Moments(count, mean, scatter)
+
     def to_bytes(self) -> bytes:
         return safetensors.numpy.save(
             {"count": np.array([self.count]), "mean": self.mean, "scatter": np.ascontiguousarray(self.scatter)}

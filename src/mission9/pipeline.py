@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
+from mission9.audit_log import append
 from mission9.config import RunConfig
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
+from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
 from mission9.extraction import Extraction
 from mission9.files import remove_folder, write_whole
@@ -22,6 +25,7 @@ from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
 from mission9.pca import PCAModel, check_components
 from mission9.places import model_here, real_root
+from mission9.policy import enforce_policy
 from mission9.progress import Display, ShardWatch
 from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner, works_elsewhere
@@ -68,6 +72,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
+    policy = enforce_policy(config)
     display = Display(console)
     with (
         storage_told(config.output, config.input),
@@ -83,7 +88,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         model = _given_model(config, extraction)
         extraction = _calibrated(config, extraction, output)
         background.warm_up(GetReady(extraction))
-        report = _new_report(config, extraction)
+        report = _new_report(config, extraction, policy)
         stage = partial(_stage, display, report)
         with stage("list"):
             plan = _list(config, extraction, output, report)
@@ -104,12 +109,13 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         with stage("fit"):
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
         with stage("project"):
-            _project(runner, model, collected, output, plain_csv=config.plain_csv)
+            make_scores(runner, model, collected, output, plain_csv=config.plain_csv)
         if extraction.engine.precision != "float32":
             with stage("fidelity"):
                 _measure_fidelity(extraction, collected, output, plan, report)
         with stage("save_model"):
             _save_model(model, extraction, output, report)
+        report.audit = append(output.state_files, "run", report.audited())
         output.publish(report.to_json())
         if not config.no_report:  # while the runner ends
             _write_page(display, output)
@@ -194,18 +200,19 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     folder = output.calibration(extraction.fingerprint)
     network = Int8Network.load(model_here(config.pca_model) if config.pca_model else folder)
     if network is None:
-        root, results = real_root(config.input), output.place
-        network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results, scratch=output.work)
+        listing = _images(config, output, Found())
+        network = calibrate_int8(real_root(config.input), listing, extraction, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
 
 
-def _new_report(config: RunConfig, extraction: Extraction) -> Report:
+def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any]) -> Report:
     return Report(
         config=config.model_dump(mode="json"),
         fingerprint=extraction.fingerprint,
         weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
         engine=asdict(extraction.engine),
+        policy=policy,
     )
 
 
@@ -215,7 +222,7 @@ def _list(config: RunConfig, extraction: Extraction, output: Output, report: Rep
     if root == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
     output.bring_shards(extraction.fingerprint)
-    rows = list_images(root, found, all_files=config.all_files, leave_out=results)
+    rows = _images(config, output, found)
     check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
     known = Known(folder, check=nothing_is_as_it_was if config.overwrite else check)
     plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
@@ -225,6 +232,15 @@ def _list(config: RunConfig, extraction: Extraction, output: Output, report: Rep
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
     logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
     return plan
+
+
+def _images(config: RunConfig, output: Output, found: Found) -> Iterator[pa.RecordBatch]:
+    """The images of a run: those that are found, without those that were erased."""
+    rows = list_images(real_root(config.input), found, all_files=config.all_files, leave_out=output.place)
+    erased = Tombstones.of(output.state_files)
+    if erased.is_pending:
+        logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)
+    return erased.leave_out(rows, found)
 
 
 def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) -> Iterator[pa.RecordBatch]:
@@ -304,7 +320,8 @@ def _check_rejects(output: Output, report: Report) -> None:
         )
 
 
-def _project(runner: Runner, model: PCAModel, collected: Collected, output: Output, *, plain_csv: bool) -> None:
+def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: Output, *, plain_csv: bool) -> None:
+    """Make the tables of scores of what is collected, in `output.work`."""
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
         name = scores_folder(split)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+from mission9.errors import OutputError
 from mission9.page_file import PAGE
 from mission9.s3.address import Address, is_s3
+from mission9.state_files import StateFiles
 
 
 def real_root(place: str) -> str:
@@ -29,6 +32,27 @@ def result_here(place: str | Path, *, to_verify: bool = False) -> Path:
     from mission9.s3.copies import copy_result
 
     return copy_result(Address.of(str(place)), to_verify=to_verify)
+
+
+def state_of(place: str) -> tuple[StateFiles, dict[str, Any]]:
+    """Small files of the state of an output, and the report of the result that stands; empty if none does.
+
+    Raises:
+        OutputError: there is no output.
+        StorageError: it cannot be read.
+    """
+    from mission9.output import STATE, Output
+
+    if not is_s3(place):
+        output = Output(Path(place).absolute())
+        if not output.state.is_dir():
+            raise OutputError(f"there is no output of mission9 in {place}: give the folder of the results")
+        return output.state_files, output.last_report()
+    from mission9.s3.copies import last_report
+    from mission9.s3.state import BucketState
+
+    address = Address.of(place)
+    return BucketState(address / STATE), last_report(address)
 
 
 def model_here(place: str | Path) -> Path:

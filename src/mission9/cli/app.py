@@ -6,7 +6,7 @@ from cyclopts import App, Group
 
 import mission9
 
-MAKE, USE, ELSE = map(Group.create_ordered, ("Make a result", "Use a result", "Else"))
+MAKE, USE, PROTECT, ELSE = map(Group.create_ordered, ("Make a result", "Use a result", "Protect data", "Else"))
 
 app = App(
     name="mission9",

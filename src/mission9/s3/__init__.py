@@ -13,7 +13,11 @@ share_shards  shards, committed by workers that see no more than the bucket, and
 mirror        the folders in which a prefix is worked on, or read
 output        a result in a bucket: worked on in a mirror, shown by one pointer
 copies        results and models of a bucket, brought here to be read
+control       boto3's client, for settings of buckets and versions of objects
+policy        whether a bucket is in the EU, encrypted, not public, and asks for TLS
+versions      versions that a bucket keeps of objects, deleted for good
+state         small files of the state of an output
 examine       what of buckets would keep a run from going well
 
-Nothing here is imported by a run that has no address, and `obstore` by `client` alone.
+Nothing here is imported by a run that has no address, `obstore` by `client` alone, and boto3 by `control` alone.
 """

@@ -87,6 +87,14 @@ def page_of(address: Address, run_id: str) -> str | None:
     return str(page) if head(page) else None
 
 
+def last_report(address: Address) -> dict[str, Any]:
+    """The report of the result that stands; empty if there is none."""
+    try:
+        return _pointer(address)[0]
+    except OutputError:
+        return {}
+
+
 def _pointer(address: Address) -> tuple[dict[str, Any], str]:
     """The report of the result that stands, and the name of its tables."""
     content = get_if_there(address / REPORT, MOST_REPORT_BYTES)

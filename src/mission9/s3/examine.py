@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mission9.config import RunConfig
 from mission9.doctor import Finding
 from mission9.errors import Mission9Error
+from mission9.policy import examine_policy
 from mission9.probes import installed
 from mission9.s3.address import Address, is_s3
 from mission9.s3.client import credentials_told, endpoint, region
@@ -31,6 +32,7 @@ def examine_s3(config: RunConfig) -> Iterator[Finding]:
     yield _region()
     for bucket in dict.fromkeys(Address.of(str(place)).bucket for place in places):
         yield _reached(Address(bucket))
+    yield from _policy(config)
     if is_s3(config.output):
         yield _written(Address.of(config.output))
         yield _readers()
@@ -58,6 +60,17 @@ def _reached(bucket: Address) -> Finding:
     except Mission9Error as error:
         return _problem("s3 bucket", error)
     return Finding("s3 bucket", "ok", f"{bucket} can be listed")
+
+
+def _policy(config: RunConfig) -> Iterator[Finding]:
+    try:
+        checks = examine_policy(config)
+    except Mission9Error as error:
+        yield _problem("s3 policy", error)
+        return
+    for check in checks:
+        text, remedy = f"s3://{check.bucket}, {check.what}: {check.found}", f"{check.remedy}; or --policy none"
+        yield Finding("s3 policy", "ok" if check.is_met else "problem", text, "" if check.is_met else remedy)
 
 
 def _written(output: Address) -> Finding:

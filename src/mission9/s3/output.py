@@ -37,6 +37,7 @@ from mission9.s3.listings import list_below, list_level
 from mission9.s3.mirror import mirror_of
 from mission9.s3.objects import at_once, copy, delete, fetch, get_if_there, put
 from mission9.s3.share_shards import SharedShards, bring, incoming
+from mission9.s3.state import BucketState
 from mission9.untrusted import MIB
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,10 @@ class BucketOutput(Output):
     def place(self) -> str:
         return str(self.address)
 
+    @property
+    def state_files(self) -> BucketState:
+        return BucketState(self.address / STATE)
+
     def bring_state(self) -> None:
         """Have here what the bucket knows of earlier runs, but for shards."""
         pointer = get_if_there(self.address / REPORT, MOST_REPORT_BYTES)
@@ -100,6 +105,21 @@ class BucketOutput(Output):
         put(shared.todo, todo)
         put(shared.folder / plan.name, plan)
         self._share_calibrations()
+
+    def fingerprints(self) -> list[str]:
+        return sorted(prefix.name for prefix in list_level(self.address / STATE / SHARDS)[1])
+
+    def share_shards(self, fingerprint: str) -> None:
+        self.lease.check()
+        kept, shards = self.shards(fingerprint), self._shared_shards(fingerprint)
+        _share_below(kept, shards)
+        delete(self._not_of(kept, shards))
+
+    def withdraw(self) -> None:
+        self.lease.check()
+        super().withdraw()
+        delete([self.address / REPORT])
+        delete(Address(self.address.bucket, found.key) for page in list_below(self.address / RUNS) for found in page)
 
     def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:
         return incoming(self._shared_shards(fingerprint), self.shards(fingerprint), keys)
@@ -129,6 +149,11 @@ class BucketOutput(Output):
         _share_below(Path(str(kept)), there)
         return there
 
+    def forget_rejects(self) -> None:
+        super().forget_rejects()
+        kept = list_below(self.address / STATE / REJECTS_FOLDER)
+        delete(Address(self.address.bucket, found.key) for page in kept for found in page)
+
     def _shared_shards(self, fingerprint: str) -> Address:
         return self.address / STATE / SHARDS / fingerprint
 
@@ -142,15 +167,18 @@ class BucketOutput(Output):
 
     def _clear_away(self, run_id: str, shards: Address, kept: Path) -> None:
         """Delete the results before, and shards that are in none of this one's parts."""
-        names = {file.name for file in files_in(kept)}
         old = [
             Address(self.address.bucket, found.key)
             for page in list_below(self.address / RUNS)
             for found in page
             if not found.key.startswith(f"{(self.address / RUNS / run_id).key}/")
         ]
-        gone = [shards / name for page in list_below(shards) for name in _names(page, shards) if name not in names]
-        delete([*old, *gone])
+        delete([*old, *self._not_of(kept, shards)])
+
+    def _not_of(self, kept: Path, shards: Address) -> list[Address]:
+        """What lies below an address and not in a folder."""
+        names = {file.name for file in files_in(kept)}
+        return [shards / name for page in list_below(shards) for name in _names(page, shards) if name not in names]
 
 
 def _check_may_begin(address: Address, *, overwrite: bool) -> None:

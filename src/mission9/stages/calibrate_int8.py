@@ -15,7 +15,6 @@ import pyarrow as pa
 from mission9.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
 from mission9.errors import InputError
 from mission9.extraction import Extraction
-from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 logger = logging.getLogger(__name__)
@@ -24,9 +23,9 @@ _CANDIDATES = 2 * CALIBRATION_IMAGES  # some may turn out to be no images
 
 
 def calibrate_int8(
-    root: str, extraction: Extraction, *, all_files: bool, leave_out: str, scratch: Path | None = None
+    root: str, listing: Iterable[pa.RecordBatch], extraction: Extraction, *, scratch: Path | None = None
 ) -> Int8Network:
-    """The int8 network of an extraction, by the same images whenever the folder is the same.
+    """The int8 network of an extraction, by the same images whenever the listing of `root` is the same.
 
     Files that nobody needs after that are in `scratch` meanwhile.
 
@@ -34,7 +33,7 @@ def calibrate_int8(
         InputError: no image of the sample can be decoded.
         SetupError: nncf is not installed.
     """
-    chosen = sample(list_images(root, Found(), all_files=all_files, leave_out=leave_out), _CANDIDATES)
+    chosen = sample(listing, _CANDIDATES)
     rows = (ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in chosen)
     prepared = (prepare(row, extraction=extraction).pixels for row in rows)
     pixels: list[Pixels] = list(islice((image for image in prepared if image is not None), CALIBRATION_IMAGES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -40,6 +41,8 @@ class Report:
     fingerprint: str
     weights: dict[str, str]
     engine: dict[str, Any]
+    policy: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
     found: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     splits: dict[str, SplitCounts] = field(default_factory=dict)
@@ -95,6 +98,19 @@ class Report:
                     f"{name}: {split.listed} listed, but {split.featured} featured + {split.rejected} rejected; "
                     "please report it"
                 )
+
+    def audited(self) -> dict[str, Any]:
+        """What the audit log says of it; settings by their hash, since places have names."""
+        settings = json.dumps(self.config, sort_keys=True).encode()
+        counts = {"listed": self.listed, "featured": self.featured, "rejected": self.rejected}
+        return {
+            "run_id": self.run_id,
+            "fingerprint": self.fingerprint,
+            "settings_sha256": hashlib.sha256(settings).hexdigest(),
+            "policy": self.policy.get("name", ""),
+            **counts,
+            "skipped": sum(self.skipped.values()),
+        }
 
     def to_json(self) -> bytes:
         facts = asdict(self)

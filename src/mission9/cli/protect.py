@@ -1,0 +1,148 @@
+"""The commands that protect data: what images carry, and what a result must not keep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveFloat
+
+from mission9.cli.app import PROTECT, app
+from mission9.cli.console import say
+from mission9.config import Flag
+
+if TYPE_CHECKING:
+    from mission9.erasure.erase import Receipt, Request
+
+_Json = Annotated[bool, Parameter(name="--json", negative="")]
+_Input = Annotated[str | None, Parameter("--input")]
+
+
+@app.command(group=PROTECT)
+def audit(place: str, /, *, verify: Flag = False, all_files: Flag = False, json_: _Json = False) -> int:
+    """Count the images that carry EXIF, GPS, XMP, IPTC or comments; or check the log of what was done to a result.
+
+    Pixels are not decoded, and no name is told. With --verify, what is wrong with the log is printed, a line each; the
+    exit code is 1 if anything is.
+
+    ```bash
+    mission9 audit photos
+    mission9 audit s3://my-bucket/photos --json
+    mission9 audit --verify results
+    ```
+
+    Parameters
+    ----------
+    place:
+        Folder of images, or s3://BUCKET/PREFIX; with --verify, the output of a run.
+    verify:
+        Check the audit log of an output.
+    all_files:
+        Look at every file, not just those that look like images by name.
+    json_:
+        Print the counts as JSON.
+    """
+    if verify:
+        return _verify_log(place)
+    from mission9.audit_images import audit_images
+
+    found = audit_images(place, all_files=all_files)
+    if json_:
+        print(json.dumps(asdict(found)))
+        return 0
+    for kind, count in found.kinds.items():
+        say(f"{kind:<11}{count:>9,}")
+    say(f"{'unreadable':<11}{found.unreadable:>9,}")
+    say(f"{found.carriers:,} of {found.images:,} images carry metadata; none of it gets into a result")
+    return 0
+
+
+@app.command(group=PROTECT)
+def erase(output: str = "data/Results", /, *, ids: Path, source: Flag = False, input_: _Input = None) -> None:
+    """Take images out of a result for good: features, rejects, scores, CSV, model, report, and what lies beside.
+
+    The model is refitted without them, every file left is searched for their names, and a receipt tells of it without
+    a name. No later run into this output takes them in again. A second call does nothing; one that was killed goes on.
+
+    ```bash
+    mission9 erase results --ids ids.txt
+    mission9 erase results --ids ids.txt --source --input photos
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
+    ids:
+        File with a path of the tables a line.
+    source:
+        Delete the images too; of objects, all versions.
+    input_:
+        Where the images are now; by default where the run read them.
+    """
+    from mission9.erasure.erase import Request
+    from mission9.erasure.ids import read_ids
+
+    _carry_out(output, Request("erase", read_ids(ids), ids, with_source=source, input=input_))
+
+
+@app.command(group=PROTECT)
+def retain(
+    output: str = "data/Results", /, *, days: PositiveFloat, source: Flag = False, input_: _Input = None
+) -> None:
+    """Erase from a result the images that changed last more than so many days ago, as erase does.
+
+    ```bash
+    mission9 retain results --days 365
+    mission9 retain results --days 365 --source
+    ```
+
+    Parameters
+    ----------
+    output:
+        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
+    days:
+        Keep images whose file, or object, changed since.
+    source:
+        Delete the images too; of objects, all versions.
+    input_:
+        Where the images are now; by default where the run read them.
+    """
+    from mission9.erasure.erase import Request
+
+    _carry_out(output, Request("retain", days=days, with_source=source, input=input_))
+
+
+def _carry_out(output: str, request: Request) -> None:
+    from mission9.erasure.erase import erase as carry_out
+
+    receipt = carry_out(output, request)
+    if receipt is None:
+        say(f"nothing to do: {output} holds nothing of them")
+    else:
+        _print_receipt(receipt, output)
+
+
+def _print_receipt(receipt: Receipt, output: str) -> None:
+    say(f"{len(receipt.images):,} images erased, {receipt.rows_of_shards:,} rows of shards")
+    say(f"result: {receipt.result['images']:,} images; model: {receipt.result['model']}")
+    deleted = ", ".join(f"{count:,} {what}" for what, count in receipt.source.items() if count)
+    say(f"source: {deleted or 'as it was'}; old versions deleted: {receipt.old_versions:,}")
+    say(f"searched {receipt.searched_files:,} files: no name is left")
+    say(f"not reached: {'; '.join(receipt.not_reached)}")
+    say(f"receipt: {output.rstrip('/')}/{receipt.file}")
+
+
+def _verify_log(output: str) -> int:
+    from mission9.audit_log import records, verify
+    from mission9.places import state_of
+
+    state, report = state_of(output)
+    problems = list(verify(state, report))
+    for problem in problems:
+        say(problem)
+    say(f"{len(problems)} problems in the log of {output}" if problems else f"{records(state)} records, whole")
+    return 1 if problems else 0

@@ -1,0 +1,103 @@
+"""A search of files for names that must be gone: in every byte, and in every column of Parquet files."""
+
+from __future__ import annotations
+
+import html
+import json
+import mmap
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mission9.tables import opened
+
+_WORD = 8  # bytes that are compared at a time
+_BLOCK = 1 << 24
+
+
+class Search:
+    """A search for names; `kept_with` gives the kept names in which a name lies, as "a/1.jpg" in "b/a/1.jpg"."""
+
+    def __init__(self, names: Iterable[str], kept_with: Callable[[str], Iterable[str]]) -> None:
+        self._names = sorted(set(names))
+        self._kept_with = kept_with
+        self._forms = {form: name for name in self._names for form in _forms(name)}
+        self._kept: dict[str, set[bytes]] = {}
+
+    def is_in(self, file: Path) -> bool:
+        """Whether one of the names is in a file."""
+        if file.suffix == ".parquet" and self._is_in_columns(file):
+            return True
+        with file.open("rb") as content:
+            if not file.stat().st_size:
+                return False
+            with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return any(not self._is_of_another(data, at, form) for at, form in self._hits(data))
+
+    def _is_in_columns(self, file: Path) -> bool:
+        wanted = pa.array(self._names, pa.string())
+        with opened(file) as parquet:
+            schema = parquet.schema_arrow
+            texts = [field.name for field in schema if pa.types.is_string(field.type)]
+            for number in range(parquet.num_row_groups):
+                group = parquet.read_row_group(number, columns=texts)
+                if any(pc.any(pc.is_in(column, value_set=wanted)).as_py() for column in group.columns):
+                    return True
+        return False
+
+    @cached_property
+    def _heads(self) -> tuple[np.ndarray, dict[int, list[bytes]]]:
+        """The first bytes of all forms as numbers; forms by their length. Short ones are looked for one by one."""
+        long = [form for form in self._forms if len(form) >= _WORD]
+        heads = np.unique(np.array([int.from_bytes(form[:_WORD], "little") for form in long], np.uint64))
+        by_length: dict[int, list[bytes]] = {}
+        for form in long:
+            by_length.setdefault(len(form), []).append(form)
+        return heads, by_length
+
+    def _hits(self, data: mmap.mmap) -> Iterator[tuple[int, bytes]]:
+        """Where forms of names are, in time that does not depend on how many there are."""
+        for form in self._forms:
+            at = data.find(form) if len(form) < _WORD else -1
+            while at >= 0:
+                yield at, form
+                at = data.find(form, at + 1)
+        heads, by_length = self._heads
+        forms = {length: set(found) for length, found in by_length.items()}
+        for start in range(0, len(data), _BLOCK):
+            block = data[start : start + _BLOCK + _WORD - 1]
+            for offset in range(_WORD if len(heads) else 0):
+                count = (len(block) - offset) // _WORD
+                words = np.frombuffer(block, "<u8", max(count, 0), offset if count > 0 else 0)
+                for place in np.flatnonzero(np.isin(words, heads)).tolist():
+                    at = start + offset + place * _WORD
+                    for length, some in forms.items():
+                        if (form := data[at : at + length]) in some:
+                            yield at, form
+
+    def _is_of_another(self, data: mmap.mmap, at: int, form: bytes) -> bool:
+        """Whether what is found is a piece of a name that is kept."""
+        name = self._forms[form]
+        if name not in self._kept:
+            self._kept[name] = {kept for other in self._kept_with(name) for kept in _forms(other)}
+        for kept in self._kept[name]:
+            inside = kept.find(form)
+            while inside >= 0:
+                if at >= inside and data[at - inside : at - inside + len(kept)] == kept:
+                    return True
+                inside = kept.find(form, inside + 1)
+        return False
+
+
+def _forms(name: str) -> set[bytes]:
+    """A name as files may have it: as it is, in JSON, in HTML, in addresses."""
+    texts = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1], html.escape(name), quote(name)}
+    in_scripts = json.dumps(name, ensure_ascii=False)[1:-1]
+    for character in "<>&":
+        in_scripts = in_scripts.replace(character, f"\\u{ord(character):04x}")
+    return {text.encode() for text in (*texts, in_scripts)}

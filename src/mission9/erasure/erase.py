@@ -1,0 +1,235 @@
+"""An output, and images to erase -> the output without them, proven, with a receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.compute as pc
+
+from mission9.audit_log import RECEIPTS, append
+from mission9.erasure.absence import Search
+from mission9.erasure.ids import check_known, images_of
+from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
+from mission9.erasure.remake import Remade, Standing, remake
+from mission9.erasure.rewrite import rewrite
+from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
+from mission9.erasure.tombstones import Tombstones
+from mission9.errors import ErasureError, OutputError
+from mission9.output import STATE, Output, open_output
+from mission9.s3.address import is_s3
+from mission9.stages.find_known import done_file, plan_file
+from mission9.storage import storage_told
+from mission9.tables import row_groups
+
+logger = logging.getLogger(__name__)
+
+Why = Literal["erase", "retain"]
+
+_DAY = 86_400 * 1_000_000_000  # nanoseconds
+
+
+@dataclass
+class Receipt:
+    """What was erased, without a name in clear: images by keyed hashes, files by the hash of all of theirs."""
+
+    action: Why
+    time: str
+    images: list[str]
+    erased: int
+    rows_of_shards: int
+    result: dict[str, Any]
+    source: dict[str, Any]
+    old_versions: int
+    searched_files: int
+    run_id: str
+    digest_before: str
+    digest_after: str
+    not_reached: list[str]
+    audit: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be erased: ids of a file, or all that is older than so many days; also the images, `with_source`."""
+
+    why: Why
+    ids: Sequence[str] = ()
+    ids_file: Path = Path()
+    days: float = 0.0
+    with_source: bool = False
+    input: str | None = None
+
+
+def erase(place: str, request: Request) -> Receipt | None:
+    """Erase images from an output, and from the input if that is asked for; None where there is nothing to do.
+
+    Raises:
+        OutputError: there is no output, or another run is writing it.
+        InputError: an id names nothing.
+        ErasureError: something is left.
+        StorageError: a disk or bucket fails; the same command goes on.
+    """
+    _check_there(place)
+    with storage_told(place), open_output(place, overwrite=False) as output:
+        for fingerprint in output.fingerprints():
+            output.bring_shards(fingerprint)
+        return _Erasure(output, place, request).carry_out()
+
+
+def _check_there(place: str) -> None:
+    if not is_s3(place) and not Path(place, STATE).is_dir():
+        raise OutputError(f"there is no output of mission9 in {place}: give the folder of the results")
+
+
+class _Erasure:
+    """One erasure; `names` are the paths of the images in it."""
+
+    def __init__(self, output: Output, place: str, request: Request) -> None:
+        self._output, self._place, self._request = output, place, request
+        self._state = output.state_files
+        self._erased = Tombstones.of(self._state)
+        self._config: dict[str, Any] = output.last_report().get("config", {})
+        self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
+        self._names = self._chosen()
+
+    def carry_out(self) -> Receipt | None:
+        """All steps in order."""
+        new = [name for name in self._names if self._erased.hash_of(name) not in self._erased.hashes]
+        sources = [name for name in self._names if self._root and is_there(self._root, name)]
+        if not (new or sources or self._erased.is_pending):
+            return None
+        before, was_pending = self._digest(), self._erased.is_pending
+        self._erased.hashes.update(map(self._erased.hash_of, new))
+        self._erased.is_pending = True
+        self._erased.save(self._state)
+        deleted = delete_sources(self._root, sources) if sources else Deleted()
+        standing = copy_of_standing(self._output, self._place, self._erased)
+        rows = self._rewrite()
+        remade = self._remake(standing, was_pending=was_pending)
+        old = self._clear_away()
+        searched = self._prove_absence()
+        return self._note(
+            new,
+            rows_of_shards=rows,
+            result=asdict(remade),
+            source=asdict(deleted),
+            old_versions=old,
+            searched_files=searched,
+            digest_before=before,
+        )
+
+    def _chosen(self) -> list[str]:
+        request = self._request
+        if request.why == "retain":
+            oldest = time.time_ns() - int(request.days * _DAY)
+            return sorted({image.path for image in images_of(self._output) if image.modified < oldest})
+        wanted = {name for name in request.ids if name}
+        known = {image.path for image in images_of(self._output) if image.path in wanted}
+        known |= {name for name in wanted - known if self._erased.hash_of(name) in self._erased.hashes}
+        known |= {name for name in wanted - known if self._root and is_there(self._root, name)}
+        check_known(request.ids, known, request.ids_file)
+        return sorted(wanted)
+
+    def _rewrite(self) -> int:
+        output, count = self._output, 0
+        for fingerprint in output.fingerprints():
+            count += rewrite(output.shards(fingerprint), self._erased)
+            output.share_shards(fingerprint)
+        output.forget_rejects()
+        return count
+
+    def _remake(self, standing: Standing | None, *, was_pending: bool) -> Remade:
+        output = self._output
+        if standing is None:
+            output.withdraw()  # the rejects of a run that failed
+            return Remade(0, "none: no result stood")
+        if standing.erased == 0 and not was_pending:  # one that was killed may have left what it replaced
+            remade = Remade(standing.report.listed, "unchanged: none of its images is erased")
+        else:
+            remade = remake(output, standing)
+        if output.last_report() and not self._config.get("no_report"):
+            self._write_page()
+        return remade
+
+    def _write_page(self) -> None:
+        from mission9.html_report import write_report_if_possible  # loads what is not always needed
+
+        write_report_if_possible(self._output.root)
+        self._output.publish_page()
+
+    def _clear_away(self) -> int:
+        forget_copies(self._place)
+        return old_versions(self._place, delete=True)
+
+    def _prove_absence(self) -> int:
+        """Search everything that is left; how many files.
+
+        Raises:
+            ErasureError: a name is there.
+        """
+        search, count, found = Search(self._names, self._kept_with), 0, []
+        for told, file in files_to_search(self._output, self._place):
+            count += 1
+            if search.is_in(file):
+                found.append(told)
+        if old_versions(self._place, delete=False):
+            found.append("old versions of objects")
+        if found:
+            raise ErasureError(
+                f"something of the erased images is left in {self._place}: {', '.join(found[:5])}; see who writes "
+                "there, then give the same command again"
+            )
+        return count
+
+    def _kept_with(self, name: str) -> Iterator[str]:
+        """The paths of kept images in which a name lies."""
+        for fingerprint in self._output.fingerprints():
+            for plan in (done_file(self._output.shards(fingerprint)), plan_file(self._output.shards(fingerprint))):
+                for group in row_groups(plan, ["path"]) if plan.exists() else ():
+                    yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
+
+    def _note(self, new: Collection[str], **facts: Any) -> Receipt:
+        """Keep a receipt, and a record in the audit log, that all of it is gone."""
+        request, hashes = self._request, sorted(map(self._erased.hash_of, self._names))
+        receipt = Receipt(
+            action=request.why,
+            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            images=hashes,
+            erased=len(new),
+            run_id=str(self._output.last_report().get("run_id", "")),
+            digest_after=self._digest(),
+            not_reached=self._not_reached(),
+            **facts,
+        )
+        receipt.file = f"{STATE}/{RECEIPTS}/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.json"
+        content = json.dumps(asdict(receipt), indent=2).encode()
+        counts = {"images": len(hashes), "with_source": request.with_source, "why": request.why}
+        about = {"receipt_sha256": hashlib.sha256(content).hexdigest(), "run_id": receipt.run_id}
+        receipt.audit = append(self._state, "erased", counts | about)
+        self._state.write(receipt.file.removeprefix(f"{STATE}/"), json.dumps(asdict(receipt), indent=2).encode())
+        self._erased.is_pending = False
+        self._erased.save(self._state)
+        return receipt
+
+    def _not_reached(self) -> list[str]:
+        """What an erasure cannot reach, and a person must see to."""
+        left = ["copies and backups that others made", "copies in the caches of other machines and users"]
+        if self._config.get("mlflow"):
+            left.append("what the run sent to MLflow: delete that run there")
+        if not self._request.with_source:
+            left.append("the images themselves (--source deletes them)")
+        return left if is_s3(self._place) else [each for each in left if "other machines" not in each]
+
+    def _digest(self) -> str:
+        """One SHA-256 for the published tables, as their checksums tell of them."""
+        told = json.dumps(self._output.checksums(), sort_keys=True).encode()
+        return hashlib.sha256(told + str(self._output.last_report().get("run_id", "")).encode()).hexdigest()

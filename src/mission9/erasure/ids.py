@@ -1,0 +1,73 @@
+"""A file of ids, a line each -> the paths of the images that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from mission9.errors import ConfigError, InputError
+from mission9.output import Output
+from mission9.stages.find_known import done_file, plan_file
+from mission9.tables import row_groups
+from mission9.untrusted import MIB, read_file
+
+_MOST_BYTES = 1024 * MIB
+_MOST_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a result, as its plan lists it; `modified` is nanoseconds since 1970."""
+
+    path: str
+    modified: int
+
+
+def read_ids(file: Path) -> list[str]:
+    """The lines of a file of ids, as they are; empty ones are passed over.
+
+    Raises:
+        ConfigError: it cannot be read, or holds none.
+    """
+    try:
+        lines = read_file(file, _MOST_BYTES).decode("utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the ids in {file} cannot be read: {error}") from error
+    ids = [line.removesuffix("\r") for line in lines]
+    if not any(ids):
+        raise ConfigError(f"there are no ids in {file}: give a path of the tables a line")
+    return ids
+
+
+def images_of(output: Output) -> Iterator[Image]:
+    """Every image that the plans of an output name; one may come more than once."""
+    for fingerprint in output.fingerprints():
+        for plan in (done_file(output.shards(fingerprint)), plan_file(output.shards(fingerprint))):
+            yield from _listed(plan)
+
+
+def _listed(plan: Path) -> Iterator[Image]:
+    try:
+        for group in row_groups(plan, ["path", "modified"]) if plan.exists() else ():
+            for path, modified in zip(group["path"].to_pylist(), group["modified"].to_pylist(), strict=True):
+                yield Image(path, modified)
+    except (pa.ArrowException, ValueError):  # it is damaged, and goes as a whole
+        return
+
+
+def check_known(ids: Iterable[str], known: set[str], file: Path) -> None:
+    """Refuse ids that name nothing: a mistake in one would leave an image where it is. They are told by their lines.
+
+    Raises:
+        InputError: there are such.
+    """
+    unknown = [number for number, name in enumerate(ids, 1) if name and name not in known]
+    if unknown:
+        told = ", ".join(map(str, unknown[:_MOST_TOLD])) + (" and more" if len(unknown) > _MOST_TOLD else "")
+        raise InputError(
+            f"{len(unknown):,} ids in {file} name no image of this result (lines {told}), nor one erased before: "
+            "nothing was erased; give paths as the tables have them"
+        )

@@ -1,0 +1,73 @@
+"""What an erasure does in a folder and in a bucket: copies, old versions, and everything that is to be searched."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mission9.erasure.remake import Standing
+from mission9.erasure.tombstones import Tombstones
+from mission9.errors import OutputError
+from mission9.files import files_in, remove_folder
+from mission9.output import Output
+from mission9.places import result_here
+from mission9.s3.address import Address, is_s3
+
+
+def copy_of_standing(output: Output, place: str, erased: Tombstones) -> Standing | None:
+    """The result that stands, with what of it is erased; None where none does."""
+    try:
+        return Standing.of(result_here(place) if is_s3(place) else output.root, erased)
+    except OutputError:
+        return None
+
+
+def forget_copies(place: str) -> None:
+    """Delete the copies of results that this user has of a bucket."""
+    if is_s3(place):
+        from mission9.s3.mirror import mirror_of
+
+        remove_folder(mirror_of(Address.of(place), "results"))
+        remove_folder(mirror_of(Address.of(place), "model"))
+
+
+def old_versions(place: str, *, delete: bool) -> int:
+    """How many old versions and delete markers the bucket of an output keeps below it; they are deleted, if asked."""
+    if not is_s3(place):
+        return 0
+    from mission9.s3.versions import delete_versions, old_versions_below
+
+    address = Address.of(place)
+    found = old_versions_below(address)
+    if not delete:  # the lock is renewed all the time, and each time leaves a version
+        lock = (address / "_state/lock").key
+        return sum(version.key != lock for version in found)
+    delete_versions(address.bucket, found)
+    return len(found)
+
+
+def files_to_search(output: Output, place: str) -> Iterator[tuple[str, Path]]:
+    """Every file of an output, with what to call it; an object is here for as long as its turn lasts."""
+    for file in _below(output.root):
+        yield str(file), file
+    if not is_s3(place):
+        return
+    from mission9.s3.objects import fetch, list_below
+
+    address = Address.of(place)
+    with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+        for page in list_below(address):
+            for found in page:
+                file = Path(scratch, f"object{Path(found.key).suffix}")
+                fetch(Address(address.bucket, found.key), file)
+                yield f"s3://{address.bucket}/{found.key}", file
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, those under private names too."""
+    for path in files_in(folder):
+        if path.is_dir() and not path.is_symlink():
+            yield from _below(path)
+        elif path.is_file():
+            yield path

@@ -1,0 +1,173 @@
+"""The result that stands, and what is left of its images -> the result without the erased ones.
+
+Moments are additive: those of the erased rows are subtracted from those that the model keeps, and it is refitted. All
+tables are made of the rewritten shards and published at once, as a run does it.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter, ValidationError
+
+from mission9 import pca
+from mission9.audit_log import append
+from mission9.erasure.tombstones import ERASED, Tombstones
+from mission9.errors import ConfigError, ConservationError, ModelError
+from mission9.files import files_in, make_folder, read_whole, write_whole
+from mission9.mobilenet_v2 import FEATURES
+from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output
+from mission9.pca import Moments, PCAModel
+from mission9.pipeline import make_scores
+from mission9.runners import InProcessRunner
+from mission9.schema import vectors
+from mission9.shards import Shard
+from mission9.stages.collect_shards import Collected, collect_shards
+from mission9.stages.find_known import done_file
+from mission9.stages.fit_pca import fit_pca
+from mission9.stages.report import Report, SplitCounts
+from mission9.tables import row_groups
+
+logger = logging.getLogger(__name__)
+
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The result that stands: its folder (a copy, of one in a bucket), its report, and what of it is erased."""
+
+    root: Path
+    report: Report
+    erased: int
+    moments: Moments | None
+
+    @staticmethod
+    def of(root: Path, erased: Tombstones) -> Standing | None:
+        """None where no result stands. Moments are of the erased rows; None where the tables are damaged."""
+        try:
+            report = TypeAdapter(Report).validate_python(Output(root).last_report())
+        except ValidationError:
+            return None
+        try:
+            rejected = sum(len(rows) for rows in _erased_rows(root / REJECTS_FOLDER, ["path"], erased))
+            count, moments = 0, Moments.empty(FEATURES)
+            for rows in _erased_rows(root / FEATURES_FOLDER, ["path", "split", "features"], erased):
+                count += len(rows)
+                fitted = rows.filter(pc.equal(rows["split"], report.fitted_on))
+                if len(fitted):
+                    moments = moments.merge(pca.moments_of([vectors(fitted["features"])], FEATURES))
+        except _DAMAGE as error:
+            logger.warning("the tables in %s are damaged, and the model is fitted anew: %s", root, error)
+            return Standing(root, report, -1, None)
+        return Standing(root, report, rejected + count, moments)
+
+
+@dataclass(frozen=True)
+class Remade:
+    """What became of the result: how many images it has, and how the model was had."""
+
+    images: int
+    model: str
+
+
+def remake(output: Output, standing: Standing) -> Remade:
+    """Publish the result without erased images; where too few are left for one, take the old one away.
+
+    The plan that was finished last, and the shards that it names, hold no erased image by now.
+    """
+    report = standing.report
+    try:
+        collected, parts = _collect(output, report)
+        model, how = _model(standing, collected)
+    except (ConservationError, ConfigError, ModelError, *_DAMAGE) as error:
+        logger.warning("the result is taken away, since none can be made of what is left: %s; run again", error)
+        output.withdraw()
+        return Remade(0, "none: the result is taken away")
+    _update(report, parts, collected, model)
+    config = report.config
+    make_scores(InProcessRunner(), model, collected, output, plain_csv=bool(config.get("plain_csv")))
+    _save_model(model, report, standing.root / MODEL_FOLDER, output.work / MODEL_FOLDER)
+    report.audit = append(output.state_files, "erase", report.audited() | {"model": how})
+    output.publish(report.to_json())
+    return Remade(report.listed, how)
+
+
+def _erased_rows(folder: Path, columns: list[str], erased: Tombstones) -> Iterator[pa.Table]:
+    for file in sorted(files_in(folder)) if folder.is_dir() else ():
+        paths = row_groups(file, ["path"])
+        masks = [erased.holds(group["path"]) for group in paths]
+        if any(mask.true_count for mask in masks):
+            for mask, group in zip(masks, row_groups(file, columns), strict=True):
+                yield group.filter(mask)
+
+
+def _collect(output: Output, report: Report) -> tuple[Collected, list[Shard]]:
+    folder = output.shards(report.fingerprint)
+    if not done_file(folder).exists():
+        raise ConservationError("there are no images left")
+    parts = [
+        Shard(number, rows["part"][0].as_py(), rows["split"][0].as_py(), len(rows))
+        for number, rows in enumerate(row_groups(done_file(folder)))
+    ]
+    features, rejects = output.work / FEATURES_FOLDER, output.work / REJECTS_FOLDER
+    return collect_shards(parts, folder, features=features, rejects=rejects), parts
+
+
+def _model(standing: Standing, collected: Collected) -> tuple[PCAModel, str]:
+    """The model without the erased images, and how it was had.
+
+    Raises:
+        ConfigError: too few images are left.
+    """
+    report, folder = standing.report, standing.root / MODEL_FOLDER
+    if not report.fitted_on:
+        return PCAModel.load(folder, features=FEATURES), "of another result (--pca-model), unchanged"
+    left = collected.featured[report.fitted_on]
+    asked: int | float = report.config["components"]
+    components = max(1, min(asked, left, FEATURES)) if isinstance(asked, int) else asked
+    pca.check_components(components, left, FEATURES)
+    try:
+        old = PCAModel.load(folder, features=FEATURES)
+    except ModelError as error:
+        logger.warning("%s", error)
+        old = None
+    if old is not None and standing.moments is not None:
+        moments = old.moments.subtract(standing.moments)
+        if moments.count == left:
+            return pca.fit(moments, components), "moments of the erased images subtracted, refitted"
+    return fit_pca(InProcessRunner(), collected.features[report.fitted_on], components), "fitted anew"
+
+
+def _update(report: Report, parts: list[Shard], collected: Collected, model: PCAModel) -> None:
+    """Have a report tell of what is left."""
+    before, listed = report.listed, Counter[str]()
+    for part in parts:
+        listed[part.split] += part.images
+    report.splits = {split: SplitCounts(listed=count) for split, count in sorted(listed.items())}
+    for split, counts in report.splits.items():
+        counts.featured = collected.featured[split]
+        counts.reasons = dict(collected.rejected.get(split, {}))
+        counts.rejected = sum(counts.reasons.values())
+    report.check_conserved()
+    report.skipped = dict(Counter(report.skipped) + Counter({ERASED: before - report.listed}))
+    report.run_id, report.images_inferred, report.shards = uuid.uuid4().hex, 0, 0
+    report.n_components = model.n_components_
+    report.explained_variance_ratio = model.explained_variance_ratio_.tolist()
+
+
+def _save_model(model: PCAModel, report: Report, old: Path, new: Path) -> None:
+    """Write the model with what lies beside it: the weights, and the network in int8."""
+    make_folder(new)
+    for file in files_in(old):
+        if not file.name.startswith("pca."):
+            write_whole(new / file.name, read_whole(file))
+    facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
+    model.save(new, facts | {"preprocess": report.config["preprocess"]})

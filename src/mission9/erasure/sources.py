@@ -1,0 +1,81 @@
+"""Paths of images -> their files, or all versions of their objects, deleted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mission9.errors import ConfigError, StorageError
+from mission9.files import patiently
+from mission9.names import from_text, to_path
+from mission9.places import real_root
+from mission9.s3.address import Address, is_s3
+
+
+@dataclass
+class Deleted:
+    """Files, or versions of objects and delete markers; and of the files, how many have other names (hard links)."""
+
+    files: int = 0
+    versions: int = 0
+    linked: int = 0
+
+
+def source_of(given: str | None, of_run: str) -> str:
+    """Where the images are: what is given, else what the run was given, if that is the same from every folder.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    place = given or of_run
+    if not given and (not place or "***" in place or not (is_s3(place) or os.path.isabs(place))):
+        raise ConfigError(f"the run was given --input {place}, which may be another folder from here: give --input")
+    return real_root(place)
+
+
+def is_there(root: str, path: str) -> bool:
+    """Whether an image's file or object, or an old version of it, is there."""
+    if is_s3(root):
+        from mission9.s3.versions import versions_of
+
+        return bool(versions_of(_address(root, path)))
+    return os.path.lexists(to_path(root, path))
+
+
+def delete_sources(root: str, paths: Sequence[str]) -> Deleted:
+    """Delete images; those that are gone already do not matter.
+
+    Raises:
+        StorageError: one cannot be deleted.
+    """
+    deleted = Deleted()
+    for path in paths:
+        if is_s3(root):
+            from mission9.s3.versions import delete_versions, versions_of
+
+            found = versions_of(_address(root, path))
+            delete_versions(Address.of(root).bucket, found)
+            deleted.versions += len(found)
+        else:
+            _delete_file(to_path(root, path), deleted)
+    return deleted
+
+
+def _address(root: str, path: str) -> Address:
+    return Address.of(root) / from_text(path).decode()
+
+
+def _delete_file(file: bytes, deleted: Deleted) -> None:
+    try:
+        links = os.lstat(file).st_nlink
+        patiently(lambda: os.unlink(file))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(
+            f"an image cannot be deleted: {error.strerror}; mend the permissions of its folder, then give the same "
+            "command again"
+        ) from error
+    deleted.files += 1
+    deleted.linked += links > 1

@@ -1,0 +1,78 @@
+"""Which images are erased, by keyed hashes of their paths: in the state of an output, and nowhere in clear."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mission9.errors import OutputError
+from mission9.stages.list_images import Found
+from mission9.state_files import StateFiles
+
+ERASED_FILE = "erased.json"
+ERASED = "(erased)"  # counted in the place of an extension
+
+
+@dataclass
+class Tombstones:
+    """Hashes of the paths of erased images; `is_pending` from the moment they are noted until all of them are gone.
+
+    The key is of this output alone. Whoever has it can find out whether a path that they guess was erased, as the next
+    run must.
+    """
+
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    hashes: set[str] = field(default_factory=set)
+    is_pending: bool = False
+
+    @staticmethod
+    def of(state: StateFiles) -> Tombstones:
+        """Those of an output.
+
+        Raises:
+            OutputError: they are damaged; without them erased images would come back.
+        """
+        content = state.read(ERASED_FILE)
+        if content is None:
+            return Tombstones()
+        try:
+            found = json.loads(content)
+            return Tombstones(bytes.fromhex(found["key"]), set(found["hashes"]), bool(found["is_pending"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise OutputError(
+                f"{ERASED_FILE} in the state of the output is damaged, and without it erased images would come back: "
+                "restore it, or give another --output"
+            ) from error
+
+    def save(self, state: StateFiles) -> None:
+        """Note them in the state of an output."""
+        found = {"key": self.key.hex(), "is_pending": self.is_pending, "hashes": sorted(self.hashes)}
+        state.write(ERASED_FILE, json.dumps(found).encode())
+
+    def hash_of(self, path: str) -> str:
+        return hmac.digest(self.key, path.encode(), "sha256").hex()
+
+    def holds(self, paths: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """Of which paths the images are erased."""
+        if not self.hashes:
+            return pa.array([False] * len(paths), pa.bool_())
+        return pa.array([self.hash_of(path) in self.hashes for path in paths.to_pylist()], pa.bool_())
+
+    def leave_out(self, rows: Iterable[pa.RecordBatch], found: Found) -> Iterator[pa.RecordBatch]:
+        """The rows of a listing without the erased images, which `found` counts as skipped."""
+        for batch in rows:
+            erased = self.holds(batch["path"])
+            if erased.true_count:
+                for split in batch.filter(erased)["split"].to_pylist():
+                    found.listed[split] -= 1
+                    found.skipped[ERASED] += 1
+                found.listed += type(found.listed)()  # without the splits of which nothing is left
+                batch = batch.filter(pc.invert(erased))
+            if len(batch):
+                yield batch

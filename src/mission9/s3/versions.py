@@ -1,0 +1,83 @@
+"""Versions of objects, which a bucket may keep after they are deleted or replaced: found, and deleted for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from mission9.errors import StorageError
+from mission9.s3.address import Address
+from mission9.s3.control import control
+
+_A_REQUEST = 1000  # versions that one request deletes
+
+
+class Version(NamedTuple):
+    """A version of an object, or a delete marker."""
+
+    key: str
+    version: str
+    is_current: bool
+
+
+def versions_of(address: Address) -> list[Version]:
+    """All versions of one object, and its delete markers.
+
+    Raises:
+        StorageError: they cannot be listed.
+    """
+    return [found for found in _below(address.bucket, address.key) if found.key == address.key]
+
+
+def old_versions_below(prefix: Address) -> list[Version]:
+    """What a bucket still keeps below a prefix of objects that were deleted or replaced, and all delete markers.
+
+    Raises:
+        StorageError: they cannot be listed.
+    """
+    return [found for found in _below(prefix.bucket, f"{prefix.key}/") if not found.is_current]
+
+
+def delete_versions(bucket: str, versions: Sequence[Version]) -> None:
+    """Delete versions for good.
+
+    Raises:
+        StorageError: one cannot be deleted.
+    """
+    client = control()
+    for start in range(0, len(versions), _A_REQUEST):
+        chosen = [{"Key": each.key, "VersionId": each.version} for each in versions[start : start + _A_REQUEST]]
+        with _told(bucket, "s3:DeleteObjectVersion"):
+            answer = client.delete_objects(Bucket=bucket, Delete={"Objects": chosen, "Quiet": True})
+        for error in answer.get("Errors", []):
+            raise StorageError(
+                f"a version of an object in s3://{bucket} cannot be deleted ({error.get('Code')}): allow "
+                "s3:DeleteObjectVersion, and see that no lock or retention holds it, then give the same command again"
+            )
+
+
+def _below(bucket: str, prefix: str) -> Iterator[Version]:
+    pages: Any = control().get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    with _told(bucket, "s3:ListBucketVersions"):
+        for page in pages:
+            for found in page.get("Versions", []):
+                yield Version(found["Key"], found["VersionId"], bool(found.get("IsLatest")))
+            for found in page.get("DeleteMarkers", []):
+                yield Version(found["Key"], found["VersionId"], is_current=False)
+
+
+@contextmanager
+def _told(bucket: str, action: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code")
+        raise StorageError(
+            f"versions in s3://{bucket} cannot be seen or deleted ({code}): allow {action}, then give the same command "
+            "again"
+        ) from error
+    except BotoCoreError as error:
+        raise StorageError(f"s3://{bucket} does not answer ({error}): give the same command again") from error

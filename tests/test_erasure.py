@@ -1,0 +1,387 @@
+"""Erased images are gone from every file, the model is that of the others, and no run brings them back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mission9.cli import main
+from mission9.config import RunConfig
+from mission9.erasure.absence import Search
+from mission9.erasure.erase import Receipt, Request, erase
+from mission9.errors import ConfigError, ErasureError, InputError, OutputError
+from mission9.output import open_output
+from mission9.pca import PCAModel
+from mission9.pipeline import run
+from mission9.results import Results
+from mission9.stages.report import Report
+from mission9.stages.verify_output import verify_output
+
+ERASED = ["Test/a/1.jpg", "Training/a/0.jpg", "Training/b/3.jpg", "Training/b/cut & <odd> é.jpg"]
+SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5}
+
+
+@pytest.fixture
+def images(tree: Path, pictures: list[bytes]) -> Path:
+    """The tree, with images that are rejected."""
+    (tree / ERASED[-1]).write_bytes(pictures[0][:300])
+    (tree / "Training/b/empty.jpg").write_bytes(b"")
+    return tree
+
+
+@pytest.fixture
+def output(images: Path, tmp_path: Path) -> Path:
+    run_into(tmp_path / "out", images)
+    return tmp_path / "out"
+
+
+def run_into(output: Path, images: Path, **settings: Any) -> Report:
+    return run(RunConfig(input=str(images), output=str(output), **SETTINGS | settings))
+
+
+def erased_from(output: Path, *names: str, **settings: Any) -> Receipt | None:
+    return erase(str(output), Request("erase", names, Path("ids.txt"), **settings))
+
+
+def names_in(folder: Path, names: list[str]) -> set[str]:
+    """Which of some names are in any file, as it lies there or as its readers have it."""
+    found = set()
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        texts = repr(pq.read_table(file).to_pylist()) if file.suffix == ".parquet" else ""
+        found |= {name for name in names if name.encode() in content or name in texts or repr(name)[1:-1] in texts}
+    return found
+
+
+def state_of(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def assert_is_of_the_others(output: Path, images: Path, tmp_path: Path, names: list[str], **settings: Any) -> None:
+    """The result is the one that a run makes of the images without the erased ones: the model to 1e-6."""
+    others = tmp_path / "others"
+    shutil.copytree(images, others / "images")
+    for name in names:
+        (others / "images" / name).unlink(missing_ok=True)
+    run_into(others / "out", others / "images", **settings)
+    found, wanted = Results.of(output), Results.of(others / "out")
+    assert found.report["splits"] == wanted.report["splits"]
+    assert found.report["n_components"] == wanted.report["n_components"]
+    left, fresh = PCAModel.load(output / "pca_model"), PCAModel.load(others / "out/pca_model")
+    assert left.n_samples_ == fresh.n_samples_
+    for name in ("mean_", "components_", "explained_variance_"):
+        there, here = getattr(left, name), getattr(fresh, name)
+        assert np.linalg.norm(there - here) <= 1e-6 * np.linalg.norm(here), name
+    assert np.linalg.norm(left.moments.scatter - fresh.moments.scatter) <= 1e-6 * np.linalg.norm(fresh.moments.scatter)
+    for split in wanted.splits:
+        there_scores, here_scores = found.scores(split), wanted.scores(split)
+        assert there_scores.paths.tolist() == here_scores.paths.tolist()
+        assert there_scores.labels.tolist() == here_scores.labels.tolist()
+        np.testing.assert_allclose(there_scores.pca, here_scores.pca, rtol=1e-4, atol=1e-4)
+    assert found.rejects()["path"].to_pylist() == wanted.rejects()["path"].to_pylist()
+    assert not list(verify_output(str(output)))
+
+
+def test_what_is_erased_is_nowhere_and_the_rest_is_as_if_it_had_never_been(
+    output: Path, images: Path, tmp_path: Path
+) -> None:
+    assert names_in(output, ERASED) == set(ERASED)
+    before = json.loads((output / "run.json").read_bytes())
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    assert (receipt.erased, receipt.rows_of_shards) == (4, 4)
+    assert receipt.result["model"] == "moments of the erased images subtracted, refitted"
+    assert names_in(output, ERASED) == set()
+    after = json.loads((output / "run.json").read_bytes())
+    assert after["run_id"] != before["run_id"]
+    assert after["skipped"] == {"(erased)": 4}
+    assert (output / "report.html").exists()
+    assert all((images / name).exists() for name in ERASED)
+    assert_is_of_the_others(output, images, tmp_path, ERASED)
+
+
+def test_the_receipt_tells_no_name(output: Path) -> None:
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    content = (output / receipt.file).read_text()
+    told = json.loads(content)
+    assert len(told["images"]) == len(set(told["images"])) == 4
+    plain = {hashlib.sha256(name.encode()).hexdigest() for name in ERASED}
+    assert not plain.intersection(told["images"])  # which anybody could have guessed
+    assert told["digest_before"] != told["digest_after"]
+    assert not [name for name in ERASED if name in content or Path(name).name in content]
+
+
+def test_the_next_run_leaves_them_out_and_computes_nothing(output: Path, images: Path, tmp_path: Path) -> None:
+    erased_from(output, *ERASED)
+    report = run_into(output, images)
+    assert report.images_inferred == 0
+    assert report.skipped == {"(erased)": 4}
+    assert report.found == 17
+    assert names_in(output, ERASED) == set()
+    assert_is_of_the_others(output, images, tmp_path, ERASED)
+    assert run_into(output, images, overwrite=True).skipped == {"(erased)": 4}
+    assert names_in(output, ERASED) == set()
+
+
+def test_a_second_call_does_nothing_and_says_so(output: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "ids.txt").write_text("\n".join(ERASED) + "\r\n\n")
+    command = ["erase", str(output), "--ids", str(tmp_path / "ids.txt")]
+    assert main(command) == 0
+    words = capsys.readouterr()
+    assert "4 images erased" in words.out
+    assert not [name for name in ERASED if name in words.out + words.err]
+    before = state_of(output)
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"nothing to do: {output} holds nothing of them\n"
+    assert state_of(output) == before
+
+
+def test_shards_of_other_settings_lose_them_too(output: Path, images: Path) -> None:
+    run_into(output, images, preprocess="crop")
+    assert len(list((output / "_state/shards").iterdir())) == 2
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    assert receipt.rows_of_shards == 8
+    assert names_in(output, ERASED) == set()
+    assert run_into(output, images).images_inferred == 0
+    assert run_into(output, images, preprocess="crop").images_inferred == 0
+
+
+def test_the_images_are_deleted_if_asked(output: Path, images: Path) -> None:
+    left = len(list(images.rglob("*.jpg"))) - len(ERASED)
+    erased_from(output, *ERASED[:2])
+    receipt = erased_from(output, *ERASED, with_source=True)
+    assert receipt is not None
+    assert (receipt.erased, receipt.source["files"]) == (2, 4)
+    assert not [name for name in ERASED if (images / name).exists()]
+    assert len(list(images.rglob("*.jpg"))) == left
+    assert erased_from(output, *ERASED, with_source=True) is None
+    assert run_into(output, images).skipped == {}
+
+
+def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images: Path, tmp_path: Path) -> None:
+    report = json.loads((output / "run.json").read_bytes())
+    report["config"]["input"] = "images"
+    (output / "run.json").write_text(json.dumps(report))
+    before = state_of(tmp_path)
+    with pytest.raises(ConfigError, match="may be another folder from here: give --input"):
+        erased_from(output, *ERASED, with_source=True)
+    assert state_of(tmp_path) == before
+    erased_from(output, *ERASED, with_source=True, input=str(images))
+    assert not [name for name in ERASED if (images / name).exists()]
+
+
+def test_an_id_that_names_nothing_stops_all_of_it(output: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "ids.txt").write_text("Training/a/0.jpg\nno/such.jpg\n")
+    before = state_of(output)
+    assert main(["erase", str(output), "--ids", str(tmp_path / "ids.txt")]) == 2
+    words = capsys.readouterr().err
+    assert "1 ids in" in words
+    assert "(lines 2)" in words
+    assert "such.jpg" not in words
+    assert state_of(output) == before
+    with pytest.raises(InputError):
+        erased_from(output, "Training/a")  # no folder, only images
+    (tmp_path / "none.txt").write_text("\n")
+    assert main(["erase", str(output), "--ids", str(tmp_path / "none.txt")]) == 2
+    assert main(["erase", str(tmp_path / "other"), "--ids", str(tmp_path / "ids.txt")]) == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_it_refuses_beside_a_run_and_a_run_beside_it(output: Path) -> None:
+    with open_output(str(output), overwrite=False), pytest.raises(OutputError, match="another run is writing"):
+        erased_from(output, *ERASED)
+    assert erased_from(output, *ERASED) is not None
+
+
+def test_so_few_are_left_that_there_is_no_result(output: Path, images: Path) -> None:
+    training = [str(path.relative_to(images)) for path in images.rglob("*.jpg") if "Training" in path.parts]
+    receipt = erased_from(output, *training[1:])
+    assert receipt is not None
+    assert receipt.result == {"images": 0, "model": "none: the result is taken away"}
+    assert {path.name for path in output.iterdir()} == {"_state"}
+    assert names_in(output, training[1:]) == set()
+    with pytest.raises(ConfigError, match="at least 2 images"):
+        run_into(output, images)
+
+
+def test_fewer_are_left_than_components_were_asked_for(output: Path, images: Path) -> None:
+    training = sorted(str(path.relative_to(images)) for path in images.rglob("Training/*/?.jpg"))
+    erased_from(output, *training[2:])
+    assert json.loads((output / "run.json").read_bytes())["n_components"] == 2
+    assert not list(verify_output(str(output)))
+
+
+def test_a_model_of_another_result_stays(output: Path, images: Path, tmp_path: Path) -> None:
+    settings = {name: value for name, value in SETTINGS.items() if name != "components"}
+    model, other = output / "pca_model", tmp_path / "other"
+    run(RunConfig(input=str(images), output=str(other), pca_model=str(model), **settings))
+    receipt = erased_from(other, *ERASED)
+    assert receipt is not None
+    assert "unchanged" in receipt.result["model"]
+    assert (other / "pca_model/pca.safetensors").read_bytes() == (model / "pca.safetensors").read_bytes()
+    assert names_in(other, ERASED) == set()
+    assert not list(verify_output(str(other)))
+
+
+def test_without_a_sound_model_it_is_fitted_anew(output: Path, images: Path, tmp_path: Path) -> None:
+    (output / "pca_model/pca.json").write_text("{")
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    assert receipt.result["model"] == "fitted anew"
+    assert names_in(output, ERASED) == set()
+    assert_is_of_the_others(output, images, tmp_path, ERASED)
+
+
+def test_a_damaged_result_is_taken_away_and_the_next_run_makes_it_anew(
+    output: Path, images: Path, tmp_path: Path
+) -> None:
+    for file in (output / "_state/shards").rglob("*.features.parquet"):
+        file.write_bytes(file.read_bytes()[:-8] + b"damaged!")
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    assert receipt.result["model"] == "none: the result is taken away"
+    assert names_in(output, ERASED) == set()
+    assert run_into(output, images).images_inferred > 0
+    assert_is_of_the_others(output, images, tmp_path, ERASED)
+
+
+def test_what_is_left_anywhere_is_told_and_the_same_command_goes_on(output: Path) -> None:
+    (output / "notes.txt").write_text(f"see {ERASED[0]}")
+    with pytest.raises(ErasureError, match=r"left in .*notes\.txt"):
+        erased_from(output, *ERASED)
+    assert not (output / "_state/receipts").exists()
+    (output / "notes.txt").unlink()
+    assert erased_from(output, *ERASED) is not None
+    assert erased_from(output, *ERASED) is None
+
+
+def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["retain", str(output), "--days", "30"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    old = time.time() - 40 * 86_400
+    for name in ERASED:
+        os.utime(images / name, (old, old))
+    run_into(output, images)
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert "4 images erased" in capsys.readouterr().out
+    assert names_in(output, ERASED) == set()
+    assert not [name for name in ERASED if (images / name).exists()]
+    assert_is_of_the_others(output, images, tmp_path, [])
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert main(["retain", str(output), "--days", "0"]) == 2
+
+
+KILLED = """
+import os, pathlib, signal, sys
+left = int(sys.argv[1])
+def counted(real):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+    return call
+os.fsync, os.link = counted(os.fsync), counted(os.link)
+for name in ("rename", "replace", "unlink"):
+    setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
+from mission9.cli import main
+sys.exit(main(["erase", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_goes_on(output: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("\n".join(ERASED))
+    shutil.copytree(output, tmp_path / "before")
+    options = [str(output), "--ids", str(tmp_path / "ids.txt")]
+    kills = 0
+    for moment in range(0, 200, 6):
+        shutil.rmtree(output)
+        shutil.copytree(tmp_path / "before", output)
+        done = subprocess.run([sys.executable, "-c", KILLED, str(moment), *options], check=False, capture_output=True)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9
+        kills += 1
+        if kills % 3 == 2:  # a run between leaves them out as well
+            assert run_into(output, images).skipped["(erased)"] == 4 or moment == 0
+        assert main(["erase", *options]) == 0
+        assert names_in(output, ERASED) == set()
+        assert not list(verify_output(str(output)))
+        assert len(list((output / "_state/receipts").iterdir())) == 1
+    assert kills > 8
+    assert_is_of_the_others(output, images, tmp_path, ERASED)
+
+
+def test_a_run_tells_of_an_erasure_that_was_cut_short(
+    output: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (output / "notes.txt").write_text(ERASED[0])
+    with pytest.raises(ErasureError):
+        erased_from(output, *ERASED)
+    run_into(output, images)
+    assert "an erasure from" in caplog.text
+
+
+def test_damaged_tombstones_bring_nothing_back(output: Path, images: Path) -> None:
+    erased_from(output, *ERASED)
+    (output / "_state/erased.json").write_text("{}")
+    with pytest.raises(OutputError, match="erased images would come back"):
+        run_into(output, images)
+
+
+def search(names: list[str], kept: list[str]) -> Search:
+    return Search(names, lambda name: [other for other in kept if name in other])
+
+
+@pytest.mark.parametrize("name", ["a/1.jpg", "x/é & <1>.jpg", "ab", 'a "quoted" name.png'])
+def test_the_search_finds_a_name_in_every_form(tmp_path: Path, name: str) -> None:
+    from html import escape
+    from urllib.parse import quote
+
+    file, looked_for = tmp_path / "file", search(["z/other.png", name], [])
+    for form in (name, escape(name), quote(name), json.dumps(name), json.dumps(name, ensure_ascii=False)):
+        for before in (b"", b"x" * 13, os.urandom(1 << 12), b"\n" * ((1 << 24) - 3)):
+            file.write_bytes(before + form.encode() + b"\n")
+            assert looked_for.is_in(file), form
+    file.write_bytes(b"a/2.jpg\nAb\n" + b" " * 4096)
+    assert not looked_for.is_in(file)
+    file.write_bytes(b"")
+    assert not looked_for.is_in(file)
+
+
+def test_a_piece_of_a_kept_name_is_no_find(tmp_path: Path) -> None:
+    file, looked_for = tmp_path / "file.csv", search(["Training/a/1.jpg"], ["old/Training/a/1.jpg.png"])
+    file.write_text("old/Training/a/1.jpg.png,1\n")
+    assert not looked_for.is_in(file)
+    file.write_text("old/Training/a/1.jpg.png,1\nTraining/a/1.jpg,2\n")
+    assert looked_for.is_in(file)
+
+
+def test_names_that_lie_in_others_are_erased_alone(tmp_path: Path, tree: Path, pictures: list[bytes]) -> None:
+    (tree / "Training/a/Training/a").mkdir(parents=True)
+    (tree / "Training/a/Training/a/0.jpg").write_bytes(pictures[9])
+    run_into(tmp_path / "out", tree)
+    assert erased_from(tmp_path / "out", "Training/a/0.jpg") is not None
+    paths = [path for split in ("Training", "Test") for path in Results.of(tmp_path / "out").scores(split).paths]
+    assert len(paths) == 15
+    assert "Training/a/Training/a/0.jpg" in paths
