@@ -28,6 +28,7 @@ from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
 from mission9.s3.address import is_s3
 from mission9.shards import read_marker
+from mission9.sources import settled
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
@@ -189,7 +190,7 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     folder = output.calibration(extraction.fingerprint)
     network = Int8Network.load(model_here(config.pca_model) if config.pca_model else folder)
     if network is None:
-        root, results = real_root(config.input), output.place
+        root, results = settled(config.input), output.place
         network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
@@ -206,8 +207,8 @@ def _new_report(config: RunConfig, extraction: Extraction) -> Report:
 
 def _list(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
     found, folder = Found(), output.shards(extraction.fingerprint)
-    root, results = real_root(config.input), output.place
-    if root == results:
+    root, results = settled(config.input), output.place
+    if real_root(config.input) == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
     output.bring_shards(extraction.fingerprint)
     rows = list_images(root, found, all_files=config.all_files, leave_out=results)
@@ -242,7 +243,7 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
     report.images_inferred = plan.images_to_do
     done_before = report.listed - plan.images_to_do
     logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
-    root = real_root(report.config["input"])
+    root = settled(report.config["input"])
     task = ExtractShards(
         root=root,
         todo=plan.todo,
@@ -312,7 +313,7 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
     if not plan.shards and last.get("fingerprint") == report.fingerprint and _is_fidelity(last.get("fidelity")):
         report.fidelity = last["fidelity"]  # of the same images and features
     else:
-        root = real_root(report.config["input"])
+        root = settled(report.config["input"])
         report.fidelity = measure_fidelity(collected.features, root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",

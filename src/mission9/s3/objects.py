@@ -104,6 +104,19 @@ def fetch(address: Address, file: Path) -> None:
         raise StorageError(f"{address} cannot be read: {error}") from error
 
 
+def get_range(address: Address, start: int, length: int) -> bytes:
+    """A piece of an object, by one request.
+
+    Raises:
+        StorageError: it cannot be read, or ends before that.
+    """
+    try:
+        with told(address):
+            return _tried(partial(_range, address, start, length))
+    except Cut as error:
+        raise StorageError(f"{address} cannot be read: {error}") from error
+
+
 class RangeReader(io.RawIOBase):
     """An object as a file that is read in ranges, each by one request.
 
@@ -134,11 +147,7 @@ class RangeReader(io.RawIOBase):
         place = memoryview(buffer)
         count = max(0, min(len(place), self._size - self._at))
         if count:
-            try:
-                with told(self._address):
-                    place[:count] = _tried(partial(_range, self._address, self._at, count))
-            except Cut as error:
-                raise StorageError(f"{self._address} cannot be read: {error}") from error
+            place[:count] = get_range(self._address, self._at, count)
         self._at += count
         return count
 
