@@ -20,6 +20,7 @@ from benchmarks.measure.child import run_module
 
 from mission9.config import RunConfig
 from mission9.engines import Engine, make_engine
+from mission9.engines.int8 import Int8Network
 from mission9.extraction import Extraction
 from mission9.pipeline import make_extraction
 from mission9.stages.calibrate_int8 import calibrate_int8
@@ -76,8 +77,12 @@ def _ready(config: RunConfig) -> Extraction:
         return extraction
     # In a process of its own, so that its threads on all cores are gone.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        network = pool.submit(calibrate_int8, config.input, extraction, all_files=False, leave_out="").result()
+        network = pool.submit(_network, config.input, extraction).result()
     return replace(extraction, int8=network)
+
+
+def _network(root: str, extraction: Extraction) -> Int8Network:
+    return calibrate_int8(root, list_images(root, Found()), extraction)
 
 
 def _decoded(root: str, extraction: Extraction) -> Pixels:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from mission9.errors import ImageError
-from mission9.places import real_root
+from mission9.sources import settled, source_of
 from mission9.stages.list_images import Found, list_images
-from mission9.stages.read_bytes import MAX_BYTES, read_listed
+from mission9.stages.read_bytes import MAX_BYTES
 from mission9.stages.read_metadata import KINDS, Kind, MetadataReader
 
 
@@ -34,7 +34,7 @@ def audit_images(place: str, *, all_files: bool = False) -> Audit:
     Raises:
         InputError: there is no such folder, or it cannot be read.
     """
-    root, audit = real_root(place), Audit()
+    root, audit = settled(place), Audit()
     outcomes: Counter[frozenset[Kind] | None] = Counter()
     with ExitStack() as readers, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         work = partial(_kinds, root, threading.local(), readers)
@@ -59,6 +59,6 @@ def _kinds(root: str, own: threading.local, readers: ExitStack, path: str) -> fr
     if not hasattr(own, "reader"):
         own.reader = readers.enter_context(MetadataReader())
     try:
-        return frozenset(own.reader.kinds(read_listed(root, path, max_bytes=MAX_BYTES)))
+        return frozenset(own.reader.kinds(source_of(root).read(path, max_bytes=MAX_BYTES)))
     except ImageError:
         return None

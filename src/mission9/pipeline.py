@@ -32,6 +32,7 @@ from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
 from mission9.s3.address import is_s3
 from mission9.shards import read_marker
+from mission9.sources import settled
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
@@ -201,7 +202,7 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     network = Int8Network.load(model_here(config.pca_model) if config.pca_model else folder)
     if network is None:
         listing = _images(config, output, Found())
-        network = calibrate_int8(real_root(config.input), listing, extraction, scratch=output.work)
+        network = calibrate_int8(settled(config.input), listing, extraction, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
 
@@ -218,8 +219,8 @@ def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any
 
 def _list(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
     found, folder = Found(), output.shards(extraction.fingerprint)
-    root, results = real_root(config.input), output.place
-    if root == results:
+    root, results = settled(config.input), output.place
+    if real_root(config.input) == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
     output.bring_shards(extraction.fingerprint)
     rows = _images(config, output, found)
@@ -236,7 +237,7 @@ def _list(config: RunConfig, extraction: Extraction, output: Output, report: Rep
 
 def _images(config: RunConfig, output: Output, found: Found) -> Iterator[pa.RecordBatch]:
     """The images of a run: those that are found, without those that were erased."""
-    rows = list_images(real_root(config.input), found, all_files=config.all_files, leave_out=output.place)
+    rows = list_images(settled(config.input), found, all_files=config.all_files, leave_out=output.place)
     erased = Tombstones.of(output.state_files)
     if erased.is_pending:
         logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)
@@ -264,7 +265,7 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
     report.images_inferred = plan.images_to_do
     done_before = report.listed - plan.images_to_do
     logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
-    root = real_root(report.config["input"])
+    root = settled(report.config["input"])
     task = ExtractShards(
         root=root,
         todo=plan.todo,
@@ -335,7 +336,7 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
     if not plan.shards and last.get("fingerprint") == report.fingerprint and _is_fidelity(last.get("fidelity")):
         report.fidelity = last["fidelity"]  # of the same images and features
     else:
-        root = real_root(report.config["input"])
+        root = settled(report.config["input"])
         report.fidelity = measure_fidelity(collected.features, root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",

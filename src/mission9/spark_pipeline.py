@@ -19,11 +19,11 @@ from mission9.mobilenet_v2 import FEATURES
 from mission9.output import REPORT, Output, open_output, scores_folder
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_extraction
-from mission9.places import real_root
 from mission9.policy import enforce_policy
 from mission9.s3.address import is_s3
 from mission9.schema import LISTING, OUTCOME, projected, vectors
 from mission9.session import find_or_start_session, parallelism
+from mission9.sources import settled
 from mission9.stages.fit_pca import MOST_PARTIALS
 from mission9.stages.infer_features import infer_features
 from mission9.stages.list_images import Found, check_folder, fitting_split, list_images, split_and_label
@@ -59,8 +59,8 @@ class SparkImagePipeline:
     def load_images(self, path: str) -> DataFrame:
         """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet."""
         enforce_policy(self.config.model_copy(update={"input": path}))
-        root = real_root(path)
-        check_folder(root)
+        check_folder(path)
+        root = settled(path)
         all_files, schema = self.config.all_files, pa.schema([("root", pa.string()), *LISTING])
 
         def list_(_: Batches) -> Batches:

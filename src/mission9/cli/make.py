@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,9 @@ from mission9.subset import PERCENTAGES
 
 if TYPE_CHECKING:
     from mission9.stages.report import Report
+
+
+DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
 
 
 @app.command(group=MAKE)
@@ -105,7 +109,7 @@ def subset(
     percentage: float | None = None,
     all_: Annotated[bool, Parameter(name="--all", negative="")] = False,
     list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
-    input_: Annotated[Path, Parameter(name="--input")] = Path("dataset/fruits-360_dataset/fruits-360"),
+    input_: Annotated[Path, Parameter(name="--input")] = Path(DEFAULT_INPUT),
     output: Path = Path("dataset/subsets"),
     copy: Flag = False,
 ) -> int:
@@ -147,12 +151,64 @@ def subset(
     return 0
 
 
+@app.command(group=MAKE)
+def pack(
+    *,
+    input_: Annotated[str, Parameter(name="--input")] = DEFAULT_INPUT,
+    output: str,
+    all_files: Flag = False,
+    overwrite: Flag = False,
+    workers: int | None = None,
+) -> int:
+    """Pack many small images once into few large Parquet files, which `mission9 run --input PACK` takes as input.
+
+    The same command again reads only what is new. From a bucket, a run reads a pack by a hundredth of the requests.
+
+    ```bash
+    mission9 pack --input photos --output packed
+    mission9 pack --input s3://bucket/photos --output s3://bucket/packed
+    ```
+
+    Parameters
+    ----------
+    input_:
+        Folder of images, or s3://BUCKET/PREFIX.
+    output:
+        Folder for the pack, or s3://BUCKET/PREFIX; made if absent.
+    all_files:
+        Pack every file, not just those that look like images by name.
+    overwrite:
+        Read and pack everything again.
+    workers:
+        Worker processes; default: one a core.
+    """
+    from mission9.pack.make_pack import make_pack
+
+    report = make_pack(input_, output, all_files=all_files, overwrite=overwrite, workers=workers)
+    for name, count in sorted(report.splits.items()):
+        print(f"{name:<12}{count:>9,} listed")
+    if report.skipped:
+        say(_skipped(report.skipped))
+    if report.rejected:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common())
+        say(f"{report.rejected:,} could not be read ({reasons}): each is a row of {report.place}/rejects")
+    say(
+        f"{report.packed:,} images ({report.bytes / 1e6:,.1f} MB) in {report.parts:,} files in {report.place}; "
+        f"read in this run: {report.read:,}"
+    )
+    return 0
+
+
+def _skipped(skipped: Mapping[str, int]) -> str:
+    files = ", ".join(f"{count:,} {extension}" for extension, count in sorted(skipped.items()))
+    return f"{'not images':<12}{sum(skipped.values()):>9,} skipped ({files})"
+
+
 def _print_report(report: Report) -> None:
     for name, split in report.splits.items():
         print(f"{name:<12}{split.listed:>9,} listed {split.featured:>9,} featured {split.rejected:>7,} rejected")
     if report.skipped:
-        files = ", ".join(f"{count:,} {extension}" for extension, count in sorted(report.skipped.items()))
-        say(f"{'not images':<12}{sum(report.skipped.values()):>9,} skipped ({files})")
+        say(_skipped(report.skipped))
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
     if page := page_place(report.config["output"], report.run_id):

@@ -53,7 +53,8 @@ def files_to_search(output: Output, place: str) -> Iterator[tuple[str, Path]]:
         yield str(file), file
     if not is_s3(place):
         return
-    from mission9.s3.objects import fetch, list_below
+    from mission9.s3.listings import list_below
+    from mission9.s3.objects import fetch
 
     address = Address.of(place)
     with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.errors import OutputError
+from mission9.errors import Mission9Error, OutputError
 from mission9.files import remove_file, write_whole
 from mission9.html_report.identical import identical_images
 from mission9.html_report.judge import NEIGHBOURS, at_odds, judge
@@ -35,6 +35,7 @@ from mission9.page_file import PAGE, is_ours, run_of, sealed
 from mission9.places import real_root
 from mission9.redact import shown as told
 from mission9.results import Results
+from mission9.sources import settled
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,22 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
         groups = identical_images(results, sample)
     with _timed(seconds, "thumbnails"):
-        root = real_root(images or results.report["config"]["input"])
+        root = _root(images or results.report["config"]["input"])
         thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
     with _timed(seconds, "write"):
         found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
         _put(sealed(render(make_tables(found, shown), payload)), file, results)
     return seconds
+
+
+def _root(images: str) -> str:
+    """Where images lie, or where none can be had: a report does without."""
+    try:
+        return settled(images)
+    except Mission9Error as error:
+        logger.warning("no thumbnails: %s", error)
+        return real_root(images)
 
 
 def _put(page: bytes, file: Path, results: Results) -> None:

@@ -18,10 +18,9 @@ from PIL import Image
 
 from mission9.errors import ImageError
 from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
-from mission9.s3.address import is_s3
+from mission9.sources import source_of
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings
-from mission9.stages.read_bytes import read_listed
 
 SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
@@ -82,8 +81,8 @@ def _decoded(
 
 
 def _contents(root: str, rows: Sequence[dict[str, Any]]) -> list[bytes]:
-    """The bytes of images; those in a bucket come all at once, since each is waited for."""
-    if not is_s3(root):
+    """The bytes of images; those of a bucket come all at once, since each is waited for."""
+    if not source_of(root).is_remote:
         return [_content(root, row) for row in rows]
     with ThreadPoolExecutor(len(rows)) as pool:
         return list(pool.map(partial(_content, root), rows))
@@ -92,7 +91,7 @@ def _contents(root: str, rows: Sequence[dict[str, Any]]) -> list[bytes]:
 def _content(root: str, row: dict[str, Any]) -> bytes:
     """The image's bytes if they still are those that the features are of."""
     try:
-        data = read_listed(root, row["path"], max_bytes=row["bytes"])
+        data = source_of(root).read(row["path"], max_bytes=row["bytes"])
     except ImageError:
         return b""
     return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""

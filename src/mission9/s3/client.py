@@ -21,6 +21,8 @@ MOST_TRIES = 10
 PATIENCE = timedelta(seconds=60)
 _FIRST_WAIT, _LONGEST_WAIT, _LONGER = timedelta(milliseconds=100), timedelta(seconds=8), 2
 
+AT_ONCE = 32  # requests at a time, which wait for the network, not for a core
+
 # Of a body of 256 MB on a slow line; one that stands still is given up sooner.
 _REQUEST_TIMEOUT, _STILL_TIMEOUT, _CONNECT_TIMEOUT = timedelta(minutes=10), timedelta(seconds=30), timedelta(seconds=5)
 

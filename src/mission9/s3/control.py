@@ -6,14 +6,14 @@ import os
 from typing import Any
 
 from mission9.errors import ConfigError, SetupError
-from mission9.s3.client import endpoint, is_loopback, region
+from mission9.s3.client import AT_ONCE, endpoint, is_loopback, region
 from mission9.s3.profile import is_profile_there
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT, _TRIES = 5, 30, 5  # seconds, seconds, times
 
 
 def control() -> Any:
-    """A client of the server that the environment names, with its credentials; for this process and thread.
+    """A client of the server that the environment names, with its credentials; for this process, any thread.
 
     Raises:
         SetupError: boto3 is not installed.
@@ -35,7 +35,8 @@ def control() -> Any:
     settings: dict[str, Any] = {"signature_version": UNSIGNED} if os.environ.get("AWS_SKIP_SIGNATURE") else {}
     settings |= {"s3": {"addressing_style": "path"}} if url else {}
     patience = {"total_max_attempts": _TRIES, "mode": "standard"}
-    config = Config(connect_timeout=_CONNECT_TIMEOUT, read_timeout=_READ_TIMEOUT, retries=patience, **settings)
+    times = {"connect_timeout": _CONNECT_TIMEOUT, "read_timeout": _READ_TIMEOUT}
+    config = Config(max_pool_connections=AT_ONCE, retries=patience, **times, **settings)
     # Where neither the environment nor a profile names a region, boto3 finds that of each bucket by itself.
     region_name = region() or (None if is_profile_there() else "us-east-1")
     try:

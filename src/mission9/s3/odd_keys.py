@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from mission9.s3.address import Address
-from mission9.s3.client import MOST_TRIES, endpoint
+from mission9.s3.control import control
 
 _DELETE = 0x7F
 
@@ -74,9 +74,4 @@ def _facts(found: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _client(process: int) -> Any:  # noqa: ARG001 (a key: a client must not be used after a fork)
-    import boto3
-    from botocore.config import Config
-
-    style = "path" if endpoint() else "auto"
-    retries = {"total_max_attempts": MOST_TRIES, "mode": "standard"}
-    return boto3.client("s3", config=Config(retries=retries, s3={"addressing_style": style}, max_pool_connections=32))
+    return control()

@@ -1,4 +1,4 @@
-"""An object as a file that is read in ranges, each by one request."""
+"""Pieces of an object, and an object as a file that is read in pieces, each by one request."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from mission9.s3.told import told
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+
+def get_range(address: Address, start: int, length: int) -> bytes:
+    """A piece of an object, by one request.
+
+    Raises:
+        StorageError: it cannot be read, or ends before that.
+    """
+    try:
+        with told(address):
+            return tried(partial(_range, address, start, length))
+    except Cut as error:
+        raise StorageError(f"{address} cannot be read: {error}") from error
 
 
 class RangeReader(io.RawIOBase):
@@ -46,11 +59,7 @@ class RangeReader(io.RawIOBase):
         place = memoryview(buffer)
         count = max(0, min(len(place), self._size - self._at))
         if count:
-            try:
-                with told(self._address):
-                    place[:count] = tried(partial(_range, self._address, self._at, count))
-            except Cut as error:
-                raise StorageError(f"{self._address} cannot be read: {error}") from error
+            place[:count] = get_range(self._address, self._at, count)
         self._at += count
         return count
 

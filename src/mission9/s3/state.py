@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mission9.s3.address import Address
-from mission9.s3.objects import get_if_there, list_level, put
+from mission9.s3.listings import list_level
+from mission9.s3.objects import get_if_there, put
 from mission9.untrusted import MIB
 
 _MOST_BYTES = 256 * MIB

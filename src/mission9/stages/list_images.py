@@ -1,4 +1,4 @@
-"""A folder, or a prefix in a bucket -> one row a file, in order of path; nothing is read."""
+"""Where images lie -> one row a file, in order of path; nothing is read. Here, of folders."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 from mission9.errors import InputError
 from mission9.files import is_passing, patiently
 from mission9.names import IMAGE_EXTENSIONS, to_text
-from mission9.s3.address import is_s3
 from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
+from mission9.sources import settled, source_of
 
 SPLIT_FOLDERS = {"training": TRAINING, "train": TRAINING, "validation": VALIDATION, "val": VALIDATION, "test": TEST}
 
@@ -42,17 +42,17 @@ def list_images(root: str, found: Found, *, all_files: bool = False, leave_out: 
     The split is Training, Validation or Test where the first folder says so (train, val, test in any case
     too), else "all". The label is the name of the folder that holds the file. Listed are files named as images, or
     without an extension; the rest is counted in `found.skipped`, with the links that lead out of `root` or in circles.
-    The folder `leave_out`, where results go, is passed over.
+    The folder `leave_out`, where results go, is passed over. A pack gives the rows of what it was made of.
 
     Raises:
         InputError: `root` is no folder, or a folder in it cannot be read.
     """
     check_folder(root)
-    if is_s3(root):
-        from mission9.s3.image_rows import image_rows  # loads what other runs do not need
+    yield from source_of(settled(root)).rows(found, all_files=all_files, leave_out=leave_out)
 
-        yield from image_rows(root, found, all_files=all_files, leave_out=leave_out)
-        return
+
+def folder_rows(root: str, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:
+    """`list_images` of a folder."""
     rows: list[tuple[str, str, str, int, int]] = []
     for folder, name, is_followed in _walk(root, os.path.realpath(leave_out) if leave_out else ""):
         skipped = skipped_as(name, beside_splits=folder.is_beside_splits) if is_followed and not all_files else None
@@ -70,15 +70,14 @@ def list_images(root: str, found: Found, *, all_files: bool = False, leave_out: 
 
 def has_more_images(root: str, count: int) -> bool:
     """Whether a folder holds more than so many images; looks at no more of it than it must."""
-    names: Iterator[bytes]
-    if is_s3(root):
-        from mission9.s3.image_rows import names_below
-
-        names = names_below(root)
-    else:
-        names = (name for folder, name, is_followed in _walk(root, "") if is_followed)
+    names = source_of(settled(root)).names()
     images = (name for name in names if skipped_as(name, beside_splits=False) is None)
     return next(islice(images, count, None), None) is not None
+
+
+def names_in(root: str) -> Iterator[bytes]:
+    """The names of the files below a folder."""
+    return (name for _, name, is_followed in _walk(root, "") if is_followed)
 
 
 def split_and_label(path: str) -> tuple[str, str]:
@@ -104,13 +103,20 @@ def fitting_split(images: Mapping[str, int]) -> str:
 
 
 def check_folder(root: str) -> None:
-    """Refuse what is not a folder, nor in a bucket.
+    """Refuse where no images can lie.
+
+    Raises:
+        InputError: saying why.
+    """
+    source_of(root).check()
+
+
+def check_is_folder(root: str) -> None:
+    """Refuse what is not a folder.
 
     Raises:
         InputError: saying which it is.
     """
-    if is_s3(root):
-        return  # nothing tells of a prefix but what is below it
     if not os.path.exists(root):
         raise InputError(f"there is no folder {root}; give the folder of your images with --input")
     if not os.path.isdir(root):

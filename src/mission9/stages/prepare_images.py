@@ -4,51 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
+from mission9.ahead import AHEAD_IMAGES, HERE, REMOTE, Ahead, work_ahead
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
 from mission9.names import label_folder
-from mission9.s3.address import is_s3
+from mission9.sources import source_of
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
-from mission9.stages.read_bytes import read_listed
-
-# Images ahead of the network: bounded in number, and in bytes on disk for each thread.
-AHEAD_IMAGES = 64
-AHEAD_BYTES = 32 * 1024 * 1024
-READERS = 2
-
-# Objects in a bucket: each is waited for, and many can be under way.
-REMOTE_READERS = 32
-REMOTE_AHEAD_BYTES = 4 * 1024 * 1024
 
 # Bytes of the images that are decoded at one go, but for the last.
 RUN_BYTES = 8 * 1024 * 1024
 
 Pixels = NDArray[np.uint8]
-Item = TypeVar("Item")
-
-
-class Ahead(NamedTuple):
-    """How many threads work ahead, and how far."""
-
-    threads: int
-    images: int = AHEAD_IMAGES
-    bytes_a_thread: int = AHEAD_BYTES
-
-
-REMOTE = Ahead(REMOTE_READERS, 2 * AHEAD_IMAGES, REMOTE_AHEAD_BYTES)
 
 
 class ImageRow(NamedTuple):
@@ -79,9 +56,6 @@ class Prepared:
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-Sized = TypeVar("Sized", ImageRow, Prepared)
-
-
 def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
     """Each row prepared, in order, a bounded way ahead of whoever takes the results.
 
@@ -93,16 +67,16 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
     first = next(rows, None)
     if first is None:
         return
-    rows, is_remote = chain([first], rows), is_s3(first.root)
+    rows, is_remote = chain([first], rows), source_of(first.root).is_remote
     read = partial(read_image, extraction=extraction)
     if extraction.engine.device == "cuda":
         ahead = Ahead(devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES))
         if is_remote:
-            yield from _ahead(_ahead(rows, read, REMOTE), partial(_decode_one, extraction=extraction), ahead)
+            yield from work_ahead(work_ahead(rows, read, REMOTE), partial(_decode_one, extraction=extraction), ahead)
         else:
-            yield from _ahead(rows, partial(prepare, extraction=extraction), ahead)
+            yield from work_ahead(rows, partial(prepare, extraction=extraction), ahead)
     else:
-        for run in _runs(_ahead(rows, read, REMOTE if is_remote else Ahead(READERS))):
+        for run in _runs(work_ahead(rows, read, REMOTE if is_remote else HERE)):
             yield from decode(run, extraction=extraction)
 
 
@@ -123,7 +97,7 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
         stage = "read"
         data = row.content
         if data is None:
-            data = read_listed(row.root, row.path, max_bytes=extraction.max_bytes)
+            data = source_of(row.root).read(row.path, max_bytes=extraction.max_bytes)
     except ImageError as error:
         return Prepared(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
     digest = hashlib.sha256(data).hexdigest()
@@ -156,19 +130,3 @@ def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
             run = []
     if run:
         yield run
-
-
-def _ahead(items: Iterable[Sized], work: Callable[[Sized], Item], ahead: Ahead) -> Iterator[Item]:
-    """`map(work, items)` in threads, a bounded way ahead."""
-    waiting: deque[tuple[Future[Item], int]] = deque()
-    size = 0
-    with ThreadPoolExecutor(ahead.threads) as pool:
-        for item in items:
-            waiting.append((pool.submit(work, item), item.size))
-            size += item.size
-            while len(waiting) > ahead.images or size > ahead.threads * ahead.bytes_a_thread:
-                future, done = waiting.popleft()
-                size -= done
-                yield future.result()
-        while waiting:
-            yield waiting.popleft()[0].result()

@@ -1,4 +1,4 @@
-"""A file's path, or an object's -> its bytes, or the reason why not."""
+"""A file's path -> its bytes, or the reason why not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import BinaryIO
 
 from mission9.errors import ImageError
 from mission9.files import patiently
-from mission9.names import from_text, to_path
-from mission9.s3.address import Address, is_s3
 from mission9.watch import progress
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -19,19 +17,6 @@ _PIECE = 16 * 1024 * 1024
 
 # A file that somebody writes meanwhile is read again so often, after so many seconds.
 _TRIES, _PAUSE = 5, 0.1
-
-
-def read_listed(root: str, path: str, *, max_bytes: int) -> bytes:
-    """The whole content of what a listing of `root` calls `path`.
-
-    Raises:
-        ImageError: with the reason.
-    """
-    if not is_s3(root):
-        return read_bytes(to_path(root, path), max_bytes=max_bytes)
-    from mission9.s3.read_object import read_object  # loads what other runs do not need
-
-    return read_object(Address.of(root) / from_text(path).decode(), max_bytes=max_bytes)
 
 
 def read_bytes(path: bytes, *, max_bytes: int) -> bytes:

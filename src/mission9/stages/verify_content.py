@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from mission9.errors import ImageError
 from mission9.shards import features_file
-from mission9.stages.read_bytes import read_listed
+from mission9.sources import source_of
 from mission9.tables import read_table
 
 _READERS = 16  # waiting for disks and networks, not computing
@@ -46,6 +46,6 @@ class VerifyContent:
 
     def _digest(self, path: str) -> str:
         try:
-            return hashlib.sha256(read_listed(self.root, path, max_bytes=self.max_bytes)).hexdigest()
+            return hashlib.sha256(source_of(self.root).read(path, max_bytes=self.max_bytes)).hexdigest()
         except ImageError:
             return ""

@@ -1,0 +1,189 @@
+"""A part's number -> its images, read many at a time, in one Parquet file; runs on worker processes.
+
+The column of images is neither compressed nor encoded, and each row group has one page of it: so that an image is a
+piece of the file, and one request brings it. Any reader of Parquet takes it for a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from mission9.ahead import HERE, REMOTE, work_ahead
+from mission9.errors import ImageError
+from mission9.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
+from mission9.pack.plan_pack import Part, Row
+from mission9.pack.store import Store
+from mission9.schema import LISTING
+from mission9.sources import source_of
+from mission9.tables import TableWriter, opened, read_group
+from mission9.watch import progress
+
+# Images of a page: what a worker that does images in order fetches at one go.
+PAGE_BYTES = 1024 * 1024
+PAGE_IMAGES = 1000
+
+_LENGTH_BYTES = 4  # before each value, as Parquet has it
+_NEVER = 2**30  # bytes, of a page in the middle of a row group
+
+_TEXT = ["split", "label"]
+
+
+class _Read(NamedTuple):
+    """A row with its image, or the reason why there is none."""
+
+    row: Row
+    data: bytes = b""
+    sha256: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
+class _Job(NamedTuple):
+    """A row to read, whose size bounds how far ahead that is done."""
+
+    row: Row
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteParts:
+    """Called with a number, makes that one of `parts`; then the rows of the index that tell of it, by which it is done.
+
+    One that is done, by an earlier try of a task that had several, is left as it is.
+    """
+
+    root: str
+    todo: Path
+    parts: tuple[Part, ...]
+    store: Store
+    max_bytes: int
+
+    def __call__(self, number: int) -> bytes:
+        part = self.parts[number]
+        if Path(done_file(part.key)).name in self.store.lengths(DONE):
+            return b""
+        rows = _rows(read_group(self.todo, part.number))
+        source = source_of(self.root)
+        read = partial(_read, root=self.root, max_bytes=self.max_bytes)
+        images = work_ahead((_Job(row, row.bytes) for row in rows), read, REMOTE if source.is_remote else HERE)
+        with self.store.writing(part_file(part.key)) as file:
+            written = _write(file, images, part.key)
+        with self.store.writing(done_file(part.key)) as file:
+            _write_index(file, written.index)
+        if len(written.index) != part.images:
+            raise RuntimeError(f"part {part.key} has {part.images} images, but {len(written.index)} rows")
+        return b""
+
+
+def _rows(table: pa.Table) -> Iterator[Row]:
+    return map(Row, *(table[name].to_pylist() for name in LISTING.names))
+
+
+def _read(job: _Job, *, root: str, max_bytes: int) -> _Read:
+    try:
+        data = source_of(root).read(job.row.path, max_bytes=max_bytes)
+        return _Read(job.row, data, hashlib.sha256(data).hexdigest())
+    except ImageError as error:
+        return _Read(job.row, reason=error.reason, message=str(error))
+    finally:
+        progress()
+
+
+@dataclass
+class _Written:
+    """What a part holds: rows of the index, page by page."""
+
+    index: list[dict[str, Any]] = field(default_factory=list)
+    pages: list[list[dict[str, Any]]] = field(default_factory=list)
+
+
+def _write(file: Path, images: Iterable[_Read], key: str) -> _Written:
+    written = _Written()
+    options = {
+        "compression": {name: "none" if name == "bytes" else "zstd" for name in PART.names},
+        "use_dictionary": _TEXT,
+        "column_encoding": {"bytes": "PLAIN"},
+        "write_statistics": [name for name in PART.names if name != "bytes"],
+        "data_page_size": _NEVER,
+    }
+    with TableWriter(file, PART, **options) as writer:
+        for page in _pages(images, written, key):
+            writer.write_batch(_page(page), row_group_size=len(page))
+    _find(file, written)
+    return written
+
+
+def _pages(images: Iterable[_Read], written: _Written, key: str) -> Iterator[list[_Read]]:
+    """What was read, a page at a time; each image, and what could not be read, is noted in order."""
+    page: list[_Read] = []
+    size = 0
+    for image in images:
+        facts = {**image.row._asdict(), "part": key, "length": len(image.data)}
+        facts |= {"sha256": image.sha256, "reason": image.reason, "message": image.message}
+        written.index.append(facts)
+        if image.reason is not None:
+            continue
+        if page and (size + len(image.data) > PAGE_BYTES or len(page) == PAGE_IMAGES):
+            yield page
+            page, size = [], 0
+        if not page:
+            written.pages.append([])
+        written.pages[-1].append(facts)
+        page.append(image)
+        size += len(image.data)
+    if page:
+        yield page
+
+
+def _page(images: list[_Read]) -> pa.RecordBatch:
+    rows = [
+        (
+            image.row.path,
+            image.row.split,
+            image.row.label,
+            image.data,
+            image.sha256,
+            len(image.data),
+            image.row.modified,
+        )
+        for image in images
+    ]
+    columns = zip(*rows, strict=True)
+    return pa.record_batch([pa.array(column, kind.type) for column, kind in zip(columns, PART, strict=True)], PART)
+
+
+def _find(file: Path, written: _Written) -> None:
+    """Note where in the file each image is, and see that it is there.
+
+    Raises:
+        RuntimeError: it is not, since Parquet files are written in another way than they were.
+    """
+    place = PART.get_field_index("bytes")
+    with opened(file) as parquet, file.open("rb") as content:
+        metadata = parquet.metadata
+        if metadata.num_row_groups != len(written.pages):
+            raise RuntimeError(f"{metadata.num_row_groups} row groups were written of {len(written.pages)} pages")
+        for number, page in enumerate(written.pages):
+            column = metadata.row_group(number).column(place)
+            length = sum(_LENGTH_BYTES + facts["length"] for facts in page)
+            at = start = column.data_page_offset + column.total_compressed_size - length
+            for facts in page:
+                facts |= {"at": at + _LENGTH_BYTES, "page": start, "page_bytes": length}
+                at += _LENGTH_BYTES + facts["length"]
+            for facts in (page[0], page[-1]):
+                content.seek(facts["at"])
+                if hashlib.sha256(content.read(facts["length"])).hexdigest() != facts["sha256"]:
+                    raise RuntimeError(f"{facts['path']} is not where it should be in a part")
+
+
+def _write_index(file: Path, index: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(index, schema=INDEX_TABLE)
+    with TableWriter(file, INDEX_TABLE, compression="zstd") as writer:
+        writer.write_table(table, row_group_size=2000)

@@ -1,0 +1,137 @@
+"""Packs in a bucket."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mission9.cli import main
+from mission9.config import RunConfig
+from mission9.errors import ImageError
+from mission9.pack import layout, plan_pack
+from mission9.pack.make_pack import make_pack
+from mission9.pack.store import store_of
+from mission9.pipeline import run
+from mission9.s3 import range_reader
+from mission9.s3.address import Address
+from mission9.sources import settled, source_of
+from mission9.stages.list_images import Found, list_images
+from tests.s3.conftest import Bucket
+from tests.s3.test_run import ODD_NAMES, SETTINGS, assert_same, local_run
+
+
+def rows_of(place: str) -> list[dict[str, Any]]:
+    return [row for batch in list_images(place, Found()) for row in batch.to_pylist()]
+
+
+def assert_holds(pack: str, images: str) -> None:
+    """A pack gives the rows and the bytes that the objects give."""
+    wanted = rows_of(images)
+    assert rows_of(pack) == wanted
+    source, of_objects = source_of(settled(pack)), source_of(settled(images))
+    for row in wanted:
+        assert source.read(row["path"], max_bytes=2**28) == of_objects.read(row["path"], max_bytes=2**28)
+
+
+def test_a_pack_in_a_bucket_gives_what_its_images_give(
+    bucket: Bucket,
+    tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 20_000)
+    for name in (*ODD_NAMES, "Training/a/broken.jpg", "LICENSE"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes((tree / "Training/b/4.jpg").read_bytes()[: 300 if "broken" in name else None])
+    address, pack = bucket.upload(tree), f"{bucket}/packs/fruits"
+    wanted = local_run(address, tmp_path / "wanted")
+    report = make_pack(address, pack)
+    assert (report.packed, report.rejected) == (report.listed, 0)
+    assert report.parts > 2
+    assert_holds(pack, address)
+    found = f"{bucket}/results"
+    first = run(RunConfig(input=pack, output=found, max_reject_rate=0.5, **SETTINGS))
+    assert first.images_inferred == first.listed == report.listed
+    assert_same(found, wanted)
+    bucket.put("images/Training/a/new.jpg", (tree / "Training/a/1.jpg").read_bytes())
+    bucket.delete("images/Training/b/2.jpg")
+    again = make_pack(address, pack)
+    assert (again.listed, again.gone) == (report.listed, 1)
+    assert again.read < again.listed
+    assert_holds(pack, address)
+    later = run(RunConfig(input=pack, output=found, max_reject_rate=0.5, **SETTINGS))
+    assert later.images_inferred == 1
+    assert_same(found, local_run(address, tmp_path / "wanted"))
+    assert not [key for key in bucket.keys if key.endswith("lock.json")]
+
+
+def test_a_folder_packed_into_a_bucket(bucket: Bucket, tree: Path) -> None:
+    assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 0
+    rows = [row["path"] for row in rows_of(f"{bucket}/pack")]
+    source = source_of(settled(f"{bucket}/pack"))
+    for path in rows:
+        assert source.read(path, max_bytes=2**28) == (tree / path).read_bytes()
+    assert len(rows) == 15
+
+
+def test_images_are_asked_for_together(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pack(str(tree), f"{bucket}/pack")
+    source, ranges = source_of(settled(f"{bucket}/pack")), range_reader._range
+    asked: list[str] = []
+
+    def noted(address: Address, start: int, length: int) -> bytes:
+        asked.append(address.key)
+        return ranges(address, start, length)
+
+    monkeypatch.setattr(range_reader, "_range", noted)
+    rows = [row["path"] for row in rows_of(f"{bucket}/pack")]
+    asked.clear()
+    source.read(rows[7], max_bytes=2**28)
+    of_one = len([name for name in asked if "index" not in name])
+    threads = [threading.Thread(target=source.read, args=[path], kwargs={"max_bytes": 2**28}) for path in rows]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert of_one == 1
+    assert len([name for name in asked if "index" not in name]) == 2
+
+
+def test_damage_in_a_bucket_is_told(bucket: Bucket, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_pack(str(tree), f"{bucket}/pack")
+    part = next(key for key in bucket.keys if layout.IMAGES in key)
+    content = bytearray(bucket.get(part))
+    picture = (tree / "Training/b/3.jpg").read_bytes()
+    content[content.rindex(picture) + 50] ^= 1
+    bucket.put(part, bytes(content))
+    source = source_of(settled(f"{bucket}/pack"))
+    with pytest.raises(ImageError, match="pack again with --overwrite"):
+        source.read("Training/b/3.jpg", max_bytes=2**28)
+    assert source.read("Training/a/3.jpg", max_bytes=2**28) == picture
+    bucket.put(part, bytes(content[:2000]))
+    source_of.cache_clear()
+    source = source_of(settled(f"{bucket}/pack"))
+    with pytest.raises(ImageError) as shortened:
+        source.read("Training/b/5.jpg", max_bytes=2**28)
+    assert shortened.value.reason == "unreadable"
+    manifest = f"pack/{layout.MANIFEST}"
+    bucket.put(manifest, bucket.get(manifest)[:-20])
+    assert main(["run", "--input", f"{bucket}/pack", "--output", f"{bucket}/out", "--weights", "demo"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
+    bucket: Bucket, tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket.put("others/letter.txt", b"dear")
+    assert main(["pack", "--input", str(tree), "--output", f"{bucket}/others"]) == 2
+    assert "letter.txt, which is no pack" in capsys.readouterr().err
+    assert main(["pack", "--input", str(tree), "--output", str(bucket)]) == 2
+    assert "at the top" in capsys.readouterr().err
+    with store_of(f"{bucket}/pack").lock():
+        assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 2
+    assert f'"pid": {os.getpid()}' in capsys.readouterr().err
