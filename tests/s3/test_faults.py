@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +128,16 @@ def test_a_server_that_is_gone_is_told_in_a_line(
         with pytest.raises(StorageError, match="the server of http://127.0.0.1:1 fails"):
             put(Address(faulty.name, "x"), b"x")
         assert time.monotonic() - start < 10
+
+
+def test_a_large_file_whose_last_answer_is_lost_is_there(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(12_000_000))  # sent in pieces
+    faults.lost, faults.methods = 0.5, ("POST",)
+    for number in range(5):
+        put(Address(faulty.name, f"large{number}"), file)
+        assert faulty.get(f"large{number}") == file.read_bytes()
+    assert faults.counts["lost"]
 
 
 def test_an_object_that_was_made_although_the_answer_was_lost_is_there_once(faulty: Bucket, faults: Faults) -> None:

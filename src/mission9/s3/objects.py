@@ -181,11 +181,24 @@ def put(address: Address, content: bytes | Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    try:
+        with told(address):
+            tried(partial(_put, address, content))
+    except Cut as error:
+        raise StorageError(f"{address} cannot be written: {error}") from error
+    progress()
+
+
+def _put(address: Address, content: bytes | Path) -> None:
     import obstore
 
-    with told(address):
-        tried(partial(obstore.put, store_of(address.bucket), address.key, content))
-    progress()
+    try:
+        obstore.put(store_of(address.bucket), address.key, content)
+    except Exception as error:
+        # Of a large file's pieces, that were put together already, and the answer was lost.
+        if trouble_of(error) == "gone":
+            raise Cut("what was sent of it is gone before its end") from error
+        raise
 
 
 def put_new(address: Address, content: bytes, kind: type[Mission9Error] = StorageError) -> bool:
