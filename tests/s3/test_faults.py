@@ -130,14 +130,14 @@ def test_a_server_that_is_gone_is_told_in_a_line(
         assert time.monotonic() - start < 10
 
 
-def test_a_large_file_whose_last_answer_is_lost_is_there(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
+def test_a_large_file_whose_last_answer_is_cut_is_there(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
     file = tmp_path / "large"
     file.write_bytes(os.urandom(12_000_000))  # sent in pieces
-    faults.lost, faults.methods = 0.5, ("POST",)
-    for number in range(5):
+    faults.cut, faults.methods = 0.3, ("POST",)
+    for number in range(8):
         put(Address(faulty.name, f"large{number}"), file)
         assert faulty.get(f"large{number}") == file.read_bytes()
-    assert faults.counts["lost"]
+    assert faults.counts["cut"]
 
 
 def test_an_object_that_was_made_although_the_answer_was_lost_is_there_once(faulty: Bucket, faults: Faults) -> None:

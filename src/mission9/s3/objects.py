@@ -195,7 +195,7 @@ def _put(address: Address, content: bytes | Path) -> None:
     try:
         obstore.put(store_of(address.bucket), address.key, content)
     except Exception as error:
-        # Of a large file's pieces, that were put together already, and the answer was lost.
+        # Of a large file's pieces, which were put together already, and half of the answer came.
         if trouble_of(error) == "gone":
             raise Cut("what was sent of it is gone before its end") from error
         raise
