@@ -1,10 +1,10 @@
 """Build the images of the Dockerfile without a daemon, and see that everything in them answers. As root.
 
-    PYTHONPATH=. python scripts/image_test.py [--target cpu] [--debootstrap '[OPTIONS] SUITE [MIRROR]' | --root FILE.tar]
+    PYTHONPATH=. python scripts/image_test.py [--target cpu] [--debootstrap '[OPTIONS] SUITE [MIRROR]' | --root FILE]
 
-The base is the Dockerfile's, or one made by debootstrap ('--components=main,universe noble'), or of a tar of a root file
-system, for where no registry is reached. pip's index, folders of wheels and certificate are those of this machine. `--target notebook` is
-all of `cpu` but torch.
+The base is the Dockerfile's, or, where no registry is reached, one made by debootstrap ('--components=main,universe
+noble'), or of a tar of a root file system. pip's index, folders of wheels and certificate are those of this machine.
+`--target notebook` is all of `cpu` but torch.
 """
 
 from __future__ import annotations
