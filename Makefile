@@ -50,7 +50,7 @@ bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARG
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 .PHONY: image-test
-image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target notebook --debootstrap noble")
+image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target gpu")
 	PYTHONPATH=. $(PYTHON) scripts/image_test.py $(ARGS)
 
 .PHONY: wheel

@@ -62,7 +62,7 @@ def main() -> int:
     with jupyter.serving(Path(folder) / "jupyter.log", SETTINGS | {"JUPYTER_TOKEN": TOKEN}):
         check_jupyter(check, jupyter)
     logs = "".join(path.read_text() for path in Path(folder).glob("*.log"))
-    check("neither log tells the token or the password", TOKEN in logs or PASSWORD in logs, expected=False)
+    check("what the logs tell of the token and the password", [s for s in (TOKEN, PASSWORD) if s in logs], [])
     for container in (server, jupyter):
         check_files(check, container)
     print(f"{check.passed} passed, {check.failed} failed")
@@ -72,12 +72,12 @@ def main() -> int:
 def check_image(check: Checks, container: Container) -> None:
     """What the image says of itself."""
     config = container.config
-    print(f"{container.name}: {config['Entrypoint']} {config['Cmd'][:2]}")
+    print(f"{container.name}: {' '.join([*config['Entrypoint'], *config['Cmd']])}")
     check("user", container.run("id", "-un").stdout.strip(), "mission9")
-    check("the user is a number, for who must know that it is not root's", config["User"].isdigit())
+    check("the user's number", config["User"], "1000")
     secret = re.compile(r"token|passw|secret|key|cert|index", re.IGNORECASE)
-    check("names of secrets in the environment", [name for name in config["Env"] if secret.search(name)], [])
-    check("capabilities", "CapEff:\t0000000000000000" in container.run("cat", "/proc/self/status").stdout)
+    check("secrets in the environment", [name for name in config["Env"] if secret.search(name)], [])
+    check("no capabilities", "CapEff:\t0000000000000000" in container.run("cat", "/proc/self/status").stdout)
     check("packages fit each other", container.run("pip", "check").stdout.strip(), "No broken requirements found.")
 
 
@@ -105,16 +105,24 @@ def check_commands(check: Checks, container: Container) -> None:
         print("        " + (done.stdout + done.stderr).splitlines()[0])
     torch = container.run("python", "-c", "import torch; print(torch.__version__, torch.version.cuda)")
     print(f"        torch {torch.stdout.strip() or 'is not in this image'}")
-    demo = container.run("mission9", "demo", environment=SETTINGS)
-    check("mission9 demo", demo.returncode, 0)
-    check("it ran on Spark, whose pages are there", "4040" in demo.stderr + demo.stdout)
-    check("it is logged", re.findall(r"run \w+ of the experiment (\w+)", demo.stderr + demo.stdout), ["mission9"])
-    check("mission9 verify", container.run("mission9", "verify", "data/demo/Results").returncode, 0)
-    check("as the original has it", container.run("python", "-c", "import src.feature_extractor").returncode, 0)
-    subset = container.run("python", "scripts/subset_data.py", "--output", "data/subsets", "--list")
-    check("scripts/subset_data.py --list", subset.returncode, 0)
-    story = ["jupyter", "execute", "--output=/tmp/told.ipynb", "notebooks/mission9.ipynb"]
-    check("the notebook, from its first cell to its last", container.run(*story, environment=SETTINGS).returncode, 0)
+    told = check_succeeds(check, container, "mission9", "demo")
+    check("on Spark, whose pages are not for the loopback alone", "http://0.0.0.0:4040" in told)
+    check_succeeds(check, container, "mission9", "verify", "data/demo/Results")
+    # Here, not by the demo: a run has ten seconds for it, of which a busy machine may need more.
+    told = check_succeeds(check, container, "mission9", "log", "data/demo/Results")
+    check("MLflow has the run", re.findall(r"run \w+ of the experiment (\w+)", told), ["mission9"])
+    check_succeeds(check, container, "python", "-c", "import src.feature_extractor")  # as the original has it
+    check_succeeds(check, container, "python", "scripts/subset_data.py", "--output", "data/subsets", "--list")
+    check_succeeds(check, container, "jupyter", "execute", "--output=/tmp/told.ipynb", "notebooks/mission9.ipynb")
+
+
+def check_succeeds(check: Checks, container: Container, *command: str) -> str:
+    """What a command says, which is shown where it fails."""
+    done = container.run(*command, environment=SETTINGS)
+    check(" ".join(command), done.returncode, 0)
+    if done.returncode:
+        print(done.stdout[-2000:], done.stderr[-4000:])
+    return done.stdout + done.stderr
 
 
 def check_jupyter(check: Checks, container: Container) -> None:

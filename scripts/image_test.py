@@ -1,16 +1,17 @@
 """Build the images of the Dockerfile without a daemon, and see that everything in them answers. As root.
 
-    PYTHONPATH=. python scripts/image_test.py [--target cpu] [--debootstrap SUITE | --root FILE.tar]
+    PYTHONPATH=. python scripts/image_test.py [--target cpu] [--debootstrap '[OPTIONS] SUITE [MIRROR]' | --root FILE]
 
-The base is the Dockerfile's, or one made by debootstrap (jammy, noble, …) or of a tar of a root file system, for where
-no registry is reached. pip's index, folders of wheels and certificate are those of this machine. `--target notebook` is
-all of `cpu` but torch.
+The base is the Dockerfile's, or, where no registry is reached, one made by debootstrap ('--components=main,universe
+noble'), or of a tar of a root file system. pip's index, folders of wheels and certificate are those of this machine.
+`--target notebook` is all of `cpu` but torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -31,10 +32,9 @@ LOOPBACK = 'ip link set lo up && ip address add 192.0.2.1/32 dev lo && exec "$@"
 
 def main() -> int:
     arguments = _arguments()
-    if missing := [name for name in ("buildah", "unshare", "ip") if shutil.which(name) is None]:
-        print(
-            f"mission9: {' and '.join(missing)} must be there; on Debian and Ubuntu: apt-get install buildah iproute2"
-        )
+    needed = ["buildah", "unshare", "ip", *(["debootstrap"] if arguments.debootstrap else [])]
+    if missing := [name for name in needed if shutil.which(name) is None]:
+        print(f"mission9: {' and '.join(missing)} must be there: apt-get install buildah debootstrap iproute2")
         return 2
     if os.geteuid() != 0:
         print("mission9: images are built and run as root here: sudo make image-test")
@@ -56,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--target", default="cpu", choices=["cpu", "gpu", "notebook"], help="(default: cpu)")
     parser.add_argument("--folder", type=Path, help="where 10 GB are free, 40 for gpu (default: TMPDIR)")
     base = parser.add_mutually_exclusive_group()
-    base.add_argument("--debootstrap", metavar="SUITE", help="make the base of this suite")
+    base.add_argument("--debootstrap", metavar="'[OPTIONS] SUITE [MIRROR]'", help="make the base")
     base.add_argument("--root", type=Path, metavar="FILE.tar", help="take this root file system as the base")
     return parser.parse_args()
 
@@ -66,7 +66,10 @@ def _base(buildah: Buildah, arguments: argparse.Namespace) -> str | None:
     root: Path | None = arguments.root
     if arguments.debootstrap:
         root = buildah.folder / "root"
-        command = ["debootstrap", "--variant=minbase", arguments.debootstrap, str(root)]
+        words = shlex.split(arguments.debootstrap)
+        options = [word for word in words if word.startswith("-")]
+        suite, *mirror = [word for word in words if word not in options]
+        command = ["debootstrap", "--variant=minbase", *options, suite, str(root), *mirror]
         subprocess.run(command, check=True)  # noqa: S603
     if root is None:
         return None
