@@ -43,7 +43,7 @@ _SECTIONS = {
     "PCA": ("components", "pca_model"),
     "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
-    "Tracking": ("mlflow",),
+    "Tracking": ("mlflow", "estimate"),
 }
 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
@@ -91,6 +91,7 @@ class RunConfig(BaseSettings):
         "[env: MLFLOW_TRACKING_URI].",
         validation_alias="MLFLOW_TRACKING_URI",
     )
+    estimate: str | None = Field(None, description="File of mission9 estimate --save, to hold this run against.")
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
     no_report: Flag = Field(False, description="Write no report.html; mission9 report writes it later.")

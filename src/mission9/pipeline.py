@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -16,6 +17,7 @@ from mission9.config import RunConfig
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
+from mission9.estimate.kept import compare, read_estimate
 from mission9.extraction import Extraction
 from mission9.files import remove_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES
@@ -68,6 +70,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
+    estimate = read_estimate(config.estimate) if config.estimate else None
     display = Display(console)
     with (
         storage_told(config.output, config.input),
@@ -110,6 +113,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
                 _measure_fidelity(extraction, collected, output, plan, report)
         with stage("save_model"):
             _save_model(model, extraction, output, report)
+        if estimate:
+            _hold_against(estimate, config, report)
         output.publish(report.to_json())
         if not config.no_report:  # while the runner ends
             _write_page(display, output)
@@ -198,6 +203,11 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
         network = calibrate_int8(root, extraction, all_files=config.all_files, leave_out=results, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
+
+
+def _hold_against(estimate: dict[str, Any], config: RunConfig, report: Report) -> None:
+    spent, elsewhere = sum(report.seconds.values()), works_elsewhere(config)
+    report.estimate = compare(estimate, seconds=spent, inferred=report.images_inferred, elsewhere=elsewhere)
 
 
 def _new_report(config: RunConfig, extraction: Extraction) -> Report:

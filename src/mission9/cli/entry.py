@@ -11,7 +11,7 @@ from typing import NoReturn
 from cyclopts import CycloptsError
 from pydantic import ValidationError
 
-from mission9.cli import deploy, make, use  # noqa: F401 (the commands)
+from mission9.cli import deploy, estimate, make, use  # noqa: F401 (the commands)
 from mission9.cli.app import app
 from mission9.cli.console import fail, set_up_logging
 from mission9.config import explain

@@ -99,8 +99,10 @@ def _check_run(run: RunConfig) -> None:
     for name in ("input", "output"):
         if not is_s3(getattr(run, name)):
             raise ConfigError(f"--{name} {getattr(run, name)} is on this machine: give s3://BUCKET/PREFIX")
-    if run.pca_model is not None and not is_s3(run.pca_model):
-        raise ConfigError(f"--pca-model {run.pca_model} is on this machine: give s3://BUCKET/PREFIX")
+    for name in ("pca_model", "estimate"):
+        place = getattr(run, name)
+        if place is not None and not is_s3(place):
+            raise ConfigError(f"--{name.replace('_', '-')} {place} is on this machine: give s3://BUCKET/PREFIX")
     if run.weights != "demo" and not is_s3(run.weights):
         raise ConfigError(
             f"--weights {run.weights} cannot be had there, without the internet: copy the file to the bucket, and give "
