@@ -104,7 +104,9 @@ audit: .venv-tools/.ready  ## Ask for known holes in what requirements.lock hold
 deploy-check: .venv-deploy/.ready  ## Lint what is in deploy/: CloudFormation, policies, shell, Databricks, Kubernetes
 	.venv-deploy/bin/cfn-lint --regions eu-west-1 eu-west-3 eu-central-1 --template deploy/emr/stack.yaml
 	.venv-deploy/bin/checkov --skip-download --quiet --compact --framework cloudformation --file deploy/emr/stack.yaml
+	.venv-deploy/bin/checkov --skip-download --quiet --compact --framework kubernetes --file deploy/kubernetes/spark-application.yaml
 	.venv-deploy/bin/shellcheck src/mission9/deploy/files/*.sh
+	.venv-deploy/bin/python scripts/check_deploy.py
 
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)

@@ -36,6 +36,12 @@ def program() -> NoReturn:
     sys.exit(code)
 
 
+def task() -> None:
+    """Carry out this process's command line as a task of Databricks, which takes any `SystemExit` for a failure."""
+    if code := main():
+        sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
     set_up_logging()
