@@ -110,13 +110,21 @@ audit: .venv-tools/.ready  ## Ask for known holes in what requirements.lock hold
 	.venv-tools/bin/pip-audit --require-hashes --disable-pip --strict --requirement requirements.lock
 	.venv-tools/bin/zizmor --offline .github/workflows
 
+.PHONY: deploy-check
+deploy-check: .venv-deploy/.ready  ## Lint what is in deploy/: CloudFormation, policies, shell, Databricks, Kubernetes
+	.venv-deploy/bin/cfn-lint --regions eu-west-1 eu-west-3 eu-central-1 --template deploy/emr/stack.yaml
+	.venv-deploy/bin/checkov --skip-download --quiet --compact --framework cloudformation --file deploy/emr/stack.yaml
+	.venv-deploy/bin/checkov --skip-download --quiet --compact --framework kubernetes --file deploy/kubernetes/spark-application.yaml
+	.venv-deploy/bin/shellcheck src/mission9/deploy/files/*.sh
+	.venv-deploy/bin/python scripts/check_deploy.py
+
 .PHONY: weights
 weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two cores)
 	$(BIN)/python scripts/train_demo_weights.py --output src/mission9/data/mobilenet_v2-demo.safetensors
 
 .PHONY: clean
 clean:  ## Delete environments, caches and the demo's results
-	rm -rf .venv $(SPARK35) .venv-peers .venv-s3-server .venv-tools .pytest_cache .mypy_cache .ruff_cache data/demo
+	rm -rf .venv $(SPARK35) .venv-peers .venv-s3-server .venv-tools .venv-deploy .pytest_cache .mypy_cache .ruff_cache data/demo
 
 .venv/.runtime: $(SOURCES) scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh .venv requirements.txt
@@ -136,6 +144,11 @@ clean:  ## Delete environments, caches and the demo's results
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
 	PYTHON=$(PYTHON) scripts/setup.sh $(SPARK35) requirements-spark35.txt
+	@touch $@
+
+.venv-deploy/.ready: requirements-deploy.txt
+	$(PYTHON) -m venv .venv-deploy
+	.venv-deploy/bin/pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
 	@touch $@
 
 .venv-tools/.ready: requirements-tools.txt

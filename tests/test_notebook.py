@@ -32,9 +32,13 @@ def test_it_is_committed_with_what_it_gave() -> None:
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("databricks", [False, True], ids=["here", "as if on Databricks"])
+def test_it_runs(databricks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 
+    if databricks:
+        monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
+        monkeypatch.setenv("NOTEBOOK_FOLDER", str(tmp_path / "data" / "notebook"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # the kernel's Python is this one
     folder = tmp_path / "notebooks"
     folder.mkdir()

@@ -45,7 +45,7 @@ _SECTIONS = {
     "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
     "Data protection": ("policy",),
-    "Tracking": ("mlflow",),
+    "Tracking": ("mlflow", "estimate"),
 }
 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
@@ -93,6 +93,7 @@ class RunConfig(BaseSettings):
         "[env: MLFLOW_TRACKING_URI].",
         validation_alias="MLFLOW_TRACKING_URI",
     )
+    estimate: str | None = Field(None, description="File of mission9 estimate --save, to hold this run against.")
     policy: PolicyName | None = Field(
         None,
         description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; default: eu where images "

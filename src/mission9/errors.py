@@ -73,6 +73,10 @@ class TrackingError(Mission9Error):
     """An MLflow server does not take what it is to keep."""
 
 
+class CloudError(Mission9Error):
+    """A cloud does not do what it is asked, or what it did there failed."""
+
+
 class TooManyRejects(Mission9Error):
     """More images were rejected than `max_reject_rate` allows."""
 

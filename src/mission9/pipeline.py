@@ -19,6 +19,7 @@ from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, InputError, ModelError, OutputError, TooManyRejects
+from mission9.estimate.kept import compare, read_estimate
 from mission9.extraction import Extraction
 from mission9.files import remove_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES
@@ -74,6 +75,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     """
     check_folder(config.input)
     policy = enforce_policy(config)
+    estimate = read_estimate(config.estimate) if config.estimate else None
     display = Display(console)
     with (
         storage_told(config.output, config.input),
@@ -116,6 +118,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
                 _measure_fidelity(extraction, collected, output, plan, report)
         with stage("save_model"):
             _save_model(model, extraction, output, report)
+        if estimate:
+            _hold_against(estimate, config, report)
         report.audit = append(output.state_files, "run", report.audited())
         output.publish(report.to_json())
         if not config.no_report:  # while the runner ends
@@ -205,6 +209,11 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
         network = calibrate_int8(settled(config.input), listing, extraction, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)
+
+
+def _hold_against(estimate: dict[str, Any], config: RunConfig, report: Report) -> None:
+    spent, elsewhere = sum(report.seconds.values()), works_elsewhere(config)
+    report.estimate = compare(estimate, seconds=spent, inferred=report.images_inferred, elsewhere=elsewhere)
 
 
 def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any]) -> Report:

@@ -21,7 +21,7 @@ import mission9
 from mission9.config import RunConfig
 from mission9.errors import SetupError
 from mission9.runners import workers_here
-from mission9.runners.environment import ONE_THREAD, is_submitted
+from mission9.runners.environment import ONE_THREAD, is_databricks, is_submitted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -59,7 +59,7 @@ def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tup
         running = running_session()
     except ImportError as error:
         raise SetupError("pyspark is not installed: pip install 'mission9[spark]'") from error
-    return running or start_session(config, for_runner=for_runner), running is None
+    return running or start_session(config, for_runner=for_runner), running is None and not is_databricks()
 
 
 def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSession:

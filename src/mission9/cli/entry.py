@@ -11,7 +11,7 @@ from typing import NoReturn
 from cyclopts import CycloptsError
 from pydantic import ValidationError
 
-from mission9.cli import make, protect, use  # noqa: F401 (the commands)
+from mission9.cli import deploy, estimate, make, protect, use  # noqa: F401 (the commands)
 from mission9.cli.app import app
 from mission9.cli.console import fail, set_up_logging
 from mission9.config import explain
@@ -34,6 +34,12 @@ def program() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
+
+
+def task() -> None:
+    """Carry out this process's command line as a task of Databricks, which takes any `SystemExit` for a failure."""
+    if code := main():
+        sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,6 +52,7 @@ class Report:
     n_components: int = 0
     explained_variance_ratio: list[float] = field(default_factory=list)
     fidelity: dict[str, float] = field(default_factory=dict)
+    estimate: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())

@@ -1,0 +1,148 @@
+"""The commands that send a run to machines of a cloud."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from mission9.cli.app import MAKE, app
+from mission9.cli.console import console, fail, say
+from mission9.config import Flag, RunConfig
+
+if TYPE_CHECKING:
+    from mission9.deploy.emr import Job
+
+deploy = App(name="deploy", help="Send a run to machines of a cloud.", group=MAKE)
+app.command(deploy)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class EmrOptions:
+    """Where on EMR, with what, and for how long."""
+
+    region: str = "eu-west-1"
+    """Where; in the European Union."""
+    stack: str = "mission9"
+    """Name of the stack."""
+    serverless: Flag = False
+    """EMR Serverless, which has no GPUs, instead of a cluster."""
+    max_hours: float = 2.0
+    """Hours that the run may take."""
+    gpu_type: str = "g4dn.xlarge"
+    """Machines that compute."""
+    spot_nodes: int = 2
+    """How many of them beside the first, at the price of the day; they may be taken away."""
+    primary_type: str = "m5.xlarge"
+    """Machine that hands out the work."""
+    release: str = "emr-7.13.0"
+    """EMR's release."""
+    wheel: Path = Path("dist/mission9.zip")
+    """What make wheel built."""
+    folder: Path = Path("data/logs")
+    """Where logs go."""
+
+
+@deploy.command
+def emr(
+    *,
+    config: RunConfig | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    submit: Annotated[bool, Parameter(negative="")] = False,
+    logs: str | None = None,
+    wait: Flag = False,
+    options: EmrOptions | None = None,
+) -> int:
+    """Run on Amazon's EMR, in the stack of deploy/emr/stack.yaml; takes the options of `mission9 run`.
+
+    One of --dry-run, --submit and --logs says what to do. The cluster ends with its run; Amazon ends it when it is idle
+    for 15 minutes, and after --max-hours and its start.
+
+    ```bash
+    mission9 deploy emr --dry-run --input s3://bucket/images --output s3://bucket/results --weights demo
+    mission9 deploy emr --submit --wait --input s3://bucket/images --output s3://bucket/results --weights demo
+    mission9 deploy emr --submit --serverless --input s3://bucket/images --output s3://bucket/results --weights demo
+    mission9 deploy emr --logs j-2AXXXXXXGAPLF
+    ```
+
+    Parameters
+    ----------
+    config:
+        What the run is given; its input, output and weights lie in buckets.
+    dry_run:
+        Print what would be asked of Amazon, and what it may cost; nothing is asked.
+    submit:
+        Do it, and print the id of the cluster or job.
+    logs:
+        Bring the logs of a cluster (j-…), or of a job of EMR Serverless, into --folder.
+    wait:
+        Stay until it has ended, and bring its logs.
+    options:
+        Where, with what, and for how long.
+    """
+    from mission9.deploy import aws
+    from mission9.deploy.emr import OUTPUTS, check_job
+
+    chosen = options or EmrOptions()
+    if dry_run + submit + (logs is not None) != 1:
+        return fail("give one of --dry-run, --submit and --logs ID (mission9 deploy emr --help)", 2)
+    if logs is not None:
+        _fetch(aws.stack_outputs(chosen.stack, chosen.region), chosen, logs)
+        return 0
+    job = _job(chosen, config or RunConfig(), {output: f"{chosen.stack}.{output}" for output in OUTPUTS})
+    check_job(job, serverless=chosen.serverless)
+    if dry_run:
+        _show(job, chosen)
+        return 0
+    job = replace(job, stack=aws.stack_outputs(chosen.stack, chosen.region))
+    work = (aws.submit_serverless if chosen.serverless else aws.submit_cluster)(job, chosen.wheel)
+    say(work)
+    if not wait:
+        return 0
+    ended = aws.wait_for(job, work)
+    _fetch(job.stack, chosen, work)
+    return 0 if ended.is_good else fail(f"{work} ended: {ended.told}; its logs are in {chosen.folder}", 1)
+
+
+def _job(chosen: EmrOptions, run: RunConfig, stack: Mapping[str, str]) -> Job:
+    from mission9.deploy.emr import Job, Machines
+
+    return Job(
+        name=chosen.stack,
+        region=chosen.region,
+        stack=stack,
+        run=run,
+        max_hours=chosen.max_hours,
+        release=chosen.release,
+        machines=Machines(primary=chosen.primary_type, gpu=chosen.gpu_type, spot=chosen.spot_nodes),
+    )
+
+
+def _show(job: Job, chosen: EmrOptions) -> None:
+    from mission9.deploy.emr import cluster_request, most_it_costs, serverless_request, stop_request, uploads
+    from mission9.deploy.instances import note
+
+    asked: dict[str, Any] = {"put": {f"{job.code}/{name}": str(file) for name, file in uploads(chosen.wheel).items()}}
+    if chosen.serverless:
+        asked["start_job_run"] = serverless_request(job)
+    else:
+        asked["run_job_flow"] = cluster_request(job)
+        asked["create_schedule"] = stop_request(job, "j-CLUSTER", datetime.now(UTC))
+        limit = f"{job.max_hours:g} h and 20 minutes for its start"
+        console.print(
+            f"at most {most_it_costs(job):.2f} USD, if it lives to its limit, {limit}. {note()}", markup=False
+        )
+    print(json.dumps(asked, indent=2))
+
+
+def _fetch(stack: Mapping[str, str], chosen: EmrOptions, work: str) -> None:
+    from mission9.deploy.aws import fetch_logs
+
+    for file in fetch_logs(stack, chosen.region, work, chosen.folder):
+        say(str(file))

@@ -1,0 +1,88 @@
+"""The command that tells what a run will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from mission9.cli.app import MAKE, app
+from mission9.cli.console import say
+from mission9.config import RunConfig
+
+if TYPE_CHECKING:
+    from mission9.estimate.predict import Prediction
+
+
+@app.command(group=MAKE)
+def estimate(
+    *,
+    config: RunConfig | None = None,
+    images: int | None = None,
+    machine: Annotated[list[str] | None, Parameter(negative="")] = None,
+    count: int = 1,
+    price: Annotated[list[str] | None, Parameter(negative="")] = None,
+    save: Path | None = None,
+) -> None:
+    """Tell how long a run will take and what it costs, by a probe of 200 images; takes the options of `mission9 run`.
+
+    A line for this machine, and one for each --machine, with bounds: the minutes of the run, those with the machines'
+    start, and the dollars for these. What other machines do is assumed from what this one did; docs/how-to/estimate.md
+    says how.
+
+    ```bash
+    mission9 estimate --input photos --weights demo
+    mission9 estimate --input photos --images 100000 --machine g4dn.xlarge --machine c6i.4xlarge --count 3
+    mission9 estimate --input photos --machine g4dn.xlarge --price g4dn.xlarge=0.6 --save estimate.json
+    ```
+
+    Parameters
+    ----------
+    config:
+        What the run would be given.
+    images:
+        How many images the run would have; by default as many as there are.
+    machine:
+        A type of machine of Amazon's, as often as you like.
+    count:
+        How many machines of that type.
+    price:
+        Your price of a machine, TYPE=USD an hour, in the place of the list's.
+    save:
+        File to keep the estimate in, for mission9 run --estimate.
+    """
+    from mission9.deploy.instances import find_instances, note
+    from mission9.errors import ConfigError
+    from mission9.estimate.predict import predict_here, predict_there
+    from mission9.estimate.predict import save as keep
+    from mission9.estimate.probe import probe
+
+    instances = find_instances(machine or [], price or [])
+    if count < 1 or (images is not None and images < 1):
+        raise ConfigError("--count and --images: give at least 1")
+    measured = probe(config or RunConfig())
+    many = images or measured.images
+    found = [predict_here(measured, many), *(predict_there(measured, many, item, count) for item in instances)]
+    low, mid, high = (1 / seconds for seconds in reversed(measured.seconds))
+    say(
+        f"probe: {measured.sampled:,} of {measured.images:,} images on {measured.workers} workers ({measured.device}): "
+        f"{mid:.0f} images/s each ({low:.0f} to {high:.0f})"
+    )
+    for prediction in found:
+        say(_line(prediction, many))
+    if instances:
+        say(note())
+    if save is not None:
+        keep(save, measured, many, found)
+        say(f"kept in {save}: mission9 run --estimate {save}")
+
+
+def _line(prediction: Prediction, images: int) -> str:
+    name = prediction.machine if prediction.count == 1 else f"{prediction.count} x {prediction.machine}"
+    run, whole, cost = prediction.run_minutes, prediction.minutes, prediction.cost
+    text = f"{name}: {images:,} images in {run.mid:.1f} minutes ({run.low:.1f} to {run.high:.1f})"
+    if not cost.high:
+        return text
+    start = f"{whole.mid:.0f} with the start ({whole.low:.0f} to {whole.high:.0f})"
+    return f"{text}, {start}, {cost.mid:.2f} USD ({cost.low:.2f} to {cost.high:.2f})"

@@ -1,0 +1,182 @@
+"""What is asked of Amazon: a stack's outputs, files put in its bucket, a cluster or a job, and their logs."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mission9.deploy.emr import OUTPUTS, Job, cluster_request, serverless_request, stop_request, uploads
+from mission9.errors import CloudError, ConfigError, SetupError
+
+logger = logging.getLogger(__name__)
+
+_LOOK = 30.0  # seconds between looks at what works there
+_GOOD = ("TERMINATED", "SUCCESS")
+_ENDED = (*_GOOD, "TERMINATED_WITH_ERRORS", "FAILED", "CANCELLED")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a cluster or a job ended."""
+
+    is_good: bool
+    told: str
+
+
+def client(service: str, region: str) -> Any:
+    """A client of one of Amazon's services, as whoever the environment says.
+
+    Raises:
+        SetupError: boto3 is not installed.
+    """
+    try:
+        import boto3
+    except ImportError as error:
+        raise SetupError("asking Amazon needs boto3: pip install 'mission9[aws]'") from error
+    return boto3.client(service, region_name=region)
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Have what the cloud answers told in one sentence.
+
+    Raises:
+        CloudError: it refuses, or cannot be asked.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        facts = error.response.get("Error", {})
+        raise CloudError(f"{doing}: {facts.get('Code', 'error')}: {facts.get('Message', 'no reason given')}") from error
+    except BotoCoreError as error:
+        raise CloudError(f"{doing}: {error}; see that AWS credentials are set") from error
+
+
+def stack_outputs(name: str, region: str) -> dict[str, str]:
+    """What the stack of `deploy/emr/stack.yaml` gives out.
+
+    Raises:
+        CloudError: it cannot be asked for, or there is none of that name.
+        ConfigError: it is another stack, or of another version.
+    """
+    asked = client("cloudformation", region)
+    with told(f"the stack {name} in {region} cannot be read (--stack, --region)"):
+        (stack,) = asked.describe_stacks(StackName=name)["Stacks"]
+    found = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    if missing := [output for output in OUTPUTS if output not in found]:
+        raise ConfigError(f"the stack {name} does not say its {missing[0]}: make it of deploy/emr/stack.yaml")
+    return found
+
+
+def submit_cluster(job: Job, wheel: Path) -> str:
+    """Start a cluster for a run and tell Amazon when to end it at the latest; its id.
+
+    Raises:
+        CloudError: it is not started. One that could not be given its end was ended at once.
+    """
+    _upload(job, wheel)
+    emr, scheduler = client("emr", job.region), client("scheduler", job.region)
+    with told("no cluster is started"):
+        cluster = str(emr.run_job_flow(**cluster_request(job))["JobFlowId"])
+    try:
+        with told(f"{cluster} was ended, since nothing would have ended it after --max-hours"):
+            scheduler.create_schedule(**stop_request(job, cluster, datetime.now(UTC)))
+    except BaseException:
+        emr.terminate_job_flows(JobFlowIds=[cluster])
+        raise
+    return cluster
+
+
+def submit_serverless(job: Job, wheel: Path) -> str:
+    """Start a run on EMR Serverless, which ends it at its limit; its id.
+
+    Raises:
+        CloudError: it is not started.
+    """
+    _upload(job, wheel)
+    serverless = client("emr-serverless", job.region)
+    with told("no job is started"):
+        return str(serverless.start_job_run(**serverless_request(job))["jobRunId"])
+
+
+def _upload(job: Job, wheel: Path) -> None:
+    if not wheel.is_file():
+        raise ConfigError(f"there is no {wheel}: make wheel builds it, or give another --wheel")
+    s3 = client("s3", job.region)
+    for name, file in uploads(wheel).items():
+        with told(f"{name} cannot be put in {job.code}"):
+            s3.put_object(Bucket=job.stack["Bucket"], Key=f"code/{name}", Body=file.read_bytes())
+
+
+def wait_for(job: Job, work: str, *, look: float = _LOOK) -> Ended:
+    """How a cluster (j-…) or a job of EMR Serverless ended, once it has; each change of its state is logged."""
+    ask = _cluster_state if work.startswith("j-") else _job_state
+    state = ""
+    while True:
+        with told(f"{work} cannot be looked at; it goes on"):
+            now, why = ask(job, work)
+        if now != state:
+            logger.info("%s: %s %s", work, now.lower(), why)
+        state = now
+        if state in _ENDED:
+            break
+        time.sleep(look)
+    with suppress(CloudError), told("its end has come"):
+        if work.startswith("j-"):
+            name = stop_request(job, work, datetime.now(UTC))["Name"]
+            client("scheduler", job.region).delete_schedule(Name=name)
+    return Ended(state in _GOOD and "fail" not in why.lower(), f"{state.lower()} {why}".strip())
+
+
+def _cluster_state(job: Job, work: str) -> tuple[str, str]:
+    status = client("emr", job.region).describe_cluster(ClusterId=work)["Cluster"]["Status"]
+    return status["State"], status.get("StateChangeReason", {}).get("Message", "")
+
+
+def _job_state(job: Job, work: str) -> tuple[str, str]:
+    asked = client("emr-serverless", job.region)
+    run = asked.get_job_run(applicationId=job.stack["ServerlessApplication"], jobRunId=work)["jobRun"]
+    return run["state"], run.get("stateDetails", "")
+
+
+def fetch_logs(stack: Mapping[str, str], region: str, work: str, folder: Path) -> list[Path]:
+    """Bring what a cluster or a job logged into a folder, unpacked; the files.
+
+    Raises:
+        CloudError: the bucket cannot be read.
+        ConfigError: there are none, yet or any more.
+    """
+    bucket = stack["Bucket"]
+    within = work if work.startswith("j-") else f"applications/{stack['ServerlessApplication']}/jobs/{work}"
+    s3 = client("s3", region)
+    files = []
+    with told(f"logs cannot be read in s3://{bucket}/logs/"):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"logs/{within}/"):
+            for item in page.get("Contents", []):
+                body = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read
+                files += _write_log(folder, item["Key"].removeprefix("logs/"), body)
+    if not files:
+        raise ConfigError(f"there are no logs of {work} in s3://{bucket}/logs/: they come some minutes after it began")
+    return files
+
+
+def _write_log(folder: Path, name: str, read: Callable[[], bytes]) -> list[Path]:
+    parts = PurePosixPath(name).parts
+    if name.endswith("/") or ".." in parts or name.startswith("/"):
+        return []
+    file = folder.joinpath(*parts)
+    data = read()
+    if file.suffix == ".gz":
+        file, data = file.with_suffix(""), gzip.decompress(data)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return [file]

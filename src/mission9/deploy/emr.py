@@ -1,0 +1,273 @@
+"""A run on EMR as the requests that make it: a cluster with GPUs that ends by itself, or a job of EMR Serverless."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mission9.config import RunConfig
+from mission9.deploy.instances import find_instances
+from mission9.errors import ConfigError
+from mission9.redact import redact
+from mission9.runners.environment import ONE_THREAD
+from mission9.s3.address import is_s3
+
+REGIONS = ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2")
+RELEASE = "emr-7.13.0"
+IDLE_SECONDS = 900
+
+# Where each kind of GPU is offered, of the regions above; `make deploy-check` holds it against cfn-lint's data.
+OFFERED = {
+    "g4dn": ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1"),
+    "g5": ("eu-west-1", "eu-central-1", "eu-north-1"),
+    "g6": ("eu-west-3", "eu-central-1", "eu-north-1", "eu-south-2"),
+}
+
+# What `deploy/emr/stack.yaml` gives out.
+OUTPUTS = (
+    *("Bucket", "Key", "Subnet", "PrimaryGroup", "NodeGroup", "ServiceGroup", "SecurityConfiguration"),
+    *("ServiceRole", "NodeProfile", "StopRole", "ServerlessApplication", "ServerlessRole"),
+)
+
+SCRIPTS = ("spark_main.py", "discover-gpus.sh", "emr-bootstrap.sh")
+PACKAGE = "mission9.zip"  # a wheel by another name: Spark takes no .whl for modules
+_PYTHON = "/opt/mission9/bin/python"
+_GRACE = 120  # seconds between asking a run to end and killing it
+_START = timedelta(minutes=20)  # that a cluster may take before its step begins
+
+# What Spark decides there, or what is of this machine.
+_OF_HERE = {"runner", "workers", "master", "spark_ui", "driver_memory", "executor_memory", "config"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machines:
+    """A primary, a core node with a GPU, and as many more of these as `spot` says, which may be taken away."""
+
+    primary: str = "m5.xlarge"
+    gpu: str = "g4dn.xlarge"
+    spot: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run and where it goes; `stack` holds the `OUTPUTS` of the stack of that name."""
+
+    name: str
+    region: str
+    stack: Mapping[str, str]
+    run: RunConfig
+    max_hours: float = 2.0
+    release: str = RELEASE
+    machines: Machines = Machines()
+
+    @property
+    def code(self) -> str:
+        """Where scripts and wheels are."""
+        return f"s3://{self.stack['Bucket']}/code"
+
+
+def check_job(job: Job, *, serverless: bool = False) -> None:
+    """Refuse what would fail there, or would leave the European Union.
+
+    Raises:
+        ConfigError: a region, a release, a machine, a limit or a setting of the run is not possible.
+    """
+    if job.region not in REGIONS:
+        raise ConfigError(f"--region {job.region} is not in the European Union: give one of {', '.join(REGIONS)}")
+    if not re.fullmatch(r"emr-(spark-)?\d+\.\d+\.\d+", job.release):
+        raise ConfigError(f"--release {job.release} is no release of EMR: give one like {RELEASE}")
+    if not 0 < job.max_hours <= 24:
+        raise ConfigError(f"--max-hours {job.max_hours:g}: give more than 0 and at most 24")
+    if not 0 <= job.machines.spot <= 50:
+        raise ConfigError(f"--spot-nodes {job.machines.spot}: give 0 to 50")
+    if serverless and job.run.device == "cuda":
+        raise ConfigError("EMR Serverless has no GPUs: leave --device cuda away, or --serverless")
+    family = job.machines.gpu.partition(".")[0]
+    if not serverless and job.region not in OFFERED.get(family, ()):
+        there = ", ".join(name for name, regions in OFFERED.items() if job.region in regions)
+        raise ConfigError(f"--gpu-type {job.machines.gpu} is not offered in {job.region}: there are {there}")
+    _check_run(job.run)
+
+
+def _check_run(run: RunConfig) -> None:
+    for name in ("input", "output"):
+        if not is_s3(getattr(run, name)):
+            raise ConfigError(f"--{name} {getattr(run, name)} is on this machine: give s3://BUCKET/PREFIX")
+    for name in ("pca_model", "estimate"):
+        place = getattr(run, name)
+        if place is not None and not is_s3(place):
+            raise ConfigError(f"--{name.replace('_', '-')} {place} is on this machine: give s3://BUCKET/PREFIX")
+    if run.weights != "demo" and not is_s3(run.weights):
+        raise ConfigError(
+            f"--weights {run.weights} cannot be had there, without the internet: copy the file to the bucket, and give "
+            "s3://BUCKET/FILE, best as .safetensors"
+        )
+    for value in run_arguments(run):
+        if redact(value) != value:
+            raise ConfigError("a setting holds a password or a key, which whoever looks at the step would read")
+
+
+def run_arguments(run: RunConfig) -> list[str]:
+    """The options of `mission9 run` that say what was set in `run`, but for those of this machine."""
+    words: list[str] = []
+    for name in RunConfig.model_fields:
+        value = getattr(run, name)
+        if name not in run.model_fields_set or name in _OF_HERE or value is None or value is False:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        words += [option] if value is True else [option, str(value)]
+    return words
+
+
+def cluster_request(job: Job) -> dict[str, Any]:
+    """What `run_job_flow` of the client `emr` takes: a cluster that ends with its one step."""
+    stack, machines = job.stack, job.machines
+    return {
+        "Name": job.name,
+        "ReleaseLabel": job.release,
+        "Applications": [{"Name": "Hadoop"}, {"Name": "Spark"}],
+        "LogUri": f"s3://{stack['Bucket']}/logs/",
+        "LogEncryptionKmsKeyId": stack["Key"],
+        "SecurityConfiguration": stack["SecurityConfiguration"],
+        "ServiceRole": stack["ServiceRole"],
+        "JobFlowRole": stack["NodeProfile"],
+        "VisibleToAllUsers": True,
+        "AutoTerminationPolicy": {"IdleTimeout": IDLE_SECONDS},
+        "EbsRootVolumeSize": 50,
+        "Tags": [
+            {"Key": "mission9", "Value": job.name},
+            {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"},
+        ],
+        "BootstrapActions": [
+            {
+                "Name": "mission9",
+                "ScriptBootstrapAction": {"Path": f"{job.code}/emr-bootstrap.sh", "Args": [job.code, "gpu"]},
+            }
+        ],
+        "Configurations": [*configurations(), _environment(job)],
+        "Instances": {
+            "Ec2SubnetId": stack["Subnet"],
+            "EmrManagedMasterSecurityGroup": stack["PrimaryGroup"],
+            "EmrManagedSlaveSecurityGroup": stack["NodeGroup"],
+            "ServiceAccessSecurityGroup": stack["ServiceGroup"],
+            "KeepJobFlowAliveWhenNoSteps": False,
+            "TerminationProtected": False,
+            "InstanceGroups": _groups(machines),
+        },
+        "Steps": [_step(job)],
+    }
+
+
+def configurations() -> list[dict[str, Any]]:
+    """How EMR is told to hand out GPUs."""
+    text = (files("mission9.deploy") / "files" / "emr-configurations.json").read_text("utf-8")
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
+def _environment(job: Job) -> dict[str, Any]:
+    exports = {"Classification": "export", "Properties": {"AWS_REGION": job.region}}
+    return {"Classification": "spark-env", "Properties": {}, "Configurations": [exports]}
+
+
+def _groups(machines: Machines) -> list[dict[str, Any]]:
+    groups = [
+        {"Name": "primary", "InstanceRole": "MASTER", "InstanceType": machines.primary, "InstanceCount": 1},
+        {"Name": "core", "InstanceRole": "CORE", "InstanceType": machines.gpu, "InstanceCount": 1},
+    ]
+    if machines.spot:
+        task = {"Name": "task", "InstanceRole": "TASK", "InstanceType": machines.gpu, "InstanceCount": machines.spot}
+        groups.append(task)
+    return [{**group, "Market": "SPOT" if group["Name"] == "task" else "ON_DEMAND"} for group in groups]
+
+
+def _step(job: Job) -> dict[str, Any]:
+    settings = {"spark.pyspark.python": _PYTHON, "spark.pyspark.driver.python": _PYTHON}
+    settings |= {f"spark.executorEnv.{name}": value for name, value in {"AWS_REGION": job.region, **ONE_THREAD}.items()}
+    command = ["timeout", "--signal=TERM", f"--kill-after={_GRACE}", str(round(job.max_hours * 3600))]
+    command += ["spark-submit", "--master", "yarn", "--deploy-mode", "client", "--py-files", f"{job.code}/{PACKAGE}"]
+    command += [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
+    command += [f"{job.code}/spark_main.py", *_program(job, "cuda")]
+    return {
+        "Name": "mission9 run",
+        "ActionOnFailure": "TERMINATE_CLUSTER",
+        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command},
+    }
+
+
+def _program(job: Job, device: str) -> list[str]:
+    return ["run", *([] if "device" in job.run.model_fields_set else ["--device", device]), *run_arguments(job.run)]
+
+
+def stop_request(job: Job, cluster: str, now: datetime) -> dict[str, Any]:
+    """What `create_schedule` of the client `scheduler` takes: Amazon ends the cluster, whatever happens here."""
+    at = now + timedelta(hours=job.max_hours) + _START
+    return {
+        "Name": f"{job.name}-stop-{cluster}",
+        "Description": f"the end of {cluster}, after --max-hours {job.max_hours:g} and its start",
+        "ScheduleExpression": f"at({at:%Y-%m-%dT%H:%M:%S})",
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "Target": {
+            "Arn": "arn:aws:scheduler:::aws-sdk:emr:terminateJobFlows",
+            "RoleArn": job.stack["StopRole"],
+            "Input": json.dumps({"JobFlowIds": [cluster]}),
+        },
+    }
+
+
+def serverless_request(job: Job) -> dict[str, Any]:
+    """What `start_job_run` of the client `emr-serverless` takes: the run on CPUs, ended by Amazon at its limit."""
+    python = "./environment/bin/python"
+    settings = {
+        "spark.submit.pyFiles": f"{job.code}/{PACKAGE}",
+        "spark.archives": f"{job.code}/environment.tar.gz#environment",
+        "spark.executor.cores": "4",
+        "spark.executor.memory": "8g",
+    }
+    for whose in ("spark.emr-serverless.driverEnv", "spark.executorEnv"):
+        settings |= {f"{whose}.PYSPARK_PYTHON": python, f"{whose}.AWS_REGION": job.region}
+    settings |= {"spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": python}
+    settings |= {f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()}
+    return {
+        "applicationId": job.stack["ServerlessApplication"],
+        "executionRoleArn": job.stack["ServerlessRole"],
+        "name": job.name,
+        "executionTimeoutMinutes": max(5, round(job.max_hours * 60)),
+        "jobDriver": {
+            "sparkSubmit": {
+                "entryPoint": f"{job.code}/spark_main.py",
+                "entryPointArguments": _program(job, "cpu"),
+                "sparkSubmitParameters": " ".join(f"--conf {name}={value}" for name, value in settings.items()),
+            }
+        },
+        "configurationOverrides": {
+            "monitoringConfiguration": {
+                "s3MonitoringConfiguration": {
+                    "logUri": f"s3://{job.stack['Bucket']}/logs/",
+                    "encryptionKeyArn": job.stack["Key"],
+                }
+            }
+        },
+        "tags": {"mission9": job.name},
+    }
+
+
+def most_it_costs(job: Job) -> float:
+    """Dollars for a cluster that lives to its limit, all machines on demand, by the list of prices."""
+    primary, gpu = find_instances([job.machines.primary, job.machines.gpu])
+    hourly = primary.price + primary.emr + (1 + job.machines.spot) * (gpu.price + gpu.emr)
+    return hourly * (job.max_hours + _START.total_seconds() / 3600)
+
+
+def uploads(wheel: Path) -> dict[str, Path]:
+    """What goes to `code`, by its name there."""
+    here = Path(str(files("mission9.deploy") / "files"))
+    return {name: here / name for name in SCRIPTS} | {PACKAGE: wheel}

@@ -1,0 +1,122 @@
+"""Submitting, waiting and fetching logs, against moto: an emulation of Amazon's services in this process."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mission9.cli import main
+from mission9.deploy import aws
+from mission9.deploy.emr import OUTPUTS
+from mission9.errors import CloudError, ConfigError
+from tests.deploy.test_emr import STACK, job
+
+boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+moto = pytest.importorskip("moto", reason="moto is not installed")
+
+BUCKET = STACK["Bucket"]
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An account with the bucket, and a stack that gives out what ours does."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "testing")
+    with moto.mock_aws():
+        place = {"LocationConstraint": "eu-west-1"}
+        boto3.client("s3", "eu-west-1").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+        outputs = {name: {"Value": STACK[name]} for name in OUTPUTS}
+        topic = {"Topic": {"Type": "AWS::SNS::Topic"}}
+        template = json.dumps({"Resources": topic, "Outputs": outputs})
+        boto3.client("cloudformation", "eu-west-1").create_stack(StackName="mission9", TemplateBody=template)
+        yield
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    file = tmp_path / "mission9.zip"
+    file.write_bytes(b"a wheel")
+    return file
+
+
+RUN = ["--input", "s3://my-bucket/images", "--output", "s3://my-bucket/results", "--weights", "demo"]
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_cluster_is_started_with_its_code_and_its_end(wheel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "emr", "--submit", "--max-hours", "1", "--wheel", str(wheel), *RUN]) == 0
+    cluster = capsys.readouterr().out.strip()
+    found = boto3.client("emr", "eu-west-1").describe_cluster(ClusterId=cluster)["Cluster"]
+    assert (found["ReleaseLabel"], found["LogUri"]) == ("emr-7.13.0", f"s3://{BUCKET}/logs/")
+    listed = boto3.client("s3", "eu-west-1").list_objects_v2(Bucket=BUCKET)["Contents"]
+    names = {"discover-gpus.sh", "emr-bootstrap.sh", "mission9.zip", "spark_main.py"}
+    assert {item["Key"] for item in listed} == {f"code/{name}" for name in names}
+    (schedule,) = boto3.client("scheduler", "eu-west-1").list_schedules()["Schedules"]
+    assert schedule["Name"] == f"mission9-stop-{cluster}"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_cluster_that_gets_no_end_is_ended_at_once(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> dict[str, Any]:
+        return {}  # a request that names nothing
+
+    monkeypatch.setattr(aws, "stop_request", refuse)
+    with pytest.raises(CloudError, match="was ended, since nothing would have ended it"):
+        aws.submit_cluster(job(), wheel)
+    (cluster,) = boto3.client("emr", "eu-west-1").list_clusters()["Clusters"]
+    assert cluster["Status"]["State"] == "TERMINATED"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_its_end_is_waited_for_and_its_logs_are_brought(wheel: Path, tmp_path: Path) -> None:
+    cluster = aws.submit_cluster(job(), wheel)
+    emr, s3 = boto3.client("emr", "eu-west-1"), boto3.client("s3", "eu-west-1")
+    said = gzip.compress(b"Training 3,000 listed\n")
+    s3.put_object(Bucket=BUCKET, Key=f"logs/{cluster}/steps/s-1/stdout.gz", Body=said)
+    s3.put_object(Bucket=BUCKET, Key=f"logs/{cluster}/../../../outside.gz", Body=said)
+    s3.put_object(Bucket=BUCKET, Key="logs/j-OTHER/steps/s-1/stdout.gz", Body=said)
+    emr.terminate_job_flows(JobFlowIds=[cluster])
+    ended = aws.wait_for(job(), cluster, look=0.01)
+    assert ended.told.startswith("terminated")
+    assert boto3.client("scheduler", "eu-west-1").list_schedules()["Schedules"] == []
+    (file,) = aws.fetch_logs(STACK, "eu-west-1", cluster, tmp_path / "logs")
+    assert file == tmp_path / "logs" / cluster / "steps" / "s-1" / "stdout"
+    assert file.read_text() == "Training 3,000 listed\n"
+
+
+@pytest.mark.usefixtures("cloud")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--logs", "j-NOBODY"], "there are no logs of j-NOBODY"),
+        (["--logs", "j-1", "--stack", "other"], "the stack other in eu-west-1 cannot be read"),
+        (["--submit", "--wheel", "nowhere.zip", *RUN], "there is no nowhere.zip: make wheel"),
+    ],
+)
+def test_what_is_missing_is_told_in_a_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "emr", *words]) != 0
+    said = capsys.readouterr().err
+    assert told in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("cloud")
+def test_another_stack_is_not_taken_for_ours() -> None:
+    template = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}, "Outputs": {"Bucket": {"Value": "b"}}})
+    boto3.client("cloudformation", "eu-west-1").create_stack(StackName="other", TemplateBody=template)
+    with pytest.raises(ConfigError, match="does not say its Key"):
+        aws.stack_outputs("other", "eu-west-1")
+
+
+def test_without_credentials_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(CloudError, match="credentials"):
+        aws.stack_outputs("mission9", "eu-west-1")

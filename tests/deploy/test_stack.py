@@ -1,0 +1,141 @@
+"""The CloudFormation template: linted for three regions, and the rules that no linter knows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mission9.config import RunConfig
+from mission9.deploy.emr import OFFERED, OUTPUTS, REGIONS, RELEASE, Job, cluster_request, configurations
+from tests.conftest import REPOSITORY
+
+pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
+
+TEMPLATE = REPOSITORY / "deploy/emr/stack.yaml"
+
+
+def lint(template: Path, *regions: str) -> str:
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", *regions, "--template", str(template)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert bool(done.returncode) == bool(done.stdout)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def stack() -> dict[str, Any]:
+    from cfnlint.decode import decode
+
+    template, problems = decode(str(TEMPLATE))
+    assert not problems
+    return dict(template)
+
+
+@pytest.fixture(scope="module")
+def made(stack: dict[str, Any]) -> dict[str, Any]:
+    """The properties of what the template makes, by name."""
+    return {name: resource["Properties"] for name, resource in stack["Resources"].items()}
+
+
+@pytest.mark.slow
+def test_it_is_clean_in_three_regions() -> None:
+    assert lint(TEMPLATE, "eu-west-1", "eu-west-3", "eu-central-1") == ""
+
+
+def written(folder: Path, old: str, new: str) -> Path:
+    """The template with one thing changed."""
+    text = TEMPLATE.read_text()
+    assert old in text
+    file = folder / "stack.yaml"
+    file.write_text(text.replace(old, new))
+    return file
+
+
+@pytest.mark.slow
+def test_a_misspelt_property_is_found(tmp_path: Path) -> None:
+    assert "E3002" in lint(
+        written(tmp_path, "      AutoTerminationPolicy:", "      AutoTerminationPolice:"), "eu-west-1"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OFFERED)
+def test_machines_are_offered_where_we_say(family: str, tmp_path: Path) -> None:
+    template = written(tmp_path, "InstanceType: !Ref GpuType", f"InstanceType: {family}.xlarge")
+    assert "E3675" not in lint(template, *OFFERED[family])
+    for region in set(REGIONS) - set(OFFERED[family]):
+        assert "E3675" in lint(template, region), region
+
+
+def test_only_regions_of_the_union_are_allowed(stack: dict[str, Any]) -> None:
+    (assertion,) = stack["Rules"]["EuropeanUnion"]["Assertions"]
+    allowed, asked = assertion["Assert"]["Fn::Contains"]
+    assert tuple(allowed) == REGIONS
+    assert asked == {"Ref": "AWS::Region"}
+
+
+def test_it_gives_out_what_the_command_asks_for(stack: dict[str, Any]) -> None:
+    assert set(stack["Outputs"]) == set(OUTPUTS)
+    assert stack["Parameters"]["Release"]["Default"] == RELEASE
+
+
+def as_template(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Classifications under the names that CloudFormation has for the parts."""
+    found = []
+    for item in items:
+        properties = {"ConfigurationProperties": item["Properties"]} if item["Properties"] else {}
+        inner = {"Configurations": as_template(item["Configurations"])} if "Configurations" in item else {}
+        found.append({"Classification": item["Classification"], **properties, **inner})
+    return found
+
+
+def test_the_standing_cluster_is_as_those_of_the_command(made: dict[str, Any]) -> None:
+    names = {name: name for name in OUTPUTS}
+    run = RunConfig(input="s3://my-bucket/images", output="s3://my-bucket/results", weights="demo")
+    request = cluster_request(Job(name="mission9", region="eu-west-1", stack=names, run=run))
+    cluster = made["Cluster"]
+    assert cluster["Configurations"] == as_template(configurations())
+    assert cluster["Applications"] == request["Applications"]
+    for name in ("EbsRootVolumeSize", "VisibleToAllUsers"):
+        assert cluster[name] == request[name]
+    markets = {group["Name"]: group["Market"] for group in request["Instances"]["InstanceGroups"]}
+    instances = cluster["Instances"]
+    groups = [instances["MasterInstanceGroup"], instances["CoreInstanceGroup"], *instances["TaskInstanceGroups"]]
+    assert {group["Name"]: group["Market"] for group in groups} == markets
+    assert {tag["Key"] for tag in cluster["Tags"]} == {tag["Key"] for tag in request["Tags"]}
+
+
+def test_the_standing_cluster_stops_when_idle(stack: dict[str, Any], made: dict[str, Any]) -> None:
+    assert made["Cluster"]["AutoTerminationPolicy"] == {"IdleTimeout": {"Ref": "IdleSeconds"}}
+    idle = stack["Parameters"]["IdleSeconds"]
+    assert (idle["MinValue"], idle["MaxValue"]) == (60, 604800)
+    assert made["Serverless"]["AutoStopConfiguration"] == {"Enabled": True, "IdleTimeoutMinutes": 15}
+
+
+def test_nothing_is_sent_or_kept_in_the_clear(made: dict[str, Any]) -> None:
+    denied = {s["Sid"]: s for s in made["BucketPolicy"]["PolicyDocument"]["Statement"] if s["Effect"] == "Deny"}
+    assert denied["OnlyByTls"]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    other = denied["OnlyEncryptedByTheKey"]["Condition"]["StringNotEqualsIfExists"]
+    assert other == {"s3:x-amz-server-side-encryption": "aws:kms"}
+    encryption = made["SecurityConfiguration"]["SecurityConfiguration"]["EncryptionConfiguration"]
+    at_rest = encryption["AtRestEncryptionConfiguration"]
+    assert encryption["EnableAtRestEncryption"] is True
+    assert at_rest["S3EncryptionConfiguration"]["EncryptionMode"] == "SSE-KMS"
+    assert at_rest["LocalDiskEncryptionConfiguration"]["EnableEbsEncryption"] is True
+    assert made["Key"]["EnableKeyRotation"] is True
+    for bucket in (made["Bucket"], made["AccessLogs"]):
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+
+
+def test_the_subnet_has_no_way_to_the_internet(stack: dict[str, Any], made: dict[str, Any]) -> None:
+    kinds = {resource["Type"] for resource in stack["Resources"].values()}
+    assert not kinds & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::Route"}
+    assert made["PrivateSubnet"]["MapPublicIpOnLaunch"] is False
+    assert made["S3Endpoint"]["VpcEndpointType"] == "Gateway"
+    assert made["S3Endpoint"]["RouteTableIds"] == [{"Ref": "Routes"}]
+    metadata = made["SecurityConfiguration"]["SecurityConfiguration"]["InstanceMetadataServiceConfiguration"]
+    assert metadata == {"MinimumInstanceMetadataServiceVersion": 2, "HttpPutResponseHopLimit": 1}
