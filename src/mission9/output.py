@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mission9.audit_log import RECEIPTS
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import (
     discard,
@@ -315,7 +316,8 @@ def _tidy(output: Output) -> None:
     """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
     if _names_in(output.ready / _NAMES) is not None and (output.ready / CHECKSUMS).exists():
         patiently(output.complete)
-    state = files_in(output.state)
+    state, receipts = files_in(output.state), output.state / RECEIPTS
+    state += files_in(receipts) if receipts.is_dir() else []
     chunks = [path for path in state if path.name.startswith("chunks")]
     for leftover in (output.work, output.ready, output.trash, *chunks):
         remove_folder(leftover)
