@@ -44,7 +44,7 @@ _SECTIONS = {
     "PCA": ("components", "pca_model"),
     "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
-    "Data protection": ("policy",),
+    "Data protection": ("policy", "pseudonymise"),
     "Tracking": ("mlflow",),
 }
 
@@ -97,6 +97,10 @@ class RunConfig(BaseSettings):
         None,
         description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; default: eu where images "
         "or results are in a bucket, else none.",
+    )
+    pseudonymise: str | None = Field(
+        None,
+        description="Key, env:NAME or a file: published tables hold pseudonyms in the place of paths.",
     )
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")

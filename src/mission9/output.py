@@ -145,12 +145,15 @@ class Output:
     def publish_page(self) -> None:
         """Show the page of the result that was published, which is beside it by now."""
 
-    def publish(self, report: bytes | None = None) -> None:
-        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
+    def publish(self, report: bytes | None = None, *, with_features: bool = False) -> None:
+        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last.
+
+        The checksums of features are those of the shards that they are links to, unless they were written anew.
+        """
         names = sorted(table.name for table in files_in(self.work))
         if report is not None:
             write_whole(self.work / REPORT, report)
-        checksums = json.dumps(_checksums(self.work), indent=1).encode()
+        checksums = json.dumps(_checksums(self.work, with_features=with_features), indent=1).encode()
         write_whole(self.work / CHECKSUMS, checksums)
         write_whole(self.work / _NAMES, json.dumps(names).encode())
         write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
@@ -245,10 +248,10 @@ def _read_json(file: Path) -> object:
     return None
 
 
-def _checksums(work: Path) -> dict[str, str]:
-    files = sorted(files_below(work))
-    names = ((str(path.relative_to(work)), path) for path in files)
-    return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
+def _checksums(work: Path, *, with_features: bool) -> dict[str, str]:
+    names = ((str(path.relative_to(work)), path) for path in sorted(files_below(work)))
+    left_out = "" if with_features else f"{FEATURES_FOLDER}/"
+    return {name: file_sha256(path) for name, path in names if not (left_out and name.startswith(left_out))}
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from mission9.pca import PCAModel, check_components
 from mission9.places import model_here, real_root
 from mission9.policy import enforce_policy
 from mission9.progress import Display, ShardWatch
+from mission9.pseudonyms import Pseudonyms, check_key
 from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner
 from mission9.runners.background import BackgroundRunner
@@ -72,6 +73,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
+    pseudonyms = Pseudonyms.of(config.pseudonymise)
     policy = enforce_policy(config)
     display = Display(console)
     with (
@@ -89,6 +91,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         extraction = _calibrated(config, extraction, output)
         background.warm_up(GetReady(extraction))
         report = _new_report(config, extraction, policy)
+        report.pseudonyms = _key_id(pseudonyms, config, output)
         stage = partial(_stage, display, report)
         with stage("list"):
             plan = _list(config, extraction, output, report)
@@ -104,7 +107,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             background.end()
             runner = here.get()
         with stage("compact"):
-            collected = _compact(runner, output, plan, report)
+            collected = _compact(runner, output, plan, report, pseudonyms)
         _check_rejects(output, report)
         with stage("fit"):
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
@@ -116,7 +119,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         with stage("save_model"):
             _save_model(model, extraction, output, report)
         report.audit = append(output.state_files, "run", report.audited())
-        output.publish(report.to_json())
+        output.publish(report.to_json(), with_features=pseudonyms is not None)
         if not config.no_report:  # while the runner ends
             _write_page(display, output)
     if config.mlflow:
@@ -211,6 +214,14 @@ def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any
     )
 
 
+def _key_id(pseudonyms: Pseudonyms | None, config: RunConfig, output: Output) -> str:
+    """What names the key of the run's pseudonyms; a result of pseudonyms is not replaced by one of paths by mistake."""
+    if pseudonyms is None:
+        check_key(None, str(output.last_report().get("pseudonyms", "")), config.output)
+        return ""
+    return pseudonyms.key_id
+
+
 def _list(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
     found, folder = Found(), output.shards(extraction.fingerprint)
     root, results = real_root(config.input), output.place
@@ -278,14 +289,18 @@ def _name_of(plan: Plan) -> str:
     return plan.shards[0].key if plan.shards else "nothing"
 
 
-def _compact(runner: Runner, output: Output, plan: Plan, report: Report) -> Collected:
+def _compact(runner: Runner, output: Output, plan: Plan, report: Report, pseudonyms: Pseudonyms | None) -> Collected:
     """Make the tables of what is committed, and see that no image is missing."""
     folder = output.shards(report.fingerprint)
     todo = tuple(part for part in plan.parts if read_marker(folder, part.key) is None)
     runner.map(CompactParts(plan.images, todo, folder), len(todo))
     finish(plan, folder)
     collected = collect_shards(
-        plan.parts, folder, features=output.work / FEATURES_FOLDER, rejects=output.work / REJECTS_FOLDER
+        plan.parts,
+        folder,
+        features=output.work / FEATURES_FOLDER,
+        rejects=output.work / REJECTS_FOLDER,
+        pseudonyms=pseudonyms,
     )
     for split, counts in report.splits.items():
         counts.featured = collected.featured[split]
@@ -330,7 +345,7 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
         report.fidelity = last["fidelity"]  # of the same images and features
     else:
         root = real_root(report.config["input"])
-        report.fidelity = measure_fidelity(collected.features, root, extraction)
+        report.fidelity = measure_fidelity(collected.committed, root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",
         extraction.engine.precision,

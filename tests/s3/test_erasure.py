@@ -17,6 +17,7 @@ from mission9.config import RunConfig
 from mission9.erasure.erase import Receipt, Request, erase
 from mission9.errors import OutputError
 from mission9.pipeline import run
+from mission9.pseudonyms import Pseudonyms
 from mission9.results import Results
 from mission9.s3.address import Address
 from mission9.s3.output import open_bucket_output
@@ -141,6 +142,25 @@ def test_another_machine_goes_on(versioned: Versioned, images: Path, tmp_path: P
     assert not list(verify_output(place))
     content = versioned.client.get_object(Bucket=versioned.name, Key=f"results/{receipt.file}")["Body"].read()
     assert len(json.loads(content)["images"]) == 3
+
+
+@pytest.mark.slow
+def test_by_pseudonyms(bucket: Bucket, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("planted-secret-of-this-test")
+    place, settings = f"{bucket}/results", SETTINGS | {"pseudonymise": str(tmp_path / "key")}
+    run(RunConfig(input=bucket.upload(images), output=place, **settings))
+    pseudonyms = Pseudonyms.of(str(tmp_path / "key"))
+    assert pseudonyms is not None
+    assert not list(verify_output(place, pseudonyms))
+    assert not list(verify_output(place))
+    tables = [key for key in bucket.keys if "/runs/" in key]
+    assert not [key for key in tables for name in ERASED if name.encode() in bucket.get(key)]
+    ids = [pseudonyms.name(name) for name in ERASED]
+    receipt = erase(place, Request("erase", ids, pseudonyms=pseudonyms))
+    assert receipt is not None
+    assert (receipt.erased, receipt.rows_of_shards) == (3, 3)
+    assert not list(verify_output(place, pseudonyms))
+    assert not [key for key in bucket.keys for name in [*ids, *ERASED] if name.encode() in bucket.get(key)]
 
 
 def test_it_refuses_beside_a_run(bucket: Bucket, images: Path) -> None:
