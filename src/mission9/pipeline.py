@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mission9.audit_log import append
 from mission9.config import RunConfig
+from mission9.encryption import KeyedRunner, check_encryption, encrypted_by, for_writing
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.erasure.tombstones import Tombstones
@@ -78,10 +79,12 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     display = Display(console)
     with (
         storage_told(config.output, config.input),
+        encrypted_by(config.encrypt_key),
         open_output(config.output, overwrite=config.overwrite) as output,
         BackgroundRunner(config, runner) as background,
         BackgroundRunner(config.model_copy(update={"runner": "local", "master": None})) as here,
     ):
+        check_encryption(output.state, config.encrypt_key, config.output)
         engine = _settle_engine(config)
         check_weights(config.weights)
         if runner is None and output.is_empty and has_more_images(config.input, FEW_IMAGES):
@@ -96,7 +99,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         with stage("list"):
             plan = _list(config, extraction, output, report)
         with stage("start"):
-            runner = background.get() if _needs_runner(config, plan, report) else runner or InProcessRunner()
+            chosen = background.get() if _needs_runner(config, plan, report) else runner or InProcessRunner()
+            runner = KeyedRunner(chosen, config.encrypt_key) if config.encrypt_key else chosen
         watch = ShardWatch(output.shards(extraction.fingerprint), plan.shards)
         with stage("extract"), display.counting(plan.images_to_do, watch.look):
             _extract(runner, extraction, output, plan, report)
@@ -120,7 +124,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             _save_model(model, extraction, output, report)
         report.audit = append(output.state_files, "run", report.audited())
         output.publish(report.to_json(), with_features=pseudonyms is not None)
-        if not config.no_report:  # while the runner ends
+        if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output)
     if config.mlflow:
         from mission9.tracking import log_within_patience  # loads what other runs do not need
@@ -211,6 +215,7 @@ def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any
         weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
         engine=asdict(extraction.engine),
         policy=policy,
+        encrypted=config.encrypt_key is not None,
     )
 
 
@@ -334,8 +339,8 @@ def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: O
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
         name = scores_folder(split)
-        tables = output.work / name, output.work / f"{name}_csv"
-        save_results(scores, *tables, components=model.n_components_, plain_csv=plain_csv)
+        csv = None if for_writing() else output.work / f"{name}_csv"  # which would tell what is encrypted beside it
+        save_results(scores, output.work / name, csv, components=model.n_components_, plain_csv=plain_csv)
     remove_folder(chunks)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.audit_log import RECEIPTS, append
+from mission9.encryption import VARIABLE, encrypted_by, is_encrypted
 from mission9.erasure.absence import Search
 from mission9.erasure.ids import Image, check_known, images_of
 from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
@@ -23,7 +25,7 @@ from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
 from mission9.erasure.tombstones import Tombstones
-from mission9.errors import ErasureError, OutputError
+from mission9.errors import ConfigError, ErasureError, OutputError
 from mission9.output import STATE, Output, open_output
 from mission9.pseudonyms import Pseudonyms, check_key
 from mission9.s3.address import is_s3
@@ -85,10 +87,19 @@ def erase(place: str, request: Request) -> Receipt | None:
         StorageError: a disk or bucket fails; the same command goes on.
     """
     _check_there(place)
-    with storage_told(place), open_output(place, overwrite=False) as output:
+    with storage_told(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
         for fingerprint in output.fingerprints():
             output.bring_shards(fingerprint)
         return _Erasure(output, place, request).carry_out()
+
+
+def _key(place: str) -> str | None:
+    """Where the key is of an output that is encrypted."""
+    if is_s3(place) or not is_encrypted(Path(place, STATE)):
+        return None
+    if not os.environ.get(VARIABLE):
+        raise ConfigError(f"what {place} holds is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
+    return os.environ[VARIABLE]
 
 
 def _check_there(place: str) -> None:
@@ -180,7 +191,7 @@ class _Erasure:
             remade = Remade(standing.report.listed, "unchanged: none of its images is erased")
         else:
             remade = remake(output, standing, self._request.pseudonyms)
-        if output.last_report() and not self._config.get("no_report"):
+        if output.last_report() and not (self._config.get("no_report") or self._config.get("encrypt_key")):
             self._write_page()
         return remade
 

@@ -44,6 +44,7 @@ class Report:
     engine: dict[str, Any]
     policy: dict[str, Any] = field(default_factory=dict)
     pseudonyms: str = ""
+    encrypted: bool = False
     audit: dict[str, Any] = field(default_factory=dict)
     found: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
