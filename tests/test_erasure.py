@@ -327,7 +327,9 @@ def test_killed_at_any_moment_the_same_command_goes_on(output: Path, images: Pat
         assert main(["erase", *options]) == 0
         assert names_in(output, ERASED) == set()
         assert not list(verify_output(str(output)))
-        assert len(list((output / "_state/receipts").iterdir())) == 1
+        receipts = [path.name for path in (output / "_state/receipts").iterdir()]
+        assert 1 <= len(receipts) <= 2  # one that was written a moment before the end, and not noted as the last
+        assert not [name for name in receipts if name.startswith(".")]
     assert kills > 8
     assert_is_of_the_others(output, images, tmp_path, ERASED)
 

@@ -111,6 +111,20 @@ def test_moments_do_not_depend_on_how_rows_are_shared_out(sizes: list[int], rand
         np.testing.assert_allclose(merged.scatter, Moments.of(rows).scatter, rtol=1e-7, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [0, 1, 150, 290, 300])
+def test_moments_without_some_rows_are_those_of_the_others(count: int) -> None:
+    rows = np.random.default_rng(3).normal(5, 2, (300, 20)) @ np.diag(np.logspace(0, -3, 20))
+    left = Moments.of(rows).subtract(Moments.of(rows[:count]))
+    wanted = Moments.of(rows[count:])
+    assert left.count == wanted.count
+    assert np.linalg.norm(left.scatter - wanted.scatter) <= 1e-12 * np.linalg.norm(Moments.of(rows).scatter)
+    np.testing.assert_allclose(left.mean, wanted.mean, rtol=1e-10)
+    if left.count > 10:
+        found, fresh = pca.fit(left, 10), pca.fit(wanted, 10)
+        np.testing.assert_allclose(found.components_, fresh.components_, atol=1e-6)
+        np.testing.assert_allclose(found.explained_variance_, fresh.explained_variance_, rtol=1e-6)
+
+
 def test_moments_survive_a_trip_as_bytes() -> None:
     moments = Moments.of(data())
     back = Moments.from_bytes(moments.to_bytes())

@@ -44,7 +44,7 @@ _SECTIONS = {
     "PCA": ("components", "pca_model"),
     "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
-    "Data protection": ("policy",),
+    "Data protection": ("policy", "pseudonymise", "encrypt_key"),
     "Tracking": ("mlflow", "estimate"),
 }
 
@@ -98,6 +98,14 @@ class RunConfig(BaseSettings):
         None,
         description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; default: eu where images "
         "or results are in a bucket, else none.",
+    )
+    pseudonymise: str | None = Field(
+        None,
+        description="Key, env:NAME or a file: published tables hold pseudonyms in the place of paths.",
+    )
+    encrypt_key: str | None = Field(
+        None,
+        description="Key, env:NAME or a file: all Parquet files are encrypted, and neither CSV nor page is written.",
     )
     all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
@@ -164,6 +172,12 @@ class RunConfig(BaseSettings):
     def _model_has_its_components(self) -> Self:
         if self.pca_model is not None and "components" in self.model_fields_set:
             raise ValueError("the components are those of --pca-model: leave --components away")
+        return self
+
+    @model_validator(mode="after")
+    def _is_encrypted_in_a_folder(self) -> Self:
+        if self.encrypt_key is not None and is_s3(self.output):
+            raise ValueError("only results in a folder are encrypted by mission9: have the bucket do it (--policy eu)")
         return self
 
     @classmethod

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mission9.audit_log import RECEIPTS
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import (
     discard,
@@ -144,12 +145,15 @@ class Output:
     def publish_page(self) -> None:
         """Show the page of the result that was published, which is beside it by now."""
 
-    def publish(self, report: bytes | None = None) -> None:
-        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last."""
+    def publish(self, report: bytes | None = None, *, with_features: bool = False) -> None:
+        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last.
+
+        The checksums of features are those of the shards that they are links to, unless they were written anew.
+        """
         names = sorted(table.name for table in files_in(self.work))
         if report is not None:
             write_whole(self.work / REPORT, report)
-        checksums = json.dumps(_checksums(self.work), indent=1).encode()
+        checksums = json.dumps(_checksums(self.work, with_features=with_features), indent=1).encode()
         write_whole(self.work / CHECKSUMS, checksums)
         write_whole(self.work / _NAMES, json.dumps(names).encode())
         write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
@@ -244,10 +248,10 @@ def _read_json(file: Path) -> object:
     return None
 
 
-def _checksums(work: Path) -> dict[str, str]:
-    files = sorted(files_below(work))
-    names = ((str(path.relative_to(work)), path) for path in files)
-    return {name: file_sha256(path) for name, path in names if not name.startswith(f"{FEATURES_FOLDER}/")}
+def _checksums(work: Path, *, with_features: bool) -> dict[str, str]:
+    names = ((str(path.relative_to(work)), path) for path in sorted(files_below(work)))
+    left_out = "" if with_features else f"{FEATURES_FOLDER}/"
+    return {name: file_sha256(path) for name, path in names if not (left_out and name.startswith(left_out))}
 
 
 @contextmanager
@@ -315,7 +319,8 @@ def _tidy(output: Output) -> None:
     """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
     if _names_in(output.ready / _NAMES) is not None and (output.ready / CHECKSUMS).exists():
         patiently(output.complete)
-    state = files_in(output.state)
+    state, receipts = files_in(output.state), output.state / RECEIPTS
+    state += files_in(receipts) if receipts.is_dir() else []
     chunks = [path for path in state if path.name.startswith("chunks")]
     for leftover in (output.work, output.ready, output.trash, *chunks):
         remove_folder(leftover)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mission9.audit_log import append
 from mission9.config import RunConfig
+from mission9.encryption import KeyedRunner, check_encryption, encrypted_by, for_writing
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.erasure.tombstones import Tombstones
@@ -28,6 +29,7 @@ from mission9.pca import PCAModel, check_components
 from mission9.places import model_here, real_root
 from mission9.policy import enforce_policy
 from mission9.progress import Display, ShardWatch
+from mission9.pseudonyms import Pseudonyms, check_key
 from mission9.redact import redact_values
 from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
@@ -74,15 +76,18 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     check_folder(config.input)
+    pseudonyms = Pseudonyms.of(config.pseudonymise)
     policy = enforce_policy(config)
     estimate = read_estimate(config.estimate) if config.estimate else None
     display = Display(console)
     with (
         storage_told(config.output, config.input),
+        encrypted_by(config.encrypt_key),
         open_output(config.output, overwrite=config.overwrite) as output,
         BackgroundRunner(config, runner) as background,
         BackgroundRunner(config.model_copy(update={"runner": "local", "master": None})) as here,
     ):
+        check_encryption(output.state, config.encrypt_key, config.output)
         engine = _settle_engine(config)
         check_weights(config.weights)
         if runner is None and output.is_empty and has_more_images(config.input, FEW_IMAGES):
@@ -92,11 +97,13 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         extraction = _calibrated(config, extraction, output)
         background.warm_up(GetReady(extraction))
         report = _new_report(config, extraction, policy)
+        report.pseudonyms = _key_id(pseudonyms, config, output)
         stage = partial(_stage, display, report)
         with stage("list"):
             plan = _list(config, extraction, output, report)
         with stage("start"):
-            runner = background.get() if _needs_runner(config, plan, report) else runner or InProcessRunner()
+            chosen = background.get() if _needs_runner(config, plan, report) else runner or InProcessRunner()
+            runner = KeyedRunner(chosen, config.encrypt_key) if config.encrypt_key else chosen
         watch = ShardWatch(output.shards(extraction.fingerprint), plan.shards)
         with stage("extract"), display.counting(plan.images_to_do, watch.look):
             _extract(runner, extraction, output, plan, report)
@@ -107,7 +114,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             background.end()
             runner = here.get()
         with stage("compact"):
-            collected = _compact(runner, output, plan, report)
+            collected = _compact(runner, output, plan, report, pseudonyms)
         _check_rejects(output, report)
         with stage("fit"):
             model = model or fit_pca(runner, collected.features.get(report.fitted_on, []), config.components)
@@ -121,8 +128,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         if estimate:
             _hold_against(estimate, config, report)
         report.audit = append(output.state_files, "run", report.audited())
-        output.publish(report.to_json())
-        if not config.no_report:  # while the runner ends
+        output.publish(report.to_json(), with_features=pseudonyms is not None)
+        if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output)
     if config.mlflow:
         from mission9.tracking import log_within_patience  # loads what other runs do not need
@@ -223,7 +230,16 @@ def _new_report(config: RunConfig, extraction: Extraction, policy: dict[str, Any
         weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
         engine=asdict(extraction.engine),
         policy=policy,
+        encrypted=config.encrypt_key is not None,
     )
+
+
+def _key_id(pseudonyms: Pseudonyms | None, config: RunConfig, output: Output) -> str:
+    """What names the key of the run's pseudonyms; a result of pseudonyms is not replaced by one of paths by mistake."""
+    if pseudonyms is None:
+        check_key(None, str(output.last_report().get("pseudonyms", "")), config.output)
+        return ""
+    return pseudonyms.key_id
 
 
 def _list(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
@@ -294,14 +310,18 @@ def _name_of(plan: Plan) -> str:
     return plan.shards[0].key if plan.shards else "nothing"
 
 
-def _compact(runner: Runner, output: Output, plan: Plan, report: Report) -> Collected:
+def _compact(runner: Runner, output: Output, plan: Plan, report: Report, pseudonyms: Pseudonyms | None) -> Collected:
     """Make the tables of what is committed, and see that no image is missing."""
     folder = output.shards(report.fingerprint)
     todo = tuple(part for part in plan.parts if read_marker(folder, part.key) is None)
     runner.map(CompactParts(plan.images, todo, folder), len(todo))
     finish(plan, folder)
     collected = collect_shards(
-        plan.parts, folder, features=output.work / FEATURES_FOLDER, rejects=output.work / REJECTS_FOLDER
+        plan.parts,
+        folder,
+        features=output.work / FEATURES_FOLDER,
+        rejects=output.work / REJECTS_FOLDER,
+        pseudonyms=pseudonyms,
     )
     for split, counts in report.splits.items():
         counts.featured = collected.featured[split]
@@ -335,8 +355,8 @@ def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: O
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
         name = scores_folder(split)
-        tables = output.work / name, output.work / f"{name}_csv"
-        save_results(scores, *tables, components=model.n_components_, plain_csv=plain_csv)
+        csv = None if for_writing() else output.work / f"{name}_csv"  # which would tell what is encrypted beside it
+        save_results(scores, output.work / name, csv, components=model.n_components_, plain_csv=plain_csv)
     remove_folder(chunks)
 
 
@@ -346,7 +366,7 @@ def _measure_fidelity(extraction: Extraction, collected: Collected, output: Outp
         report.fidelity = last["fidelity"]  # of the same images and features
     else:
         root = settled(report.config["input"])
-        report.fidelity = measure_fidelity(collected.features, root, extraction)
+        report.fidelity = measure_fidelity(collected.committed, root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",
         extraction.engine.precision,

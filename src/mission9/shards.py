@@ -152,18 +152,23 @@ def _check(marker: Marker) -> str:
     return hashlib.sha256(json.dumps(asdict(marker), sort_keys=True).encode()).hexdigest()
 
 
+def write_table(file: Path, rows: pa.Table, schema: pa.Schema) -> None:
+    """A Parquet file of features or rejects, in row groups of `GROUP_ROWS`."""
+    # Features are too different from each other for a dictionary to pay.
+    text = [field.name for field in schema if field.type == pa.string()]
+    with TableWriter(file, schema, compression="zstd", use_dictionary=text) as writer:
+        writer.write_table(rows, row_group_size=GROUP_ROWS)
+
+
 def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
     if not len(rows):
         remove_file(path)
         return Table()
-    # Features are too different from each other for a dictionary to pay.
-    text = [field.name for field in schema if field.type == pa.string()]
     table = rows.select(schema.names).cast(schema)
 
     def write() -> Table:
         with appearing(path) as whole:
-            with TableWriter(whole, schema, compression="zstd", use_dictionary=text) as writer:
-                writer.write_table(table, row_group_size=GROUP_ROWS)
+            write_table(whole, table, schema)
             with whole.open("rb") as file:
                 os.fsync(file.fileno())
             return Table(len(rows), whole.stat().st_size, file_sha256(whole))

@@ -125,6 +125,8 @@ class SparkImagePipeline:
             InputError: the columns are others, or there are no rows.
             OutputError: the folder cannot be used.
         """
+        if self.config.pseudonymise or self.config.encrypt_key:
+            raise ConfigError("pseudonyms and encrypted tables are made by whole runs only: mission9 run")
         _require(df, *_SCORES.names)
         if is_s3(output):
             raise OutputError("rows of a DataFrame are saved in a folder: give one, or df.write.parquet('s3a://...')")

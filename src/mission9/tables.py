@@ -10,15 +10,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mission9.encryption import for_reading, for_writing
 from mission9.files import naming, open_to_read, open_to_write
 
 
 class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
-    """Writes a Parquet file; its pages carry checksums, which readers hold them against if they care."""
+    """Writes a Parquet file, encrypted where `encryption.encrypted_by` says so.
+
+    Its pages carry checksums, which readers hold them against if they care.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema, **options: Any) -> None:
         self._file = open_to_write(path)
-        super().__init__(self._file, schema, write_page_checksum=True, **options)
+        super().__init__(self._file, schema, write_page_checksum=True, **options, **for_writing())
 
     def close(self) -> None:
         try:
@@ -31,8 +35,10 @@ class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
     """A file to read from; each single read is tried again where it fails for a passing reason."""
-    with naming(path), open_to_read(path) as file, pq.ParquetFile(file, **options) as parquet:
-        yield parquet
+    with naming(path), open_to_read(path) as file:
+        options |= for_reading(file.peek(4), path)
+        with pq.ParquetFile(file, **options) as parquet:
+            yield parquet
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -61,7 +61,15 @@ def audit(place: str, /, *, verify: Flag = False, all_files: Flag = False, json_
 
 
 @app.command(group=PROTECT)
-def erase(output: str = "data/Results", /, *, ids: Path, source: Flag = False, input_: _Input = None) -> None:
+def erase(
+    output: str = "data/Results",
+    /,
+    *,
+    ids: Path,
+    source: Flag = False,
+    input_: _Input = None,
+    pseudonymise: str | None = None,
+) -> None:
     """Take images out of a result for good: features, rejects, scores, CSV, model, report, and what lies beside.
 
     The model is refitted without them, every file left is searched for their names, and a receipt tells of it without
@@ -82,16 +90,26 @@ def erase(output: str = "data/Results", /, *, ids: Path, source: Flag = False, i
         Delete the images too; of objects, all versions.
     input_:
         Where the images are now; by default where the run read them.
+    pseudonymise:
+        Key of the pseudonyms in the tables, env:NAME or a file; ids are paths or pseudonyms then.
     """
     from mission9.erasure.erase import Request
     from mission9.erasure.ids import read_ids
+    from mission9.pseudonyms import Pseudonyms
 
-    _carry_out(output, Request("erase", read_ids(ids), ids, with_source=source, input=input_))
+    names, pseudonyms = read_ids(ids), Pseudonyms.of(pseudonymise)
+    _carry_out(output, Request("erase", names, ids, with_source=source, input=input_, pseudonyms=pseudonyms))
 
 
 @app.command(group=PROTECT)
 def retain(
-    output: str = "data/Results", /, *, days: PositiveFloat, source: Flag = False, input_: _Input = None
+    output: str = "data/Results",
+    /,
+    *,
+    days: PositiveFloat,
+    source: Flag = False,
+    input_: _Input = None,
+    pseudonymise: str | None = None,
 ) -> None:
     """Erase from a result the images that changed last more than so many days ago, as erase does.
 
@@ -110,10 +128,14 @@ def retain(
         Delete the images too; of objects, all versions.
     input_:
         Where the images are now; by default where the run read them.
+    pseudonymise:
+        Key of the pseudonyms in the tables, env:NAME or a file.
     """
     from mission9.erasure.erase import Request
+    from mission9.pseudonyms import Pseudonyms
 
-    _carry_out(output, Request("retain", days=days, with_source=source, input=input_))
+    pseudonyms = Pseudonyms.of(pseudonymise)
+    _carry_out(output, Request("retain", days=days, with_source=source, input=input_, pseudonyms=pseudonyms))
 
 
 def _carry_out(output: str, request: Request) -> None:

@@ -18,7 +18,7 @@ from mission9.page_file import PAGE
 
 
 @app.command
-def verify(output: str = "data/Results", /) -> int:
+def verify(output: str = "data/Results", /, *, pseudonymise: str | None = None) -> int:
     """Check a result: files against their checksums, rows against the listing, scores against features and model.
 
     Prints what is wrong, a line each; the exit code is 1 if anything is. The same run again mends what it can.
@@ -31,11 +31,14 @@ def verify(output: str = "data/Results", /) -> int:
     ----------
     output:
         The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
+    pseudonymise:
+        Key of the pseudonyms in the tables, env:NAME or a file, to hold them against the listing by name.
     """
+    from mission9.pseudonyms import Pseudonyms
     from mission9.stages.verify_output import verify_output
 
     problems = 0
-    for problem in verify_output(output):
+    for problem in verify_output(output, Pseudonyms.of(pseudonymise)):
         problems += 1
         say(problem)
     say(f"{problems} problems in {output}" if problems else f"{output} is whole")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -12,18 +13,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.audit_log import RECEIPTS, append
+from mission9.encryption import VARIABLE, encrypted_by, is_encrypted
 from mission9.erasure.absence import Search
-from mission9.erasure.ids import check_known, images_of
+from mission9.erasure.ids import Image, check_known, images_of
 from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
 from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
 from mission9.erasure.tombstones import Tombstones
-from mission9.errors import ErasureError, OutputError
+from mission9.errors import ConfigError, ErasureError, OutputError
 from mission9.output import STATE, Output, open_output
+from mission9.pseudonyms import Pseudonyms, check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
 from mission9.storage import storage_told
@@ -59,7 +63,10 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be erased: ids of a file, or all that is older than so many days; also the images, `with_source`."""
+    """What is to be erased: ids of a file, or all that is older than so many days; also the images, `with_source`.
+
+    Of a result of `pseudonyms`, ids are paths or pseudonyms.
+    """
 
     why: Why
     ids: Sequence[str] = ()
@@ -67,6 +74,7 @@ class Request:
     days: float = 0.0
     with_source: bool = False
     input: str | None = None
+    pseudonyms: Pseudonyms | None = None
 
 
 def erase(place: str, request: Request) -> Receipt | None:
@@ -79,10 +87,19 @@ def erase(place: str, request: Request) -> Receipt | None:
         StorageError: a disk or bucket fails; the same command goes on.
     """
     _check_there(place)
-    with storage_told(place), open_output(place, overwrite=False) as output:
+    with storage_told(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
         for fingerprint in output.fingerprints():
             output.bring_shards(fingerprint)
         return _Erasure(output, place, request).carry_out()
+
+
+def _key(place: str) -> str | None:
+    """Where the key is of an output that is encrypted."""
+    if is_s3(place) or not is_encrypted(Path(place, STATE)):
+        return None
+    if not os.environ.get(VARIABLE):
+        raise ConfigError(f"what {place} holds is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
+    return os.environ[VARIABLE]
 
 
 def _check_there(place: str) -> None:
@@ -91,15 +108,19 @@ def _check_there(place: str) -> None:
 
 
 class _Erasure:
-    """One erasure; `names` are the paths of the images in it."""
+    """One erasure; `names` are the paths of the images in it, `public` what the tables call them."""
 
     def __init__(self, output: Output, place: str, request: Request) -> None:
         self._output, self._place, self._request = output, place, request
         self._state = output.state_files
         self._erased = Tombstones.of(self._state)
-        self._config: dict[str, Any] = output.last_report().get("config", {})
+        report = output.last_report()
+        self._config: dict[str, Any] = report.get("config", {})
+        if report:
+            check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
         self._names = self._chosen()
+        self._public = {self._public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
         """All steps in order."""
@@ -108,11 +129,11 @@ class _Erasure:
         if not (new or sources or self._erased.is_pending):
             return None
         before, was_pending = self._digest(), self._erased.is_pending
-        self._erased.hashes.update(map(self._erased.hash_of, new))
+        self._erased.hashes.update(map(self._erased.hash_of, {*new, *map(self._public_name, new)}))
         self._erased.is_pending = True
         self._erased.save(self._state)
         deleted = delete_sources(self._root, sources) if sources else Deleted()
-        standing = copy_of_standing(self._output, self._place, self._erased)
+        standing = copy_of_standing(self._output, self._place, self._is_public)
         rows = self._rewrite()
         remade = self._remake(standing, was_pending=was_pending)
         old = self._clear_away()
@@ -133,11 +154,25 @@ class _Erasure:
             oldest = time.time_ns() - int(request.days * _DAY)
             return sorted({image.path for image in images_of(self._output) if image.modified < oldest})
         wanted = {name for name in request.ids if name}
-        known = {image.path for image in images_of(self._output) if image.path in wanted}
+        images = images_of(self._output)
+        paths = {name: image.path for image in images for name in self._ids_of(image) if name in wanted}
+        known = set(paths)
         known |= {name for name in wanted - known if self._erased.hash_of(name) in self._erased.hashes}
         known |= {name for name in wanted - known if self._root and is_there(self._root, name)}
         check_known(request.ids, known, request.ids_file)
-        return sorted(wanted)
+        return sorted({paths.get(name, name) for name in wanted})
+
+    def _ids_of(self, image: Image) -> set[str]:
+        return {image.path, self._public_name(image.path)}
+
+    def _public_name(self, path: str) -> str:
+        pseudonyms = self._request.pseudonyms
+        return pseudonyms.name(path) if pseudonyms else path
+
+    def _is_public(self, paths: pa.ChunkedArray) -> pa.Array:
+        """Of which names in the tables the images are erased, by this command or one before."""
+        by_name = pc.is_in(paths, value_set=pa.array(sorted(self._public), pa.string()))
+        return pc.or_(pa.chunked_array([self._erased.holds(paths)]), by_name).combine_chunks()
 
     def _rewrite(self) -> int:
         output, count = self._output, 0
@@ -155,8 +190,8 @@ class _Erasure:
         if standing.erased == 0 and not was_pending:  # one that was killed may have left what it replaced
             remade = Remade(standing.report.listed, "unchanged: none of its images is erased")
         else:
-            remade = remake(output, standing)
-        if output.last_report() and not self._config.get("no_report"):
+            remade = remake(output, standing, self._request.pseudonyms)
+        if output.last_report() and not (self._config.get("no_report") or self._config.get("encrypt_key")):
             self._write_page()
         return remade
 
@@ -176,7 +211,7 @@ class _Erasure:
         Raises:
             ErasureError: a name is there.
         """
-        search, count, found = Search(self._names, self._kept_with), 0, []
+        search, count, found = Search([*self._names, *self._public], self._kept_with), 0, []
         for told, file in files_to_search(self._output, self._place):
             count += 1
             if search.is_in(file):

@@ -6,8 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mission9.erasure.remake import Standing
-from mission9.erasure.tombstones import Tombstones
+from mission9.erasure.remake import Holds, Standing
 from mission9.errors import OutputError
 from mission9.files import files_in, remove_folder
 from mission9.output import Output
@@ -15,10 +14,10 @@ from mission9.places import result_here
 from mission9.s3.address import Address, is_s3
 
 
-def copy_of_standing(output: Output, place: str, erased: Tombstones) -> Standing | None:
+def copy_of_standing(output: Output, place: str, is_erased: Holds) -> Standing | None:
     """The result that stands, with what of it is erased; None where none does."""
     try:
-        return Standing.of(result_here(place) if is_s3(place) else output.root, erased)
+        return Standing.of(result_here(place) if is_s3(place) else output.root, is_erased)
     except OutputError:
         return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from mission9 import pca
 from mission9.audit_log import append
-from mission9.erasure.tombstones import ERASED, Tombstones
+from mission9.erasure.tombstones import ERASED
 from mission9.errors import ConfigError, ConservationError, ModelError
 from mission9.files import files_in, make_folder, read_whole, write_whole
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_scores
+from mission9.pseudonyms import Pseudonyms
 from mission9.runners import InProcessRunner
 from mission9.schema import vectors
 from mission9.shards import Shard
@@ -40,6 +41,10 @@ logger = logging.getLogger(__name__)
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 
+# Of which paths of the published tables the images are erased.
+Holds = Callable[[pa.ChunkedArray], pa.Array]
+
+
 @dataclass(frozen=True)
 class Standing:
     """The result that stands: its folder (a copy, of one in a bucket), its report, and what of it is erased."""
@@ -50,16 +55,16 @@ class Standing:
     moments: Moments | None
 
     @staticmethod
-    def of(root: Path, erased: Tombstones) -> Standing | None:
+    def of(root: Path, is_erased: Holds) -> Standing | None:
         """None where no result stands. Moments are of the erased rows; None where the tables are damaged."""
         try:
             report = TypeAdapter(Report).validate_python(Output(root).last_report())
         except ValidationError:
             return None
         try:
-            rejected = sum(len(rows) for rows in _erased_rows(root / REJECTS_FOLDER, ["path"], erased))
+            rejected = sum(len(rows) for rows in _erased_rows(root / REJECTS_FOLDER, ["path"], is_erased))
             count, moments = 0, Moments.empty(FEATURES)
-            for rows in _erased_rows(root / FEATURES_FOLDER, ["path", "split", "features"], erased):
+            for rows in _erased_rows(root / FEATURES_FOLDER, ["path", "split", "features"], is_erased):
                 count += len(rows)
                 fitted = rows.filter(pc.equal(rows["split"], report.fitted_on))
                 if len(fitted):
@@ -78,14 +83,14 @@ class Remade:
     model: str
 
 
-def remake(output: Output, standing: Standing) -> Remade:
+def remake(output: Output, standing: Standing, pseudonyms: Pseudonyms | None) -> Remade:
     """Publish the result without erased images; where too few are left for one, take the old one away.
 
     The plan that was finished last, and the shards that it names, hold no erased image by now.
     """
     report = standing.report
     try:
-        collected, parts = _collect(output, report)
+        collected, parts = _collect(output, report, pseudonyms)
         model, how = _model(standing, collected)
     except (ConservationError, ConfigError, ModelError, *_DAMAGE) as error:
         logger.warning("the result is taken away, since none can be made of what is left: %s; run again", error)
@@ -96,20 +101,20 @@ def remake(output: Output, standing: Standing) -> Remade:
     make_scores(InProcessRunner(), model, collected, output, plain_csv=bool(config.get("plain_csv")))
     _save_model(model, report, standing.root / MODEL_FOLDER, output.work / MODEL_FOLDER)
     report.audit = append(output.state_files, "erase", report.audited() | {"model": how})
-    output.publish(report.to_json())
+    output.publish(report.to_json(), with_features=pseudonyms is not None)
     return Remade(report.listed, how)
 
 
-def _erased_rows(folder: Path, columns: list[str], erased: Tombstones) -> Iterator[pa.Table]:
+def _erased_rows(folder: Path, columns: list[str], is_erased: Holds) -> Iterator[pa.Table]:
     for file in sorted(files_in(folder)) if folder.is_dir() else ():
         paths = row_groups(file, ["path"])
-        masks = [erased.holds(group["path"]) for group in paths]
+        masks = [is_erased(group["path"]) for group in paths]
         if any(mask.true_count for mask in masks):
             for mask, group in zip(masks, row_groups(file, columns), strict=True):
                 yield group.filter(mask)
 
 
-def _collect(output: Output, report: Report) -> tuple[Collected, list[Shard]]:
+def _collect(output: Output, report: Report, pseudonyms: Pseudonyms | None) -> tuple[Collected, list[Shard]]:
     folder = output.shards(report.fingerprint)
     if not done_file(folder).exists():
         raise ConservationError("there are no images left")
@@ -118,7 +123,7 @@ def _collect(output: Output, report: Report) -> tuple[Collected, list[Shard]]:
         for number, rows in enumerate(row_groups(done_file(folder)))
     ]
     features, rejects = output.work / FEATURES_FOLDER, output.work / REJECTS_FOLDER
-    return collect_shards(parts, folder, features=features, rejects=rejects), parts
+    return collect_shards(parts, folder, features=features, rejects=rejects, pseudonyms=pseudonyms), parts
 
 
 def _model(standing: Standing, collected: Collected) -> tuple[PCAModel, str]:

@@ -30,7 +30,7 @@ from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
-from mission9.html_report.thumbnails import make_thumbnails
+from mission9.html_report.thumbnails import make_thumbnails, no_thumbnails
 from mission9.page_file import PAGE, is_ours, run_of, sealed
 from mission9.places import real_root
 from mission9.redact import shown as told
@@ -65,7 +65,10 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         groups = identical_images(results, sample)
     with _timed(seconds, "thumbnails"):
         root = _root(images or results.report["config"]["input"])
-        thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
+        if results.report.get("pseudonyms"):  # a picture beside it would tell whose it is
+            thumbnails = no_thumbnails(len(shown))
+        else:
+            thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
     with _timed(seconds, "write"):
         found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)

@@ -59,6 +59,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
         "sample_size": len(images),
         "thinned": _thinned(found, images),
         "thumbnails": found.thumbnails,
+        "pseudonyms": bool(found.results.report.get("pseudonyms")),
         "judgement": found.judgement,
         "splits": in_order(found.results.splits),
         **_matrix(found),

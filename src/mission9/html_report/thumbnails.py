@@ -64,6 +64,11 @@ def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
     return Thumbnails(_sheets(canvas) if there else [], sizes, len(images) - len(chosen), len(chosen) - there)
 
 
+def no_thumbnails(images: int) -> Thumbnails:
+    """None of so many images."""
+    return Thumbnails([], np.zeros((images, 2), np.uint8), 0, 0)
+
+
 def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
     """The places of the images whose originals are not too much together."""
     pixels = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()

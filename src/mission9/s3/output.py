@@ -124,8 +124,8 @@ class BucketOutput(Output):
     def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:
         return incoming(self._shared_shards(fingerprint), self.shards(fingerprint), keys)
 
-    def publish(self, report: bytes | None = None) -> None:
-        super().publish(report)
+    def publish(self, report: bytes | None = None, *, with_features: bool = False) -> None:
+        super().publish(report, with_features=with_features)
         facts: dict[str, Any] = json.loads(report or b"{}")
         fingerprint, run_id = facts["fingerprint"], facts["run_id"]
         shards, tables = self._shared_shards(fingerprint), self.address / RUNS / run_id

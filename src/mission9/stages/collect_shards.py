@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from mission9.errors import ConservationError
 from mission9.files import link_or_copy, make_folder
-from mission9.schema import REJECTS_TABLE
-from mission9.shards import GROUP_ROWS, Shard, features_file, read_marker, read_rejects
-from mission9.tables import TableWriter, read_group
+from mission9.pseudonyms import Pseudonyms
+from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.shards import GROUP_ROWS, Shard, features_file, read_marker, read_rejects, write_table
+from mission9.tables import TableWriter, read_group, read_table
 from mission9.watch import progress
 
 
@@ -31,17 +32,23 @@ class Rows:
 
 @dataclass
 class Collected:
-    """Rows of features by split, in order of path, and how many; and rejects by split and reason."""
+    """Rows of features by split, in the order of the table, and how many; and rejects by split and reason.
 
+    `committed` are the same rows by their own paths, where those of the table are pseudonyms.
+    """
+
+    committed: dict[str, list[Rows]] = field(default_factory=dict)
     features: dict[str, list[Rows]] = field(default_factory=dict)
     featured: Counter[str] = field(default_factory=Counter)
     rejected: dict[str, Counter[str]] = field(default_factory=dict)
 
 
-def collect_shards(parts: Sequence[Shard], folder: Path, *, features: Path, rejects: Path) -> Collected:
+def collect_shards(
+    parts: Sequence[Shard], folder: Path, *, features: Path, rejects: Path, pseudonyms: Pseudonyms | None = None
+) -> Collected:
     """Make the two tables of the parts committed in `folder`.
 
-    Features are not written again, only linked under the names that readers see.
+    Features are not written again, only linked under the names that readers see, unless these get pseudonyms.
 
     Raises:
         ConservationError: a part is missing.
@@ -55,13 +62,22 @@ def collect_shards(parts: Sequence[Shard], folder: Path, *, features: Path, reje
             if marker is None:
                 raise ConservationError(f"part {part.number} of {part.images} images was not committed")
             if marker.features.rows:
-                file = features_file(folder, part.key)
-                link_or_copy(file, features / f"part-{part.number:05d}.parquet")
+                committed, public = features_file(folder, part.key), features / f"part-{part.number:05d}.parquet"
+                _publish(committed, public, pseudonyms)
                 groups = range(-(-marker.features.rows // GROUP_ROWS))
-                collected.features.setdefault(part.split, []).extend(Rows(file, group) for group in groups)
+                for file, of in ((committed, collected.committed), (public, collected.features)):
+                    of.setdefault(part.split, []).extend(Rows(file, group) for group in groups)
                 collected.featured[part.split] += marker.features.rows
             if marker.rejects.rows:
                 rows = read_rejects(folder, part.key)
+                rows = pseudonyms.apply(rows) if pseudonyms else rows
                 writer.write_table(rows)
                 collected.rejected.setdefault(part.split, Counter()).update(rows["reason"].to_pylist())
     return collected
+
+
+def _publish(committed: Path, public: Path, pseudonyms: Pseudonyms | None) -> None:
+    if pseudonyms is None:
+        link_or_copy(committed, public)
+    else:
+        write_table(public, pseudonyms.apply(read_table(committed)), FEATURES_TABLE)

@@ -34,6 +34,7 @@ class SplitCounts:
 class Report:
     """Everything `run.json` holds; `seconds` are of the clock, by stage, `cpu_seconds` the workers' in extraction.
 
+    `pseudonyms` names the key of the pseudonyms in the tables, empty where these hold paths.
     By `run_id` readers see that no other result has taken the place of the one that they began to read.
     """
 
@@ -42,6 +43,8 @@ class Report:
     weights: dict[str, str]
     engine: dict[str, Any]
     policy: dict[str, Any] = field(default_factory=dict)
+    pseudonyms: str = ""
+    encrypted: bool = False
     audit: dict[str, Any] = field(default_factory=dict)
     found: int = 0
     skipped: dict[str, int] = field(default_factory=dict)

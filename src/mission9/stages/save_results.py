@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,24 +29,27 @@ _FORMULA = r"^('*\s*[=+\-@\t\r])"
 
 
 def save_results(
-    chunks: Iterable[pa.Table], parquet: Path, csv: Path, *, components: int, plain_csv: bool = False
+    chunks: Iterable[pa.Table], parquet: Path, csv: Path | None, *, components: int, plain_csv: bool = False
 ) -> None:
-    """Write one split's rows of path, split, label and pca as `parquet`/label=.../ and one file in `csv`.
+    """Write one split's rows of path, split, label and pca as `parquet`/label=.../ and one file in `csv`, if any.
 
     In the CSV an apostrophe goes before texts that a spreadsheet would take for formulas, unless `plain_csv`.
     """
     make_folder(parquet)
-    make_folder(csv)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
-    with (
-        LabelWriter(parquet, components) as labels,
-        open_to_write(csv / "part-00000.csv") as file,
-        pa.csv.CSVWriter(file, schema) as lines,
-    ):
+    with LabelWriter(parquet, components) as labels, ExitStack() as opened:
+        lines = _csv_writer(csv, schema, opened) if csv else None
         for chunk in chunks:
             for batch in chunk.to_batches():
                 labels.write(batch)
-                lines.write_batch(_csv_batch(batch, schema, plain=plain_csv))
+                if lines is not None:
+                    lines.write_batch(_csv_batch(batch, schema, plain=plain_csv))
+
+
+def _csv_writer(csv: Path, schema: pa.Schema, opened: ExitStack) -> pa.csv.CSVWriter:
+    make_folder(csv)
+    file = opened.enter_context(open_to_write(csv / "part-00000.csv"))
+    return opened.enter_context(pa.csv.CSVWriter(file, schema))
 
 
 class LabelWriter:

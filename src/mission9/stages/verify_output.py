@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPOR
 from mission9.page_file import PAGE, page_problem
 from mission9.pca import PCAModel
 from mission9.places import result_here
+from mission9.pseudonyms import Pseudonyms, check_key
 from mission9.s3.address import is_s3
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, vectors
 from mission9.shards import damaged, read_marker, read_rejects
@@ -38,22 +40,27 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 _TOLERANCE = 1e-5
 
 
-def verify_output(root: str) -> Iterator[str]:
+def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[str]:
     """What is wrong with a result, a sentence each; nothing, if it is whole and its tables belong together.
 
     Files are held against the SHA-256 noted when they were committed, rows against the listing and the counts of
     `run.json`, and scores against the features and the model. One part (at most 16,384 images) is in memory at a time.
+    In a result of pseudonyms, rows are held against the listing by their `pseudonyms`; without these, by number.
 
     Raises:
         OutputError: there is no result in `root`.
+        ConfigError: it was made with another key.
     """
     folder = result_here(root, to_verify=True)
-    for problem in _problems(Output(folder)):
+    if pseudonyms:
+        check_key(pseudonyms, str(Output(folder).last_report().get("pseudonyms", "")), root)
+    for problem in _problems(Output(folder), pseudonyms):
         yield problem.replace(str(folder), root) if is_s3(root) else problem
 
 
-def _problems(output: Output) -> Iterator[str]:
+def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     report = _report(output)
+    names = _Names(is_public=not report["pseudonyms"], pseudonyms=pseudonyms)
     yield from _check_checksums(output)
     yield from _check_page(output, report)
     model, problems = _model(output, report)
@@ -65,33 +72,32 @@ def _problems(output: Output) -> Iterator[str]:
     seen: Counter[tuple[str, str]] = Counter()
     reasons: Counter[tuple[str, str]] = Counter()
     rejects: list[pa.Table] = []
-    with _Scores(output) as scores:
+    with _Scores(output, has_csv=not report["encrypted"]) as scores:
         for number, rows in enumerate(_listed(plan)):
             key, split = rows["part"][0].as_py(), rows["split"][0].as_py()
             yield from _check_files(output, report, key, number)
             part = _read(output, FEATURES_FOLDER, number)
             refused = _rejects(output.shards(report["fingerprint"]), key)
-            rejects.append(refused.select(["path", "reason"]))
+            rejects.append(names.of(refused.select(["path", "reason"])))
             seen[split, "featured"] += len(part)
             reasons.update((split, reason) for reason in refused["reason"].to_pylist())
-            if sorted([*part["path"].to_pylist(), *refused["path"].to_pylist()]) != sorted(rows["path"].to_pylist()):
+            if names.differ(rows, pa.concat_tables([part.select(["path"]), names.of(refused.select(["path"]))])):
                 yield f"the rows of part {number} are not the images listed for it"
             elif model is not None and len(part):
                 yield from scores.check(split, part, model)
     yield from _check_counts(report, seen, reasons)
-    yield from _check_rejects(output, rejects)
+    yield from _check_rejects(output, rejects, names)
     yield from scores.left_over(seen)
 
 
 def _report(output: Output) -> dict[str, Any]:
     if output.ready.exists():
         raise OutputError(f"the last run was killed while it published in {output.root}: run again to complete it")
-    report = output.last_report()
     try:
-        TypeAdapter(Report).validate_python(report)
+        # With what it lacks, where a name in it is damaged: its checksum tells.
+        return asdict(TypeAdapter(Report).validate_python(output.last_report()))
     except ValidationError as error:
         raise OutputError(f"there is no result: {output.root / REPORT} is missing or damaged; run again") from error
-    return report
 
 
 def _listed(plan: Path) -> Iterator[pa.Table]:
@@ -133,7 +139,7 @@ def _check_files(output: Output, report: dict[str, Any], key: str, number: int) 
     yield from (f"{file} is damaged: run again, which computes it anew" for file in damaged(folder, key))
     if marker.features.rows and not published.exists():
         yield f"{published} is missing: run again"
-    elif marker.features.rows and file_sha256(published) != marker.features.sha256:
+    elif marker.features.rows and not report["pseudonyms"] and file_sha256(published) != marker.features.sha256:
         yield f"{published} is damaged: run again"
 
 
@@ -166,19 +172,43 @@ def _check_counts(
             yield f"{split}: rejects are {found}, and {counts['reasons']} in {REPORT}"
 
 
-def _check_rejects(output: Output, wanted: list[pa.Table]) -> Iterator[str]:
+def _check_rejects(output: Output, wanted: list[pa.Table], names: _Names) -> Iterator[str]:
     found = _read(output, REJECTS_FOLDER, 0)
     if not found.schema.equals(REJECTS_TABLE):
         yield f"{output.root / REJECTS_FOLDER} has other columns than it should"
-    elif found.select(["path", "reason"]).to_pylist() != pa.concat_tables(wanted).to_pylist():
+    elif names.known(found.select(["path", "reason"])) != names.known(pa.concat_tables(wanted)):
         yield f"{output.root / REJECTS_FOLDER} does not hold the images that were rejected"
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Paths as the tables have them: themselves, pseudonyms, or what cannot be known without the key."""
+
+    is_public: bool
+    pseudonyms: Pseudonyms | None
+
+    def of(self, rows: pa.Table) -> pa.Table:
+        """Rows of paths as the tables have them."""
+        return self.pseudonyms.apply(rows) if self.pseudonyms else rows
+
+    def differ(self, listed: pa.Table, found: pa.Table) -> bool:
+        """Whether rows of the tables are other images than those listed, as far as that can be known."""
+        if not (self.is_public or self.pseudonyms):
+            return len(listed) != len(found)
+        return sorted(self.of(listed.select(["path"]))["path"].to_pylist()) != sorted(found["path"].to_pylist())
+
+    def known(self, rows: pa.Table) -> list[Any]:
+        """What can be compared of rejects."""
+        if self.is_public or self.pseudonyms:
+            return list(rows.to_pylist())
+        return sorted(rows["reason"].to_pylist())
 
 
 class _Scores:
     """The tables of scores, read beside the features: the CSV in the same order, Parquet label by label."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(self, output: Output, *, has_csv: bool) -> None:
+        self._output, self._has_csv = output, has_csv
         self._lines: dict[str, _Lines] = {}
         self._rows: Counter[str] = Counter()
 
@@ -196,7 +226,8 @@ class _Scores:
             return
         wanted = model.transform(vectors(part["features"]))
         tolerance = _TOLERANCE * float(np.linalg.norm(wanted, axis=1).max() + 1)
-        yield from self._check_csv(split, part, wanted, tolerance)
+        if self._has_csv:
+            yield from self._check_csv(split, part, wanted, tolerance)
         for label in pc.unique(part["label"]).to_pylist():
             chosen = pc.equal(part["label"], label)
             paths = part.filter(chosen)["path"]
