@@ -14,6 +14,8 @@ from cyclopts import Parameter
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say
 from mission9.config import Flag, RunConfig
+from mission9.fetch.find_layout import Variant
+from mission9.fetch.kaggle import VERSION
 from mission9.places import page_place
 from mission9.subset import PERCENTAGES
 
@@ -196,6 +198,45 @@ def pack(
         f"{report.packed:,} images ({report.bytes / 1e6:,.1f} MB) in {report.parts:,} files in {report.place}; "
         f"read in this run: {report.read:,}"
     )
+    return 0
+
+
+@app.command(group=MAKE)
+def fetch(
+    *,
+    output: Path = Path("dataset"),
+    archive: Path | None = None,
+    variant: Variant | None = None,
+    version: int = VERSION,
+) -> int:
+    """Get Fruits-360 from Kaggle, or from an archive at hand, to where `mission9 run` without --input finds it.
+
+    Nothing of an archive is trusted: one with links, bombs, or names that lead elsewhere is refused as a whole. The
+    folder appears when all of it is there, with licence, author and the SHA-256 of the archive in files beside.
+
+    ```bash
+    mission9 fetch
+    mission9 fetch --archive fruits.zip --variant original --output datasets
+    ```
+
+    Parameters
+    ----------
+    output:
+        Folder to put fruits-360_dataset/fruits-360 in.
+    archive:
+        A .zip, .tar or .tar.gz file to take instead of Kaggle's.
+    variant:
+        Which one, where there are several: the images of 100x100 pixels, or those of their original size.
+    version:
+        The version of Kaggle's dataset.
+    """
+    from mission9.fetch.fetch_dataset import ATTRIBUTION, fetch_dataset
+
+    fetched = fetch_dataset(output, archive=archive, version=version, variant=variant)
+    for name, count in fetched.source.images.items():
+        print(f"{name:<12}{count:>9,} images")
+    already = "" if fetched.is_new else " already"
+    say(f"{fetched.images} is there{already}; who made it: {fetched.images.parent / ATTRIBUTION}")
     return 0
 
 
