@@ -44,6 +44,7 @@ from mission9.stages.list_images import Found, check_folder, list_images
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.storage import storage_told
 from mission9.tables import TableWriter, row_groups
+from mission9.urls import is_url, without_file
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,10 @@ def make_pack(
         UsageError: the request cannot be carried out.
         StorageError: a disk or a bucket fails.
     """
+    if is_url(output):
+        raise OutputError(f"packs are written to folders and s3:// addresses, not to {output}: give one")
     check_folder(input)
-    root, store = settled(input), store_of(output)
+    root, store = settled(input), store_of(without_file(output))
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
     with storage_told(output, input), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mission9.ahead import HERE, REMOTE, work_ahead
+from mission9.ahead import work_ahead
 from mission9.errors import ImageError
 from mission9.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
 from mission9.pack.plan_pack import Part, Row
@@ -72,7 +72,7 @@ class WriteParts:
         rows = _rows(read_group(self.todo, part.number))
         source = source_of(self.root)
         read = partial(_read, root=self.root, max_bytes=self.max_bytes)
-        images = work_ahead((_Job(row, row.bytes) for row in rows), read, REMOTE if source.is_remote else HERE)
+        images = work_ahead((_Job(row, row.bytes) for row in rows), read, source.ahead)
         with self.store.writing(part_file(part.key)) as file:
             written = _write(file, images, part.key)
         with self.store.writing(done_file(part.key)) as file:
