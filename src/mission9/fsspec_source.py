@@ -25,8 +25,8 @@ Got = TypeVar("Got")
 _FEW = Ahead(4, 64, 8 * 1024 * 1024)
 
 _NO_HADOOP = (
-    "cannot be reached by Python here, for which Hadoop must be installed (HADOOP_HOME, its library libhdfs): let Spark "
-    "read it, mission9 pack --reader spark"
+    "cannot be reached by Python here without Hadoop's library libhdfs (HADOOP_HOME): let Spark read it, mission9 pack "
+    "--reader spark"
 )
 
 _TRIES, _PAUSE = 4, 0.5

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +22,8 @@ from mission9.subset import PERCENTAGES
 if TYPE_CHECKING:
     from mission9.stages.report import Report
 
+
+Reader = Literal["python", "spark"]
 
 DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
 
@@ -161,6 +163,7 @@ def pack(
     all_files: Flag = False,
     overwrite: Flag = False,
     workers: int | None = None,
+    reader: Reader = "python",
 ) -> int:
     """Pack many small images once into few large Parquet files, which `mission9 run --input PACK` takes as input.
 
@@ -169,12 +172,13 @@ def pack(
     ```bash
     mission9 pack --input photos --output packed
     mission9 pack --input s3://bucket/photos --output s3://bucket/packed
+    mission9 pack --input hdfs://namenode/photos --output s3://bucket/packed --reader spark
     ```
 
     Parameters
     ----------
     input_:
-        Folder of images, or s3://BUCKET/PREFIX.
+        Folder of images, s3://BUCKET/PREFIX, or a URL of fsspec; with --reader spark whatever Spark can read.
     output:
         Folder for the pack, or s3://BUCKET/PREFIX; made if absent.
     all_files:
@@ -183,10 +187,16 @@ def pack(
         Read and pack everything again.
     workers:
         Worker processes; default: one a core.
+    reader:
+        Who reads: Python; or Spark, what only Java can read. Spark does not see names that begin with _ or a dot, and
+        reads everything each time.
     """
-    from mission9.pack.make_pack import make_pack
+    from mission9.pack.make_pack import make_pack, make_pack_by_spark
 
-    report = make_pack(input_, output, all_files=all_files, overwrite=overwrite, workers=workers)
+    if reader == "spark":
+        report = make_pack_by_spark(input_, output, all_files=all_files)
+    else:
+        report = make_pack(input_, output, all_files=all_files, overwrite=overwrite, workers=workers)
     for name, count in sorted(report.splits.items()):
         print(f"{name:<12}{count:>9,} listed")
     if report.skipped:
