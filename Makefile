@@ -82,6 +82,10 @@ bench-peers: .venv-peers/.ready  ## Install Ray and Daft, for make bench to meas
 bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--listing": a million names)
 	$(BIN)/python benchmarks/large.py $(ARGS)
 
+.PHONY: bench-pack
+bench-pack: .venv/.dev s3-server  ## Measure what packing images gains, in a bucket on a server of its own (ARGS="--count 1000")
+	PYTHONPATH=. $(BIN)/python benchmarks/pack.py $(ARGS)
+
 .PHONY: chaos
 chaos: .venv/.dev  ## Kill runs at random moments, for 20 minutes, and hold their results against a run in peace (ARGS="--rounds 9")
 	$(BIN)/python benchmarks/chaos.py $(ARGS)

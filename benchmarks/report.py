@@ -1,6 +1,6 @@
 """docs/performance.md, from the figures of the benchmarks; what was not measured is said to be so.
 
-python benchmarks/report.py [--bench FILE] [--large FILE] [--gpu FILE] [--page FILE]
+python benchmarks/report.py [--bench FILE] [--large FILE] [--gpu FILE] [--pack FILE] [--page FILE]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from benchmarks.measure import REPOSITORY, RESULTS
+from benchmarks.measure.pack_page import pack_lines
 
 PAGE = REPOSITORY / "docs" / "performance.md"
 MIB = 2**20
@@ -27,11 +28,17 @@ _STAGES = ("list", "start", "extract", "compact", "fit", "project", "fidelity", 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("bench", "large", "gpu"):
+    for name in ("bench", "large", "gpu", "pack"):
         parser.add_argument(f"--{name}", type=Path, default=RESULTS / f"{name}.json")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
-    write_page(arguments.page, bench=arguments.bench, large=arguments.large, gpu=arguments.gpu)
+    write_page(
+        arguments.page,
+        bench=arguments.bench,
+        large=arguments.large,
+        gpu=arguments.gpu,
+        pack=arguments.pack,
+    )
     print(arguments.page)
     return 0
 
@@ -42,9 +49,10 @@ def write_page(
     bench: Path = RESULTS / "bench.json",
     large: Path = RESULTS / "large.json",
     gpu: Path = RESULTS / "gpu.json",
+    pack: Path = RESULTS / "pack.json",
 ) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(lines(read(bench), read(large), read(gpu))) + "\n", encoding="utf-8")
+    page.write_text("\n".join(lines(read(bench), read(large), read(gpu), read(pack))) + "\n", encoding="utf-8")
 
 
 def read(file: Path) -> Json:
@@ -52,7 +60,7 @@ def read(file: Path) -> Json:
     return dict(json.loads(file.read_bytes())) if file.exists() else {}
 
 
-def lines(bench: Json, large: Json, gpu: Json) -> Iterator[str]:
+def lines(bench: Json, large: Json, gpu: Json, pack: Json) -> Iterator[str]:
     yield "# Performance"
     yield ""
     yield from measured_on(bench)
@@ -67,6 +75,7 @@ def lines(bench: Json, large: Json, gpu: Json) -> Iterator[str]:
         ("Memory", memory_table(bench)),
         ("Many images", large_table(large)),
         ("Listing", listing_table(large)),
+        ("Packs", pack_text(pack)),
         ("GPU", gpu_table(gpu)),
     )
     for title, text in sections:
@@ -333,6 +342,13 @@ def large_row(run: Json, kinds: Iterable[str]) -> list[str]:
     return [f"{run['images']:,}", *rates, *memory_row("", run["memory"], kinds)[1:]]
 
 
+def pack_text(figures: Json) -> Iterator[str]:
+    if not figures:
+        yield not_measured("make bench-pack")
+        return
+    yield from pack_lines(figures, machine_text(figures["machine"]))
+
+
 def listing_table(figures: Json) -> Iterator[str]:
     listings = figures.get("listings")
     if not listings:
@@ -401,11 +417,12 @@ def reproduce() -> Iterator[str]:
     yield "## How to reproduce"
     yield ""
     yield "```bash"
-    yield "make bench                                    # all of the above but the last three sections"
+    yield "make bench                                    # all of the above but the last four sections"
     yield 'make bench ARGS="--long"                      # and the comparison at 16,000 images'
     yield 'make bench ARGS="--only pca --json pca.json"  # a part alone; this page stays'
     yield "make bench-large                              # many images"
     yield 'make bench-large ARGS="--listing"             # a million files'
+    yield "make bench-pack                               # packs"
     yield 'make bench-gpu ARGS="--json benchmarks/results/gpu.json"'
     yield "python benchmarks/report.py                   # this page again, from the figures in benchmarks/results"
     yield "```"

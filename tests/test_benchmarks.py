@@ -121,7 +121,7 @@ def test_the_page_tells_the_figures(bench: Path, figures: dict[str, Any]) -> Non
 
 
 def test_a_page_without_figures_says_how_to_measure(tmp_path: Path) -> None:
-    absent = [f"--{name}={tmp_path / name}" for name in ("bench", "large", "gpu")]
+    absent = [f"--{name}={tmp_path / name}" for name in ("bench", "large", "gpu", "pack")]
     done = program("report.py", *absent, "--page", str(tmp_path / "page.md"))
     assert (done.returncode, done.stderr) == (0, "")
     page = (tmp_path / "page.md").read_text()

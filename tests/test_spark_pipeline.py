@@ -109,6 +109,13 @@ def test_spark_binary_files_are_taken_too(pipeline: SparkImagePipeline, tree: Pa
     rows = pipeline.extract_features(df).collect()
     assert {(row.split, row.label) for row in rows} == {(s, a) for s in ("Training", "Test") for a in ("a", "b")}
     assert all(row.reason is None and len(row.features) == 1280 for row in rows)
+    read_by_python = pipeline.extract_features(pipeline.load_images(str(tree))).collect()
+    wanted = {f"{row.split}/{row.label}/{row.path.rpartition('/')[2]}": row for row in read_by_python}
+    assert len(rows) == len(wanted) == 15
+    for row in rows:
+        other = wanted["/".join(row.path.split("/")[-3:])]
+        assert (row.sha256, row.bytes) == (other.sha256, other.bytes)
+        np.testing.assert_allclose(row.features, other.features, rtol=1e-5, atol=1e-5)
 
 
 def test_bad_images_are_rows_with_a_reason(pipeline: SparkImagePipeline, tree: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from cyclopts import Group, Parameter
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -26,11 +26,11 @@ from mission9.runners import RunnerName
 from mission9.s3.address import Address, is_s3
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.read_bytes import MAX_BYTES
+from mission9.urls import is_url, store_url, without_file
 
 Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
-_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://")
 _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
 
 _MOST_SETTINGS_BYTES = 1024 * 1024
@@ -68,7 +68,8 @@ class RunConfig(BaseSettings):
 
     input: str = Field(
         "dataset/fruits-360_dataset/fruits-360",
-        description="Folder of images, or s3://BUCKET/PREFIX: Training/LABEL/ and Test/LABEL/, or just LABEL/.",
+        description="Folder of images, a pack, s3://BUCKET/PREFIX or a URL of fsspec: Training/LABEL/ and Test/LABEL/, "
+        "or just LABEL/.",
     )
     output: str = Field("data/Results", description="Folder for the results, or s3://BUCKET/PREFIX; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
@@ -142,14 +143,15 @@ class RunConfig(BaseSettings):
 
     @field_validator("input", "output", "weights", "pca_model")
     @classmethod
-    def _is_in_reach(cls, value: str | None) -> str | None:
+    def _is_in_reach(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         if is_s3(value):
             return str(Address.of(value))
-        if _ADDRESS.match(value):
-            raise ValueError("folders, and s3:// addresses, are read and written: copy it to one, or mount it")
-        return value
+        value = without_file(value)
+        if is_url(value) and info.field_name != "input":
+            raise ValueError("folders, and s3:// addresses, are read and written here: give one, or mount the store")
+        return store_url(value) if is_url(value) else value
 
     @field_validator("components", mode="before")
     @classmethod

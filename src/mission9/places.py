@@ -13,10 +13,14 @@ from mission9.errors import OutputError
 from mission9.page_file import PAGE
 from mission9.s3.address import Address, is_s3
 from mission9.state_files import StateFiles
+from mission9.urls import is_url, store_url, without_file
 
 
 def real_root(place: str) -> str:
-    """Where images lie, the same from every folder and process: a folder's own path, or s3://bucket/prefix."""
+    """Where images lie, the same from every folder and process: a folder's own path, s3://bucket/prefix, or a URL."""
+    place = without_file(place)
+    if is_url(place):
+        return store_url(place)
     return str(Address.of(place)) if is_s3(place) else os.path.realpath(place)
 
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from mission9.ahead import HERE, REMOTE, Ahead
 from mission9.names import from_text
 from mission9.pack.layout import find_index, is_index
 from mission9.places import real_root
 from mission9.s3.address import Address, is_s3
+from mission9.urls import is_url, without_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Images that lie together; `is_remote` where each is waited for, and many should be under way."""
+    """Images that lie together; `ahead` says how many of them should be under way at a time."""
 
-    is_remote: bool
+    ahead: Ahead
 
     def check(self) -> None:
         """Refuse what is not there.
@@ -58,7 +60,7 @@ def settled(place: str) -> str:
         InputError: it is a pack that is damaged, or a bucket does not say.
     """
     root = real_root(place)
-    return root if is_index(root) else find_index(root) or root
+    return root if is_index(root) or is_url(root) else find_index(root) or root
 
 
 @lru_cache(maxsize=8)
@@ -68,11 +70,15 @@ def source_of(root: str) -> Source:
         from mission9.pack.read_pack import PackSource  # loads what other runs do not need
 
         return PackSource(root)
-    return _Bucket(root) if is_s3(root) else _Folder(root)
+    if is_url(root):
+        from mission9.fsspec_source import FsspecSource
+
+        return FsspecSource(root)
+    return _Bucket(root) if is_s3(root) else _Folder(without_file(root))
 
 
 class _Folder:
-    is_remote = False
+    ahead = HERE
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -101,7 +107,7 @@ class _Folder:
 class _Bucket:
     """Nothing tells of a prefix but what is below it."""
 
-    is_remote = True
+    ahead = REMOTE
 
     def __init__(self, root: str) -> None:
         self._root = root

@@ -7,19 +7,23 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say
 from mission9.config import Flag, RunConfig
+from mission9.fetch.find_layout import Variant
+from mission9.fetch.kaggle import VERSION
 from mission9.places import page_place
 from mission9.subset import PERCENTAGES
 
 if TYPE_CHECKING:
     from mission9.stages.report import Report
 
+
+Reader = Literal["python", "spark"]
 
 DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
 
@@ -159,6 +163,7 @@ def pack(
     all_files: Flag = False,
     overwrite: Flag = False,
     workers: int | None = None,
+    reader: Reader = "python",
 ) -> int:
     """Pack many small images once into few large Parquet files, which `mission9 run --input PACK` takes as input.
 
@@ -167,12 +172,13 @@ def pack(
     ```bash
     mission9 pack --input photos --output packed
     mission9 pack --input s3://bucket/photos --output s3://bucket/packed
+    mission9 pack --input hdfs://namenode/photos --output s3://bucket/packed --reader spark
     ```
 
     Parameters
     ----------
     input_:
-        Folder of images, or s3://BUCKET/PREFIX.
+        Folder of images, s3://BUCKET/PREFIX, or a URL of fsspec; with --reader spark whatever Spark can read.
     output:
         Folder for the pack, or s3://BUCKET/PREFIX; made if absent.
     all_files:
@@ -181,10 +187,16 @@ def pack(
         Read and pack everything again.
     workers:
         Worker processes; default: one a core.
+    reader:
+        Who reads: Python; or Spark, what only Java can read. Spark does not see names that begin with _ or a dot, and
+        reads everything each time.
     """
-    from mission9.pack.make_pack import make_pack
+    from mission9.pack.make_pack import make_pack, make_pack_by_spark
 
-    report = make_pack(input_, output, all_files=all_files, overwrite=overwrite, workers=workers)
+    if reader == "spark":
+        report = make_pack_by_spark(input_, output, all_files=all_files)
+    else:
+        report = make_pack(input_, output, all_files=all_files, overwrite=overwrite, workers=workers)
     for name, count in sorted(report.splits.items()):
         print(f"{name:<12}{count:>9,} listed")
     if report.skipped:
@@ -196,6 +208,45 @@ def pack(
         f"{report.packed:,} images ({report.bytes / 1e6:,.1f} MB) in {report.parts:,} files in {report.place}; "
         f"read in this run: {report.read:,}"
     )
+    return 0
+
+
+@app.command(group=MAKE)
+def fetch(
+    *,
+    output: Path = Path("dataset"),
+    archive: Path | None = None,
+    variant: Variant | None = None,
+    version: int = VERSION,
+) -> int:
+    """Get Fruits-360 from Kaggle, or from an archive at hand, to where `mission9 run` without --input finds it.
+
+    Nothing of an archive is trusted: one with links, bombs, or names that lead elsewhere is refused as a whole. The
+    folder appears when all of it is there, with licence, author and the SHA-256 of the archive in files beside.
+
+    ```bash
+    mission9 fetch
+    mission9 fetch --archive fruits.zip --variant original --output datasets
+    ```
+
+    Parameters
+    ----------
+    output:
+        Folder to put fruits-360_dataset/fruits-360 in.
+    archive:
+        A .zip, .tar or .tar.gz file to take instead of Kaggle's.
+    variant:
+        Which one, where there are several: the images of 100x100 pixels, or those of their original size.
+    version:
+        The version of Kaggle's dataset.
+    """
+    from mission9.fetch.fetch_dataset import ATTRIBUTION, fetch_dataset
+
+    fetched = fetch_dataset(output, archive=archive, version=version, variant=variant)
+    for name, count in fetched.source.images.items():
+        print(f"{name:<12}{count:>9,} images")
+    already = "" if fetched.is_new else " already"
+    say(f"{fetched.images} is there{already}; who made it: {fetched.images.parent / ATTRIBUTION}")
     return 0
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from mission9.ahead import HERE
 from mission9.errors import ImageError
 from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
 from mission9.sources import source_of
@@ -87,9 +88,10 @@ def _decoded(
 
 def _contents(root: str, rows: Sequence[dict[str, Any]]) -> list[bytes]:
     """The bytes of images; those of a bucket come all at once, since each is waited for."""
-    if not source_of(root).is_remote:
+    ahead = source_of(root).ahead
+    if ahead == HERE:
         return [_content(root, row) for row in rows]
-    with ThreadPoolExecutor(len(rows)) as pool:
+    with ThreadPoolExecutor(min(ahead.threads, len(rows))) as pool:
         return list(pool.map(partial(_content, root), rows))
 
 

@@ -44,6 +44,7 @@ from mission9.stages.list_images import Found, check_folder, list_images
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.storage import storage_told
 from mission9.tables import TableWriter, row_groups
+from mission9.urls import is_url, without_file
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,9 @@ def make_pack(
         UsageError: the request cannot be carried out.
         StorageError: a disk or a bucket fails.
     """
+    store = _store(output)
     check_folder(input)
-    root, store = settled(input), store_of(output)
+    root = settled(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
     with storage_told(output, input), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
@@ -100,6 +102,43 @@ def make_pack(
         _write_parts(root, store, plan, workers)
         _show(store, plan, report, redact(real_root(input)))
     return report
+
+
+def make_pack_by_spark(
+    input: str,  # noqa: A002 (as the command has it)
+    output: str,
+    *,
+    all_files: bool = False,
+) -> PackReport:
+    """As `make_pack`, of what only Java can read: by Spark, everything anew.
+
+    Raises:
+        UsageError: the request cannot be carried out.
+        SetupError: there is no Spark.
+        TaskError: Spark's job fails.
+        StorageError: a disk or a bucket fails.
+    """
+    from mission9.pack.spark_pack import write_by_spark  # loads what other packs do not need
+
+    store = _store(output)
+    with storage_told(output), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+        written = write_by_spark(input, store, Path(scratch), all_files=all_files)
+        report = PackReport(str(store), written.plan.todo_images, read=written.plan.todo_images)
+        report.skipped = written.skipped
+        for group in row_groups(written.plan.images, columns=["split"]):
+            report.splits.update(group["split"].to_pylist())
+        if not report.listed:
+            raise InputError(
+                f"there are no images in {input} ({report.skipped.total()} other files); give another --input"
+            )
+        _show(store, written.plan, report, redact(input))
+    return report
+
+
+def _store(output: str) -> Store:
+    if is_url(without_file(output)):
+        raise OutputError(f"packs are written to folders and s3:// addresses, not to {output}: give one")
+    return store_of(without_file(output))
 
 
 def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, found: Found) -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mission9.ahead import HERE, REMOTE
 from mission9.errors import ConfigError, ImageError, InputError, Mission9Error, Reason, SetupError, StorageError
 from mission9.names import from_text
 from mission9.pack.layout import FIRST_PATHS, MANIFEST, MOST_MANIFEST_BYTES, Manifest, part_file, split_index
@@ -38,7 +39,7 @@ class PackSource:
         self._lock = threading.RLock()  # the first who asks reads for all
         self._groups: OrderedDict[int, dict[str, dict[str, Any]]] = OrderedDict()
         self._pages = _Pages(self._store)
-        self.is_remote = is_s3(root)
+        self.ahead = REMOTE if is_s3(root) else HERE
 
     def check(self) -> None:
         """A pack that is settled is there."""

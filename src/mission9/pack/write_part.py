@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mission9.ahead import HERE, REMOTE, work_ahead
+from mission9.ahead import work_ahead
 from mission9.errors import ImageError
 from mission9.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
 from mission9.pack.plan_pack import Part, Row
@@ -35,7 +36,7 @@ _NEVER = 2**30  # bytes, of a page in the middle of a row group
 _TEXT = ["split", "label"]
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """A row with its image, or the reason why there is none."""
 
     row: Row
@@ -72,26 +73,40 @@ class WriteParts:
         rows = _rows(read_group(self.todo, part.number))
         source = source_of(self.root)
         read = partial(_read, root=self.root, max_bytes=self.max_bytes)
-        images = work_ahead((_Job(row, row.bytes) for row in rows), read, REMOTE if source.is_remote else HERE)
-        with self.store.writing(part_file(part.key)) as file:
-            written = _write(file, images, part.key)
-        with self.store.writing(done_file(part.key)) as file:
-            _write_index(file, written.index)
-        if len(written.index) != part.images:
-            raise RuntimeError(f"part {part.key} has {part.images} images, but {len(written.index)} rows")
+        images = work_ahead((_Job(row, row.bytes) for row in rows), read, source.ahead)
+        count = write_part(self.store, part.key, images)
+        if count != part.images:
+            raise RuntimeError(f"part {part.key} has {part.images} images, but {count} rows")
         return b""
+
+
+def write_part(store: Store, key: str, images: Iterable[Read]) -> int:
+    """Write a part of images that come in order of path, then the rows of the index; tell how many. Of none, nothing.
+
+    Raises:
+        StorageError: the place does not take it.
+    """
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        return 0
+    with store.writing(part_file(key)) as file:
+        written = _write(file, chain([first], images), key)
+    with store.writing(done_file(key)) as file:
+        _write_index(file, written.index)
+    return len(written.index)
 
 
 def _rows(table: pa.Table) -> Iterator[Row]:
     return map(Row, *(table[name].to_pylist() for name in LISTING.names))
 
 
-def _read(job: _Job, *, root: str, max_bytes: int) -> _Read:
+def _read(job: _Job, *, root: str, max_bytes: int) -> Read:
     try:
         data = source_of(root).read(job.row.path, max_bytes=max_bytes)
-        return _Read(job.row, data, hashlib.sha256(data).hexdigest())
+        return Read(job.row, data, hashlib.sha256(data).hexdigest())
     except ImageError as error:
-        return _Read(job.row, reason=error.reason, message=str(error))
+        return Read(job.row, reason=error.reason, message=str(error))
     finally:
         progress()
 
@@ -104,7 +119,7 @@ class _Written:
     pages: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
-def _write(file: Path, images: Iterable[_Read], key: str) -> _Written:
+def _write(file: Path, images: Iterable[Read], key: str) -> _Written:
     written = _Written()
     options = {
         "compression": {name: "none" if name == "bytes" else "zstd" for name in PART.names},
@@ -120,9 +135,9 @@ def _write(file: Path, images: Iterable[_Read], key: str) -> _Written:
     return written
 
 
-def _pages(images: Iterable[_Read], written: _Written, key: str) -> Iterator[list[_Read]]:
+def _pages(images: Iterable[Read], written: _Written, key: str) -> Iterator[list[Read]]:
     """What was read, a page at a time; each image, and what could not be read, is noted in order."""
-    page: list[_Read] = []
+    page: list[Read] = []
     size = 0
     for image in images:
         facts = {**image.row._asdict(), "part": key, "length": len(image.data)}
@@ -142,7 +157,7 @@ def _pages(images: Iterable[_Read], written: _Written, key: str) -> Iterator[lis
         yield page
 
 
-def _page(images: list[_Read]) -> pa.RecordBatch:
+def _page(images: list[Read]) -> pa.RecordBatch:
     rows = [
         (
             image.row.path,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.ahead import AHEAD_IMAGES, HERE, REMOTE, Ahead, work_ahead
+from mission9.ahead import AHEAD_IMAGES, HERE, Ahead, work_ahead
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
 from mission9.names import label_folder
@@ -67,16 +67,16 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
     first = next(rows, None)
     if first is None:
         return
-    rows, is_remote = chain([first], rows), source_of(first.root).is_remote
+    rows, reading = chain([first], rows), source_of(first.root).ahead
     read = partial(read_image, extraction=extraction)
     if extraction.engine.device == "cuda":
         ahead = Ahead(devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES))
-        if is_remote:
-            yield from work_ahead(work_ahead(rows, read, REMOTE), partial(_decode_one, extraction=extraction), ahead)
+        if reading != HERE:
+            yield from work_ahead(work_ahead(rows, read, reading), partial(_decode_one, extraction=extraction), ahead)
         else:
             yield from work_ahead(rows, partial(prepare, extraction=extraction), ahead)
     else:
-        for run in _runs(work_ahead(rows, read, REMOTE if is_remote else HERE)):
+        for run in _runs(work_ahead(rows, read, reading)):
             yield from decode(run, extraction=extraction)
 
 

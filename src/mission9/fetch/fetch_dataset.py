@@ -1,0 +1,256 @@
+"""An archive -> a folder of images with what tells where they are from; it appears when all of it is there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import mission9
+from mission9.errors import ConservationError, InputError, OutputError, StorageError
+from mission9.fetch.archive import Bomb, contents, damage_told, entries
+from mission9.fetch.check_entries import Checked, checked
+from mission9.fetch.find_layout import Folder, Variant, find_layout
+from mission9.fetch.kaggle import DATASET, VERSION, dataset_page, download
+from mission9.files import file_sha256, make_folder, remove_folder, write_whole
+from mission9.stages.list_images import Found, list_images
+from mission9.storage import storage_told
+from mission9.untrusted import read_json
+
+logger = logging.getLogger(__name__)
+
+# Where a run looks that is given no input.
+FOLDER, IMAGES = "fruits-360_dataset", "fruits-360"
+SOURCE, ATTRIBUTION = "SOURCE.json", "ATTRIBUTION.md"
+
+_WORK = ".mission9-fetch"
+_TELLS = ("licen", "readme", "copying", "notice", "attribution", "citation")
+_LICENCES = "licences"  # those that lie above the images
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is kept of where images are from."""
+
+    dataset: str | None
+    version: int | None
+    page: str | None
+    archive: str
+    archive_sha256: str
+    archive_bytes: int
+    folder: str
+    images: dict[str, int]
+    licence_files: list[str]
+    fetched: str
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A folder of images, and where they are from; `is_new` where this call has made it."""
+
+    images: Path
+    source: Source
+    is_new: bool
+
+
+def fetch_dataset(
+    output: Path, *, archive: Path | None = None, version: int = VERSION, variant: Variant | None = None
+) -> Fetched:
+    """Fruits-360 from Kaggle, or what an archive holds, in `output`/fruits-360_dataset/fruits-360.
+
+    Raises:
+        InputError: the archive is refused as a whole, holds no such dataset, or Kaggle does not know the version.
+        OutputError: other images are there.
+        SetupError: Kaggle cannot be asked.
+        StorageError: a disk fails, or is full.
+    """
+    if archive is not None and not archive.is_file():
+        raise InputError(f"there is no archive {archive}; give a .zip, .tar or .tar.gz file")
+    with storage_told(output), _locked(output) as work:
+        digest = file_sha256(archive) if archive is not None else None
+        there = _there(output, digest, version)
+        if there is not None:
+            return Fetched(output / FOLDER / IMAGES, there, is_new=False)
+        file = archive or work / f"{DATASET.replace('/', '-')}-{version}.zip"
+        if archive is None:
+            download(version, file)
+        source = _unpack(file, work / "new", variant, None if archive is not None else version)
+        os.rename(work / "new", output / FOLDER)
+        if archive is None:
+            file.unlink()
+    return Fetched(output / FOLDER / IMAGES, source, is_new=True)
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[Path]:
+    """A folder to work in, of this call alone; a download that was cut stays in it for the next."""
+    work = output / _WORK
+    is_new = not output.exists()
+    make_folder(work)
+    with (work / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another is fetching into {output}: wait for it, or end it") from error
+        remove_folder(work / "new")
+        try:
+            yield work
+        finally:
+            remove_folder(work / "new")
+            if os.listdir(work) == ["lock"]:
+                remove_folder(work)
+                if is_new and not os.listdir(output):
+                    output.rmdir()
+
+
+def _there(output: Path, digest: str | None, version: int) -> Source | None:
+    """What is known of the images that are there already, if they are those that are asked for.
+
+    Raises:
+        OutputError: they are others.
+    """
+    folder = output / FOLDER
+    if not os.path.lexists(folder):
+        return None
+    try:
+        source = Source(**read_json(folder / SOURCE))
+    except (OSError, ValueError, TypeError):
+        raise OutputError(
+            f"{folder} is there already, and does not say where it is from: move it, or give another --output"
+        ) from None
+    is_same = source.archive_sha256 == digest if digest else (source.dataset, source.version) == (DATASET, version)
+    if not is_same:
+        what = f"version {source.version}" if source.version else source.archive
+        raise OutputError(f"{folder} is there already, of {what}: move it, or give another --output")
+    return source
+
+
+def _unpack(file: Path, new: Path, variant: Variant | None, version: int | None) -> Source:
+    """The folder as it is to be, with what tells of it.
+
+    Raises:
+        InputError: the archive is refused.
+    """
+    size = file.stat().st_size
+    try:
+        found = list(checked(entries(file), size))
+        layout = find_layout((path for path, _ in found), variant)
+    except (InputError, Bomb) as error:
+        if "is no .zip" in str(error):
+            raise
+        raise InputError(f"{file} is refused: {error}") from error
+    chosen = _chosen(found, layout)
+    _check_room(new.parent, sum(entry.entry.size for entry in chosen.values()), file)
+    logger.info("fetch: %s files of %s in %s", f"{len(chosen):,}", "/".join(layout) or "its top", file.name)
+    tells = _write(file, new, chosen, layout)
+    images = _count(new / IMAGES, sum(path[: len(layout)] == layout for path, _ in chosen.values()))
+    source = Source(
+        dataset=DATASET if version else None,
+        version=version,
+        page=dataset_page(version) if version else None,
+        archive=file.name,
+        archive_sha256=file_sha256(file),
+        archive_bytes=size,
+        folder="/".join(layout),
+        images=images,
+        licence_files=tells,
+        fetched=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        made_by=f"mission9 {mission9.__version__}",
+    )
+    write_whole(new / SOURCE, (json.dumps(asdict(source), indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(new / ATTRIBUTION, _attribution(source).encode())
+    return source
+
+
+def _chosen(found: list[Checked], layout: Folder) -> dict[str, Checked]:
+    """By their names: what is below the layout, and above it the files that tell who made it and what is allowed."""
+    return {
+        checked.entry.name: checked
+        for checked in found
+        if checked.path[: len(layout)] == layout or _tells(checked.path, layout)
+    }
+
+
+def _tells(path: Folder, layout: Folder) -> bool:
+    folder, name = path[:-1], path[-1].lower()
+    return folder == layout[: len(folder)] and name.startswith(_TELLS)
+
+
+def _check_room(folder: Path, needed: int, file: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StorageError(
+            f"{file.name} unpacks to {needed / 1e6:,.0f} MB, and {folder} has {free / 1e6:,.0f} MB free: make room, "
+            "or give another --output"
+        )
+
+
+def _write(file: Path, new: Path, chosen: dict[str, Checked], layout: Folder) -> list[str]:
+    """Write what was chosen, and tell which of it says who made it; no file takes more than it claimed to.
+
+    Raises:
+        InputError: one does.
+    """
+    tells = []
+    for entry, content in contents(file, chosen.__contains__):
+        path = chosen[entry.name].path
+        is_image = path[: len(layout)] == layout
+        target = Path(new, IMAGES, *path[len(layout) :]) if is_image else Path(new, _LICENCES, *path)
+        make_folder(target.parent)
+        with damage_told(file):
+            _copy(content, target, chosen[entry.name].entry.size, f"{file} is refused: {entry.name!a}")
+        os.utime(target, (entry.modified, entry.modified))  # the same images have the same times wherever they are
+        if _tells(path, layout):
+            tells.append(str(target.relative_to(new)))
+    return sorted(tells)
+
+
+def _copy(content: IO[bytes], target: Path, size: int, what: str) -> None:
+    written = 0
+    with target.open("xb") as out:
+        while piece := content.read(_PIECE):
+            written += len(piece)
+            if written > size:
+                raise InputError(f"{what} holds more than the {size:,} bytes that it claims")
+            out.write(piece)
+    if written != size:
+        raise InputError(f"{what} holds {written:,} of the {size:,} bytes that it claims")
+
+
+def _count(images: Path, files: int) -> dict[str, int]:
+    """The images by split, once all files are found there."""
+    found: Found = Found()
+    splits: Counter[str] = Counter()
+    for batch in list_images(str(images), found):
+        splits.update(batch["split"].to_pylist())
+    if found.total != files:
+        raise ConservationError(f"{files} files were unpacked to {images}, and {found.total} are there")
+    return dict(sorted(splits.items()))
+
+
+def _attribution(source: Source) -> str:
+    kept = "".join(f"- {name}\n" for name in source.licence_files) or "- none: the archive holds no such file\n"
+    where = source.page or "https://www.kaggle.com/datasets/moltean/fruits"
+    return f"""# Where these images are from
+
+Fruits-360 dataset, Mihai Oltean, 2017-, {where}
+
+From {source.archive}, SHA-256 {source.archive_sha256}, the folder {source.folder or "at its top"}, unchanged.
+
+What may be done with them is said by the files that came with them:
+
+{kept}
+Editions up to 2024 are under the MIT licence, those since 2025 under CC BY-SA 4.0: name the author, say what you
+changed, and share what you make of the images under the same licence.
+"""

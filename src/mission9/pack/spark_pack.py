@@ -1,0 +1,176 @@
+"""Images in a store that only Java can read -> a pack, by Spark's `binaryFile`: read, sorted and written by its tasks.
+
+Everything is packed anew each time. Spark's file source passes over names that begin with _ or a dot, and a colon in a
+name ends its job; who needs those reads by Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mission9.config import RunConfig
+from mission9.errors import ConservationError, InputError, TaskError
+from mission9.names import to_text
+from mission9.pack.layout import PACK_PLAN, PLAN_FILE, done_file
+from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
+from mission9.pack.store import Store
+from mission9.pack.write_part import Read, write_part
+from mission9.schema import NO_SPLIT
+from mission9.session import find_or_start_session
+from mission9.stages.list_images import SPLIT_FOLDERS, skipped_as
+from mission9.stages.read_bytes import MAX_BYTES
+from mission9.tables import TableWriter
+from mission9.watch import progress
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+logger = logging.getLogger(__name__)
+
+# Rows of an Arrow batch, which Spark bounds by their number: images are larger than other rows.
+_BATCH_SETTING, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", "64"
+
+_AUTHORITY = re.compile(r"[a-zA-Z][\w+.-]*:(?://[^/]*)?")
+_SUMMARY = "number int, key string, images long, skipped string"
+
+
+class Written(NamedTuple):
+    """The plan of what Spark has written, and what was passed over."""
+
+    plan: PackPlan
+    skipped: Counter[str]
+
+
+class _Top(NamedTuple):
+    """The folder of images, as Spark's paths begin; its name; and whether folders of splits are in it."""
+
+    prefix: str
+    name: str
+    beside_splits: bool
+
+
+def write_by_spark(place: str, store: Store, folder: Path, *, all_files: bool) -> Written:
+    """Parts of all that Spark sees below a place, written by its tasks; the plan of them is written into `folder`.
+
+    Raises:
+        InputError: Spark sees nothing there, or an image is larger than any may be.
+        SetupError: there is no Spark.
+        TaskError: Spark's job fails.
+    """
+    spark, is_ours = find_or_start_session(RunConfig())
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    logger.info("pack: Spark passes over names that begin with _ or a dot")
+    before = spark.conf.get(_BATCH_SETTING, None)
+    try:
+        spark.conf.set(_BATCH_SETTING, _BATCH_ROWS)
+        return _written(spark, place, store, folder, all_files=all_files)
+    except (PySparkException, Py4JError) as error:
+        text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        kind = InputError if "PATH_NOT_FOUND" in text or "UnknownHost" in str(error) else TaskError
+        raise kind(f"Spark cannot read {place}: {text[:300]}") from error
+    finally:
+        if is_ours:
+            spark.stop()
+        elif before is None:
+            spark.conf.unset(_BATCH_SETTING)
+        else:
+            spark.conf.set(_BATCH_SETTING, before)
+
+
+def _written(spark: SparkSession, place: str, store: Store, folder: Path, *, all_files: bool) -> Written:
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
+    facts = files.selectExpr("count(*) AS files", "sum(length) AS bytes", "max(length) AS largest").collect()[0]
+    if not facts.files:
+        raise InputError(f"Spark sees no files below {place}; give another --input")
+    if facts.largest > MAX_BYTES:
+        raise InputError(
+            f"a file below {place} has {facts.largest:,} bytes, and an image at most {MAX_BYTES:,}: move it"
+        )
+    top = _top(files, place)
+    parts = max(-(-facts.bytes // PART_BYTES), -(-facts.files // PART_IMAGES), 1)
+    rows = files.repartitionByRange(int(parts), "path").sortWithinPartitions("path")
+
+    def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        skipped: Counter[str] = Counter()
+        images = (image for batch in batches for image in _images(batch, top, skipped, all_files=all_files))
+        key = uuid.uuid4().hex  # a task tried twice writes two, and only one is told of
+        count = write_part(store, key, images)
+        summary = [[_partition_number()], [key], [count], [json.dumps(skipped)]]
+        yield pa.record_batch([pa.array(summary[0], pa.int32()), *summary[1:]], ["number", "key", "images", "skipped"])
+
+    told = sorted(rows.mapInArrow(write, _SUMMARY).collect())
+    skipped: Counter[str] = Counter()
+    for summary in told:
+        skipped.update(json.loads(summary.skipped))
+    done = [Part(row.number, row.key, row.images) for row in told if row.images]
+    if sum(part.images for part in done) + skipped.total() != facts.files:
+        raise ConservationError(f"Spark sees {facts.files} files, and {sum(part.images for part in done)} came")
+    return Written(_plan(store, folder, done), skipped)
+
+
+def _images(batch: pa.RecordBatch, top: _Top, skipped: Counter[str], *, all_files: bool) -> Iterator[Read]:
+    columns = [
+        batch["path"].to_pylist(),
+        batch["modificationTime"].cast(pa.timestamp("ns")).cast(pa.int64()).to_pylist(),
+    ]
+    for path, modified, content in zip(*columns, batch["content"].to_pylist(), strict=True):
+        progress()
+        parts = path.removeprefix(top.prefix).split("/")
+        why = skipped_as(parts[-1].encode(), beside_splits=top.beside_splits and len(parts) == 1)
+        if why is not None and not all_files:
+            skipped[why] += 1
+            continue
+        split = SPLIT_FOLDERS.get(parts[0].lower(), NO_SPLIT) if len(parts) > 1 else NO_SPLIT
+        label = parts[-2] if len(parts) > 1 else top.name
+        row = Row(to_text("/".join(parts).encode()), split, to_text(label.encode()), len(content), modified)
+        yield Read(row, content, hashlib.sha256(content).hexdigest())
+
+
+def _top(files: DataFrame, place: str) -> _Top:
+    """How the paths begin that Spark gives: with the address of the store, where a place may leave it away."""
+    from pyspark.sql import functions
+
+    path = files.select("path").first()[0]  # type: ignore[index]
+    inner = (urlsplit(place).path if "://" in place else place).rstrip("/")
+    authority = _AUTHORITY.match(path)
+    prefix = f"{authority[0] if authority else ''}{inner}/"
+    if not path.startswith(prefix):
+        raise InputError(f"Spark calls a file below {place} {path}: give the folder as Spark has it")
+    below = functions.split(functions.substring("path", len(prefix) + 1, 4096), "/")
+    names = files.where(functions.size(below) > 1).select(below[0].alias("name")).distinct().limit(10_000).collect()
+    is_there = any(row.name.lower() in SPLIT_FOLDERS for row in names)
+    return _Top(prefix, inner.rpartition("/")[2], is_there)
+
+
+def _plan(store: Store, folder: Path, parts: list[Part]) -> PackPlan:
+    """The plan of the parts, which hold all images in order of path; it goes into the pack as well."""
+    plan = PackPlan(folder / "plan.parquet", folder / "todo.parquet", parts, todo_images=sum(p.images for p in parts))
+    with TableWriter(plan.images, PACK_PLAN) as writer:
+        for part in parts:
+            with store.open(done_file(part.key)) as file, pq.ParquetFile(file) as rows:
+                for number in range(rows.num_row_groups):
+                    writer.write_table(rows.read_row_group(number, columns=PACK_PLAN.names).cast(PACK_PLAN))
+    with store.writing(PLAN_FILE) as noted:
+        noted.write_bytes(plan.images.read_bytes())
+    return plan
+
+
+def _partition_number() -> Any:
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    return task.partitionId() if task is not None else 0

@@ -1,0 +1,47 @@
+"""Addresses in other stores than S3: gs://, abfs://, hdfs://, ftp:// and what else fsspec knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from mission9.errors import ConfigError
+from mission9.s3.address import is_s3
+
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://")
+_FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+_USER = re.compile(r"[^/]*@")
+
+# A web server does not say what it holds in a way that can be relied on.
+_NO_STORES = ("http", "https")
+
+_AT_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")  # CONTAINER@ACCOUNT, which is no secret
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is in a store of fsspec."""
+    return isinstance(place, str) and _URL.match(place) is not None and not is_s3(place)
+
+
+def without_file(place: str) -> str:
+    """The path of a file:// address; what else there is as it is."""
+    return unquote(_FILE.sub("", place, count=1)) if _FILE.match(place) else place
+
+
+def store_url(place: str) -> str:
+    """The address as it travels to workers.
+
+    Raises:
+        ConfigError: it holds credentials, or is of a web server.
+    """
+    parts = urlsplit(place)
+    if _USER.match(parts.netloc) and parts.scheme.lower() not in _AT_ACCOUNT:
+        name = f"FSSPEC_{parts.scheme.upper()}_USERNAME"
+        raise ConfigError(
+            f"credentials have no place in an address: set them in the environment, as {name} for what fsspec calls "
+            "username, or in fsspec's own settings"
+        )
+    if parts.scheme.lower() in _NO_STORES:
+        raise ConfigError(f"{place} is of a web server, which has no folders: download the images to a folder")
+    return place.rstrip("/") if parts.path.strip("/") else place

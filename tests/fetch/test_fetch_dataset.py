@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mission9.cli import main
+from mission9.config import RunConfig
+from mission9.errors import InputError, OutputError, StorageError
+from mission9.fetch.fetch_dataset import ATTRIBUTION, SOURCE, fetch_dataset
+from mission9.files import file_sha256
+from tests.conftest import SHARED
+from tests.fetch.conftest import LAYOUTS, Files, dataset, make_tar, make_zip
+
+DEFAULT = "fruits-360_dataset/fruits-360"
+
+
+def images_below(folder: Path) -> Files:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def wanted(files: Files, place: str) -> Files:
+    top = f"{place}/" if place else ""
+    return {name.removeprefix(top): content for name, content in files.items() if name.startswith(top)}
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_known_layout_ends_where_a_run_looks(
+    layout: str, make: type, tmp_path: Path, pictures: list[bytes]
+) -> None:
+    files = dataset(layout, pictures)
+    archive = make(tmp_path / "archive", files)
+    fetched = fetch_dataset(tmp_path / "dataset", archive=archive)
+    assert fetched.images == tmp_path / "dataset" / DEFAULT
+    assert str(fetched.images).endswith(RunConfig().input)
+    assert images_below(fetched.images) == wanted(files, LAYOUTS[layout]["100x100"])
+    facts = json.loads((fetched.images.parent / SOURCE).read_bytes())
+    assert facts["archive_sha256"] == file_sha256(archive)
+    assert facts["images"] == {"Test": 1, "Training": 3}
+    assert facts["folder"] == LAYOUTS[layout]["100x100"]
+    assert f"{'fruits-360' if layout != 'none' else ''}/LICENSE" in facts["licence_files"]
+    for name in facts["licence_files"]:
+        assert (fetched.images.parent / name).is_file()
+    text = (fetched.images.parent / ATTRIBUTION).read_text()
+    assert "Mihai Oltean" in text
+    assert "CC BY-SA 4.0" in text
+    assert file_sha256(archive) in text
+    assert os.listdir(tmp_path / "dataset") == ["fruits-360_dataset"]
+    # Images have the times of the archive, so that a run knows them wherever they were fetched.
+    assert {file.stat().st_mtime for file in fetched.images.rglob("*.jpg")} == {1722772800.0}
+
+
+def test_a_variant_is_chosen_or_asked_for(tmp_path: Path, pictures: list[bytes]) -> None:
+    for layout in ("B", "C"):
+        files = dataset(layout, pictures)
+        archive = make_zip(tmp_path / f"{layout}.zip", files)
+        fetched = fetch_dataset(tmp_path / layout, archive=archive, variant="original")
+        assert images_below(fetched.images) == wanted(files, LAYOUTS[layout]["original"])
+    with pytest.raises(InputError, match="not just one of them is original"):
+        fetch_dataset(tmp_path / "A", archive=make_zip(tmp_path / "A.zip", dataset("A", pictures)), variant="original")
+    twice = {name.replace(DEFAULT, place): b"x" for name in dataset("A", pictures) for place in ("one", "two")}
+    with pytest.raises(InputError, match="it holds one, two: say which with --variant"):
+        fetch_dataset(tmp_path / "twice", archive=make_zip(tmp_path / "twice.zip", twice))
+    for files in ({"a/Training/x.jpg": b"x"}, {"1/2/3/4/5/Training/x": b"", "1/2/3/4/5/Test/x": b""}, {}):
+        with pytest.raises(InputError, match="no folder with both Training/ and Test/"):
+            fetch_dataset(tmp_path / "none", archive=make_zip(tmp_path / "none.zip", files or {"readme": b"x"}))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.real
+def test_real_images_packed_up_and_fetched_are_the_same(tmp_path: Path) -> None:
+    source = SHARED / "fruits-360"
+    subprocess.run(["tar", "czf", tmp_path / "fruits.tgz", "-C", source.parent, source.name], check=True)
+    assert main(["fetch", "--archive", str(tmp_path / "fruits.tgz"), "--output", str(tmp_path / "dataset")]) == 0
+    assert images_below(tmp_path / "dataset" / DEFAULT) == images_below(source)
+
+
+def test_what_is_there_is_told_and_left_alone(
+    tmp_path: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, output = make_zip(tmp_path / "a.zip", dataset("A", pictures)), tmp_path / "dataset"
+    command = ["fetch", "--archive", str(archive), "--output", str(output)]
+    assert main(command) == 0
+    assert "Training            3 images" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "is there already; who made it" in capsys.readouterr().out
+    other = make_zip(tmp_path / "b.zip", dataset("B", pictures))
+    before = images_below(output)
+    assert main(["fetch", "--archive", str(other), "--output", str(output)]) == 2
+    assert "is there already, of a.zip: move it" in capsys.readouterr().err
+    assert images_below(output) == before
+    (output / "fruits-360_dataset" / SOURCE).unlink()
+    with pytest.raises(OutputError, match="does not say where it is from"):
+        fetch_dataset(output, archive=archive)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = make_zip(tmp_path / "a.zip", dataset("A", pictures))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(StorageError, match="make room"):
+        fetch_dataset(tmp_path / "dataset", archive=archive)
+    assert not (tmp_path / "dataset").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_interrupted_there_is_nothing_half_done(how: signal.Signals, tmp_path: Path) -> None:
+    files = {f"Training/a/{n:05}.jpg": os.urandom(20_000) for n in range(3000)} | {"Test/a/1.jpg": b"x"}
+    archive, output = make_zip(tmp_path / "a.zip", files), tmp_path / "dataset"
+    command = [sys.executable, "-m", "mission9", "fetch", "--archive", str(archive), "--output", str(output)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    new = output / ".mission9-fetch" / "new" / "fruits-360" / "Training" / "a"
+    deadline = time.monotonic() + 60
+    while not (new.exists() and len(os.listdir(new)) > 20) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(how)
+    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 143)
+    assert not (output / "fruits-360_dataset").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert images_below(output / DEFAULT) == files
+    assert os.listdir(output) == ["fruits-360_dataset"]

@@ -1,0 +1,57 @@
+"""Packs of what only Java can read: Spark's `binaryFile` on files, which it reads by the same way as HDFS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from mission9.cli import main
+from mission9.pack import layout, spark_pack
+from tests.test_pack import content_of, packed, rows_of
+
+
+def without_times(place: Path) -> list[dict[str, object]]:
+    """Rows of a listing; Spark tells milliseconds."""
+    return [{**row, "modified": int(row["modified"]) // 10**6} for row in rows_of(place)[0]]
+
+
+def test_spark_packs_what_python_packs(
+    spark: SparkSession, tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spark_pack, "PART_BYTES", 6 * len(pictures[0]))
+    for name in ("Training/Pomme d'été 1/a=b%20 #1.jpg", "Training/日本/🍑.jpg", "Training/a[b]/{c}.jpg", "Test/x.jpg"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(pictures[9])
+    (tree / "Training/b/notes.txt").write_text("none")
+    (tree / "LICENSE").write_text("free")
+    before = spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch")
+    command = ["pack", "--input", str(tree), "--output", str(tmp_path / "spark"), "--reader", "spark"]
+    assert main(command) == 0
+    packed(tree, tmp_path / "python")
+    assert without_times(tmp_path / "spark") == without_times(tmp_path / "python")
+    assert len(list((tmp_path / "spark" / layout.IMAGES).iterdir())) > 1
+    for row in rows_of(tree)[0]:
+        assert content_of(tmp_path / "spark", row["path"]) == (tree / row["path"]).read_bytes()
+    assert rows_of(tmp_path / "spark")[1].skipped == {".txt": 1, "(none)": 1}
+    assert spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch") == before
+    # Again, everything anew, in the place of what was there.
+    (tree / "Test/x.jpg").unlink()
+    assert main(command) == 0
+    assert without_times(tmp_path / "spark") == without_times(tree)
+    assert len(pq.read_table(tmp_path / "spark" / layout.IMAGES)) == 18
+
+
+def test_what_spark_cannot_read_is_told(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for place in (str(tmp_path / "none"), "hdfs://127.0.0.1:9/images", str(tmp_path / "empty"), "nosuch://x/y"):
+        command = ["pack", "--input", place, "--output", str(tmp_path / "pack"), "--reader", "spark"]
+        assert main(command) in (1, 2), place
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert len([line for line in said.splitlines() if line.startswith("mission9: Spark")]) == 1, said
+    assert not (tmp_path / "pack" / layout.MANIFEST).exists()
