@@ -65,7 +65,7 @@ def status(port: int, path: str, password: str | None = None, host: str = "127.0
 
 
 @pytest.mark.slow
-def test_mlflows_pages_are_for_whoever_has_the_password(mlflow_ui: int) -> None:
+def test_mlflows_pages_are_for_whoever_has_the_password(mlflow_ui: int, tmp_path: Path) -> None:
     runs = "/api/2.0/mlflow/experiments/search?max_results=5"
     for path in ("/", runs, f"/ajax-{runs[1:]}", "/api/2.0/mlflow-artifacts/artifacts"):
         assert status(mlflow_ui, path) == 401, path
@@ -74,3 +74,6 @@ def test_mlflows_pages_are_for_whoever_has_the_password(mlflow_ui: int) -> None:
     assert status(mlflow_ui, "/", PASSWORD, host="evil.example") == 403
     listening = [c.laddr for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert [place.ip for place in listening if place.port == mlflow_ui] == ["127.0.0.1"]
+    told = (tmp_path / "server.log").read_text()
+    assert f"http://localhost:{mlflow_ui} (user mission9, the password of MLFLOW_UI_PASSWORD)" in told
+    assert PASSWORD not in told
