@@ -83,10 +83,39 @@ def test_its_end_is_waited_for_and_its_logs_are_brought(wheel: Path, tmp_path: P
     emr.terminate_job_flows(JobFlowIds=[cluster])
     ended = aws.wait_for(job(), cluster, look=0.01)
     assert ended.told.startswith("terminated")
+    assert not ended.is_good  # somebody ended it, not its last step
     assert boto3.client("scheduler", "eu-west-1").list_schedules()["Schedules"] == []
     (file,) = aws.fetch_logs(STACK, "eu-west-1", cluster, tmp_path / "logs")
     assert file == tmp_path / "logs" / cluster / "steps" / "s-1" / "stdout"
     assert file.read_text() == "Training 3,000 listed\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "is_good"),
+    [
+        ("TERMINATED", "ALL_STEPS_COMPLETED", True),
+        ("TERMINATED", "USER_REQUEST", False),
+        ("TERMINATED_WITH_ERRORS", "STEP_FAILURE", False),
+        ("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE", False),
+    ],
+)
+def test_a_cluster_ended_well_if_all_its_steps_did(
+    state: str, code: str, is_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.stub import Stubber
+
+    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+    clients = {service: boto3.client(service, "eu-west-1", **keys) for service in ("emr", "scheduler")}
+    monkeypatch.setattr(aws, "client", lambda service, _: clients[service])
+    status = {"State": state, "StateChangeReason": {"Code": code, "Message": "words"}}
+    with Stubber(clients["emr"]) as emr, Stubber(clients["scheduler"]) as scheduler:
+        emr.add_response("describe_cluster", {"Cluster": {"Status": {"State": "RUNNING"}}}, {"ClusterId": "j-1"})
+        emr.add_response("describe_cluster", {"Cluster": {"Status": status}}, {"ClusterId": "j-1"})
+        scheduler.add_response("delete_schedule", {}, {"Name": "mission9-stop-j-1"})
+        ended = aws.wait_for(job(), "j-1", look=0.01)
+        scheduler.assert_no_pending_responses()
+    assert ended.is_good == is_good
+    assert code in ended.told
 
 
 @pytest.mark.usefixtures("cloud")
