@@ -14,6 +14,7 @@ from mission9.cli import main
 from mission9.deploy import aws
 from mission9.deploy.emr import OUTPUTS
 from mission9.errors import CloudError, ConfigError
+from tests.conftest import REPOSITORY
 from tests.deploy.test_emr import STACK, job
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
@@ -149,3 +150,29 @@ def test_without_credentials_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(CloudError, match="credentials"):
         aws.stack_outputs("mission9", "eu-west-1")
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse AWS:UserWarning")
+def test_a_cluster_starts_in_what_the_template_makes(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it that moto knows: not what closes bucket and subnet to the public, nor EMR Serverless."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "testing")
+    with moto.mock_aws():
+        clients = {name: boto3.client(name, "eu-west-1") for name in ("cloudformation", "s3", "kms", "ec2", "emr")}
+        template = (REPOSITORY / "deploy/emr/stack.yaml").read_text()
+        rights = ["CAPABILITY_IAM"]
+        clients["cloudformation"].create_stack(StackName="mission9", TemplateBody=template, Capabilities=rights)
+        (stack,) = clients["cloudformation"].describe_stacks(StackName="mission9")["Stacks"]
+        made = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        assert set(OUTPUTS) - set(made) == {"ServerlessApplication"}
+        rules = clients["s3"].get_bucket_encryption(Bucket=made["Bucket"])["ServerSideEncryptionConfiguration"]["Rules"]
+        default = rules[0]["ApplyServerSideEncryptionByDefault"]
+        assert (default["SSEAlgorithm"], default["KMSMasterKeyID"]) == ("aws:kms", made["Key"])
+        assert clients["kms"].get_key_rotation_status(KeyId=made["Key"])["KeyRotationEnabled"]
+        endpoints = clients["ec2"].describe_vpc_endpoints()["VpcEndpoints"]
+        kinds = {item["ServiceName"].rpartition(".")[2]: item["VpcEndpointType"] for item in endpoints}
+        assert kinds == {"s3": "Gateway", "kms": "Interface"}
+        cluster = aws.submit_cluster(job(stack=made | {"ServerlessApplication": "none"}), wheel)
+        found = clients["emr"].describe_cluster(ClusterId=cluster)["Cluster"]
+        assert found["Ec2InstanceAttributes"]["Ec2SubnetId"] == made["Subnet"]
+        assert found["SecurityConfiguration"] == made["SecurityConfiguration"]
