@@ -14,6 +14,7 @@ from mission9.cli import main
 from mission9.deploy import aws
 from mission9.deploy.emr import OUTPUTS
 from mission9.errors import CloudError, ConfigError
+from tests.conftest import REPOSITORY
 from tests.deploy.test_emr import STACK, job
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
@@ -83,10 +84,39 @@ def test_its_end_is_waited_for_and_its_logs_are_brought(wheel: Path, tmp_path: P
     emr.terminate_job_flows(JobFlowIds=[cluster])
     ended = aws.wait_for(job(), cluster, look=0.01)
     assert ended.told.startswith("terminated")
+    assert not ended.is_good  # somebody ended it, not its last step
     assert boto3.client("scheduler", "eu-west-1").list_schedules()["Schedules"] == []
     (file,) = aws.fetch_logs(STACK, "eu-west-1", cluster, tmp_path / "logs")
     assert file == tmp_path / "logs" / cluster / "steps" / "s-1" / "stdout"
     assert file.read_text() == "Training 3,000 listed\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "is_good"),
+    [
+        ("TERMINATED", "ALL_STEPS_COMPLETED", True),
+        ("TERMINATED", "USER_REQUEST", False),
+        ("TERMINATED_WITH_ERRORS", "STEP_FAILURE", False),
+        ("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE", False),
+    ],
+)
+def test_a_cluster_ended_well_if_all_its_steps_did(
+    state: str, code: str, is_good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.stub import Stubber
+
+    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+    clients = {service: boto3.client(service, "eu-west-1", **keys) for service in ("emr", "scheduler")}
+    monkeypatch.setattr(aws, "client", lambda service, _: clients[service])
+    status = {"State": state, "StateChangeReason": {"Code": code, "Message": "words"}}
+    with Stubber(clients["emr"]) as emr, Stubber(clients["scheduler"]) as scheduler:
+        emr.add_response("describe_cluster", {"Cluster": {"Status": {"State": "RUNNING"}}}, {"ClusterId": "j-1"})
+        emr.add_response("describe_cluster", {"Cluster": {"Status": status}}, {"ClusterId": "j-1"})
+        scheduler.add_response("delete_schedule", {}, {"Name": "mission9-stop-j-1"})
+        ended = aws.wait_for(job(), "j-1", look=0.01)
+        scheduler.assert_no_pending_responses()
+    assert ended.is_good == is_good
+    assert code in ended.told
 
 
 @pytest.mark.usefixtures("cloud")
@@ -120,3 +150,29 @@ def test_without_credentials_there_is_one_line(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(CloudError, match="credentials"):
         aws.stack_outputs("mission9", "eu-west-1")
+
+
+@pytest.mark.filterwarnings("ignore:Tried to parse AWS:UserWarning")
+def test_a_cluster_starts_in_what_the_template_makes(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it that moto knows: not what closes bucket and subnet to the public, nor EMR Serverless."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "testing")
+    with moto.mock_aws():
+        clients = {name: boto3.client(name, "eu-west-1") for name in ("cloudformation", "s3", "kms", "ec2", "emr")}
+        template = (REPOSITORY / "deploy/emr/stack.yaml").read_text()
+        rights = ["CAPABILITY_IAM"]
+        clients["cloudformation"].create_stack(StackName="mission9", TemplateBody=template, Capabilities=rights)
+        (stack,) = clients["cloudformation"].describe_stacks(StackName="mission9")["Stacks"]
+        made = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        assert set(OUTPUTS) - set(made) == {"ServerlessApplication"}
+        rules = clients["s3"].get_bucket_encryption(Bucket=made["Bucket"])["ServerSideEncryptionConfiguration"]["Rules"]
+        default = rules[0]["ApplyServerSideEncryptionByDefault"]
+        assert (default["SSEAlgorithm"], default["KMSMasterKeyID"]) == ("aws:kms", made["Key"])
+        assert clients["kms"].get_key_rotation_status(KeyId=made["Key"])["KeyRotationEnabled"]
+        endpoints = clients["ec2"].describe_vpc_endpoints()["VpcEndpoints"]
+        kinds = {item["ServiceName"].rpartition(".")[2]: item["VpcEndpointType"] for item in endpoints}
+        assert kinds == {"s3": "Gateway", "kms": "Interface"}
+        cluster = aws.submit_cluster(job(stack=made | {"ServerlessApplication": "none"}), wheel)
+        found = clients["emr"].describe_cluster(ClusterId=cluster)["Cluster"]
+        assert found["Ec2InstanceAttributes"]["Ec2SubnetId"] == made["Subnet"]
+        assert found["SecurityConfiguration"] == made["SecurityConfiguration"]

@@ -164,6 +164,12 @@ def test_more_machines_and_hours_cost_more() -> None:
     assert few < most_it_costs(job(max_hours=1, machines=Machines(spot=1)))
 
 
+def test_a_machine_that_is_not_in_the_list_has_no_price(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for name in RUN for word in (f"--{name}", RUN[name])]
+    assert main(["deploy", "emr", "--dry-run", "--gpu-type", "g5.48xlarge", *words]) == 0
+    assert "what it may cost is not known: g5.48xlarge is not in the list" in capsys.readouterr().err
+
+
 def test_a_dry_run_prints_the_requests_and_asks_nobody(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say
 from mission9.config import Flag, RunConfig
+from mission9.errors import ConfigError
 
 if TYPE_CHECKING:
     from mission9.deploy.emr import Job
@@ -106,8 +107,11 @@ def emr(
     if not wait:
         return 0
     ended = aws.wait_for(job, work)
-    _fetch(job.stack, chosen, work)
-    return 0 if ended.is_good else fail(f"{work} ended: {ended.told}; its logs are in {chosen.folder}", 1)
+    try:
+        _fetch(job.stack, chosen, work)
+    except ConfigError as error:  # they come when they come, and the run is what was asked for
+        console.print(f"{error}: mission9 deploy emr --logs {work}", markup=False)
+    return 0 if ended.is_good else fail(f"{work} ended: {ended.told}", 1)
 
 
 def _job(chosen: EmrOptions, run: RunConfig, stack: Mapping[str, str]) -> Job:
@@ -125,8 +129,7 @@ def _job(chosen: EmrOptions, run: RunConfig, stack: Mapping[str, str]) -> Job:
 
 
 def _show(job: Job, chosen: EmrOptions) -> None:
-    from mission9.deploy.emr import cluster_request, most_it_costs, serverless_request, stop_request, uploads
-    from mission9.deploy.instances import note
+    from mission9.deploy.emr import cluster_request, serverless_request, stop_request, uploads
 
     asked: dict[str, Any] = {"put": {f"{job.code}/{name}": str(file) for name, file in uploads(chosen.wheel).items()}}
     if chosen.serverless:
@@ -134,11 +137,19 @@ def _show(job: Job, chosen: EmrOptions) -> None:
     else:
         asked["run_job_flow"] = cluster_request(job)
         asked["create_schedule"] = stop_request(job, "j-CLUSTER", datetime.now(UTC))
-        limit = f"{job.max_hours:g} h and 20 minutes for its start"
-        console.print(
-            f"at most {most_it_costs(job):.2f} USD, if it lives to its limit, {limit}. {note()}", markup=False
-        )
+        console.print(_cost(job), markup=False)
     print(json.dumps(asked, indent=2))
+
+
+def _cost(job: Job) -> str:
+    from mission9.deploy.emr import most_it_costs
+    from mission9.deploy.instances import note
+
+    try:
+        limit = f"{job.max_hours:g} h and 20 minutes for its start"
+        return f"at most {most_it_costs(job):.2f} USD, if it lives to its limit, {limit}. {note()}"
+    except ConfigError as error:
+        return f"what it may cost is not known: {error}"
 
 
 def _fetch(stack: Mapping[str, str], chosen: EmrOptions, work: str) -> None:

@@ -18,8 +18,8 @@ from mission9.errors import CloudError, ConfigError, SetupError
 logger = logging.getLogger(__name__)
 
 _LOOK = 30.0  # seconds between looks at what works there
-_GOOD = ("TERMINATED", "SUCCESS")
-_ENDED = (*_GOOD, "TERMINATED_WITH_ERRORS", "FAILED", "CANCELLED")
+_ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS", "SUCCESS", "FAILED", "CANCELLED")
+_ALL_DONE = "ALL_STEPS_COMPLETED"  # why a cluster ended; one that somebody or a limit ended has no error either
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,13 @@ def wait_for(job: Job, work: str, *, look: float = _LOOK) -> Ended:
         if work.startswith("j-"):
             name = stop_request(job, work, datetime.now(UTC))["Name"]
             client("scheduler", job.region).delete_schedule(Name=name)
-    return Ended(state in _GOOD and "fail" not in why.lower(), f"{state.lower()} {why}".strip())
+    return Ended(state == "SUCCESS" or _ALL_DONE in why, f"{state.lower()} {why}".strip())
 
 
 def _cluster_state(job: Job, work: str) -> tuple[str, str]:
     status = client("emr", job.region).describe_cluster(ClusterId=work)["Cluster"]["Status"]
-    return status["State"], status.get("StateChangeReason", {}).get("Message", "")
+    reason = status.get("StateChangeReason", {})
+    return status["State"], f"{reason.get('Code', '')} {reason.get('Message', '')}".strip()
 
 
 def _job_state(job: Job, work: str) -> tuple[str, str]:

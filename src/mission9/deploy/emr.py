@@ -209,7 +209,7 @@ def stop_request(job: Job, cluster: str, now: datetime) -> dict[str, Any]:
     """What `create_schedule` of the client `scheduler` takes: Amazon ends the cluster, whatever happens here."""
     at = now + timedelta(hours=job.max_hours) + _START
     return {
-        "Name": f"{job.name}-stop-{cluster}",
+        "Name": f"{job.name[:40]}-stop-{cluster}",
         "Description": f"the end of {cluster}, after --max-hours {job.max_hours:g} and its start",
         "ScheduleExpression": f"at({at:%Y-%m-%dT%H:%M:%S})",
         "ScheduleExpressionTimezone": "UTC",

@@ -9,6 +9,7 @@ from typing import Any
 from mission9.errors import ConfigError
 from mission9.estimate.interval import Interval
 from mission9.s3.address import Address, is_s3
+from mission9.untrusted import read_file
 
 HERE = "this machine"
 
@@ -28,7 +29,7 @@ def read_estimate(place: str) -> dict[str, Any]:
             Interval(*item["run_minutes"]).holds(0.0)
             item["machine"].strip()
         return {"images": int(images), "predictions": list(predictions)}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{place} is no estimate: mission9 estimate --save writes one") from error
 
 
@@ -38,7 +39,7 @@ def _bytes(place: str) -> bytes:
 
         return get(Address.of(place), _MOST_BYTES, ConfigError)
     try:
-        return Path(place).read_bytes()[:_MOST_BYTES]
+        return read_file(Path(place), _MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"the estimate {place} cannot be read: {error.strerror}") from error
 

@@ -1,0 +1,44 @@
+"""A cluster of processes that share nothing but a bucket, and an estimate of what lies there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.measure.cluster import Cluster
+
+from mission9.cli import main
+from mission9.config import RunConfig
+from mission9.pipeline import run
+from mission9.stages.verify_output import verify_output
+from tests.s3.conftest import Bucket
+from tests.s3.test_run import assert_same
+from tests.test_shipping import MAIN, environment, submit, wheel
+
+__all__ = ["environment", "wheel"]  # fixtures
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_by_spark_submit_from_bucket_to_bucket(
+    wheel: Path,
+    environment: Path,
+    bucket: Bucket,
+    sample: Path,
+    tmp_path: Path,
+) -> None:
+    images, there, here = bucket.upload(sample), f"{bucket}/results", str(tmp_path / "here")
+    facts = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(tmp_path / "their cache")}
+    with Cluster(tmp_path / "cluster", facts) as cluster:
+        settings = ["--input", images, "--output", there, "--weights", "demo", "--components", "5", "--no-report"]
+        done = submit(cluster, environment, "--py-files", wheel, MAIN, "run", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(verify_output(there)) == []
+    run(RunConfig(input=str(sample), output=here, weights="demo", components=5, runner="local", workers=2))
+    assert_same(there, here)
+
+
+def test_images_in_a_bucket_are_probed(bucket: Bucket, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = bucket.upload(tree)
+    assert main(["estimate", "--input", images, "--weights", "demo", "--workers", "1"]) == 0
+    assert capsys.readouterr().out.startswith("probe: 15 of 15 images on 1 workers (cpu): ")
