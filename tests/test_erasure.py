@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -204,6 +205,22 @@ def test_an_id_that_names_nothing_stops_all_of_it(output: Path, tmp_path: Path, 
     assert not (tmp_path / "other").exists()
 
 
+def test_nothing_outside_of_the_images_is_ever_deleted(output: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.jpg").write_bytes(b"precious")
+    (images / "out").symlink_to(tmp_path)
+    before = state_of(output)
+    for name in ("../precious.jpg", str(tmp_path / "precious.jpg"), "out/precious.jpg", "Training/a", "Training/a/"):
+        with pytest.raises(InputError):
+            erased_from(output, name, with_source=True)
+    assert (tmp_path / "precious.jpg").read_bytes() == b"precious"
+    assert state_of(output) == before
+    (images / "new.jpg").write_bytes(b"not seen by a run yet")
+    receipt = erased_from(output, "new.jpg", with_source=True)
+    assert receipt is not None
+    assert receipt.result["model"] == "unchanged: none of its images is erased"
+    assert not (images / "new.jpg").exists()
+
+
 def test_it_refuses_beside_a_run_and_a_run_beside_it(output: Path) -> None:
     with open_output(str(output), overwrite=False), pytest.raises(OutputError, match="another run is writing"):
         erased_from(output, *ERASED)
@@ -363,12 +380,17 @@ def test_the_search_finds_a_name_in_every_form(tmp_path: Path, name: str) -> Non
     file, looked_for = tmp_path / "file", search(["z/other.png", name], [])
     for form in (name, escape(name), quote(name), json.dumps(name), json.dumps(name, ensure_ascii=False)):
         for before in (b"", b"x" * 13, os.urandom(1 << 12), b"\n" * ((1 << 24) - 3)):
-            file.write_bytes(before + form.encode() + b"\n")
+            file.write_bytes(before + b'"' + form.encode() + b"\n")
             assert looked_for.is_in(file), form
     file.write_bytes(b"a/2.jpg\nAb\n" + b" " * 4096)
     assert not looked_for.is_in(file)
     file.write_bytes(b"")
     assert not looked_for.is_in(file)
+    if len(name) < 8:  # which come about by chance
+        file.write_bytes(b"x" + name.encode() + b' "' + name.encode() + b"c")
+        assert not looked_for.is_in(file)
+        pq.write_table(pa.table({"path": [name]}), tmp_path / "a.parquet")
+        assert looked_for.is_in(tmp_path / "a.parquet")
 
 
 def test_a_piece_of_a_kept_name_is_no_find(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import mmap
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,11 @@ from mission9.tables import opened
 
 _WORD = 8  # bytes that are compared at a time
 _BLOCK = 1 << 24
+
+# Of these, columns were searched, or they are numbers.
+_BINARY = (".parquet", ".safetensors", ".bin")
+
+_IN_WORDS = re.compile(rb"[A-Za-z0-9+/=_.-]")
 
 
 class Search:
@@ -37,7 +43,8 @@ class Search:
             if not file.stat().st_size:
                 return False
             with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return any(not self._is_of_another(data, at, form) for at, form in self._hits(data))
+                hits = self._hits(data, is_text=file.suffix not in _BINARY)
+                return any(not self._is_of_another(data, at, form) for at, form in hits)
 
     def _is_in_columns(self, file: Path) -> bool:
         wanted = pa.array(self._names, pa.string())
@@ -60,12 +67,19 @@ class Search:
             by_length.setdefault(len(form), []).append(form)
         return heads, by_length
 
-    def _hits(self, data: mmap.mmap) -> Iterator[tuple[int, bytes]]:
-        """Where forms of names are, in time that does not depend on how many there are."""
-        for form in self._forms:
+    def _hits(self, data: mmap.mmap, *, is_text: bool) -> Iterator[tuple[int, bytes]]:
+        """Where forms of names are, in time that does not depend on how many there are.
+
+        Short ones come about by chance among numbers, and within other words: they count in texts, as words.
+        """
+        for form in self._forms if is_text else ():
             at = data.find(form) if len(form) < _WORD else -1
             while at >= 0:
-                yield at, form
+                if not (
+                    _IN_WORDS.match(data[max(at - 1, 0) : at])
+                    or _IN_WORDS.match(data[at + len(form) : at + len(form) + 1])
+                ):
+                    yield at, form
                 at = data.find(form, at + 1)
         heads, by_length = self._heads
         forms = {length: set(found) for length, found in by_length.items()}

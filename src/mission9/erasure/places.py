@@ -9,7 +9,7 @@ from pathlib import Path
 from mission9.erasure.remake import Holds, Standing
 from mission9.errors import OutputError
 from mission9.files import files_in, remove_folder
-from mission9.output import Output
+from mission9.output import STATE, Output
 from mission9.places import result_here
 from mission9.s3.address import Address, is_s3
 
@@ -39,9 +39,10 @@ def old_versions(place: str, *, delete: bool) -> int:
 
     address = Address.of(place)
     found = old_versions_below(address)
-    if not delete:  # the lock is renewed all the time, and each time leaves a version
-        lock = (address / "_state/lock").key
-        return sum(version.key != lock for version in found)
+    if not delete:
+        # Directly in the state lie the lock, which leaves a version each time it is renewed, and what names no image.
+        state = f"{(address / STATE).key}/"
+        return sum(not (key.startswith(state) and "/" not in key.removeprefix(state)) for key, *_ in found)
     delete_versions(address.bucket, found)
     return len(found)
 

@@ -35,12 +35,16 @@ def source_of(given: str | None, of_run: str) -> str:
 
 
 def is_there(root: str, path: str) -> bool:
-    """Whether an image's file or object, or an old version of it, is there."""
+    """Whether an image's file or object, or an old version of it, is there; nothing outside of the root is."""
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        return False
     if is_s3(root):
         from mission9.s3.versions import versions_of
 
         return bool(versions_of(_address(root, path)))
-    return os.path.lexists(to_path(root, path))
+    file = to_path(root, path)
+    is_below = os.path.realpath(os.path.dirname(file)).startswith(os.fsencode(root.rstrip("/")))
+    return is_below and (os.path.isfile(file) or os.path.islink(file))
 
 
 def delete_sources(root: str, paths: Sequence[str]) -> Deleted:
