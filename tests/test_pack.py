@@ -147,6 +147,8 @@ def test_a_pack_is_brought_up_to_date(
     parts = {file.name: file.stat().st_mtime_ns for file in (pack / layout.IMAGES).iterdir()}
     again = packed(odd_tree, pack)
     assert (again.listed, again.packed) == (first.listed, first.packed)
+    assert again.read == 1  # what could not be read
+    assert packed(odd_tree, pack).read == 1
     (odd_tree / "Training/a/new.jpg").write_bytes(pictures[8])
     (odd_tree / "Training/a/1.jpg").write_bytes(pictures[7])
     (odd_tree / "Test/b/0.jpg").unlink()
@@ -320,7 +322,7 @@ def test_places_that_cannot_hold_a_pack_are_refused(
     ):
         assert main(["pack", "--input", str(images), "--output", str(output)]) == 2
         assert words in capsys.readouterr().err
-    assert not (tmp_path / "pack" / layout.MANIFEST).exists()
+    assert not (tmp_path / "pack").exists()
     assert (tmp_path / "others" / "letter.txt").read_text() == "dear"
 
 
@@ -332,7 +334,7 @@ def test_of_two_that_pack_at_once_one_is_refused(
     assert "another is packing into" in capsys.readouterr().err
 
 
-def test_a_plan_of_a_million_images_takes_no_memory(tmp_path: Path) -> None:
+def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:
     """Peaks of the processes that plan many and few differ by what a row group holds."""
     script = """
 import resource, sys
