@@ -229,6 +229,27 @@ def test_a_damaged_pack_is_refused_in_a_line(
     assert_holds(tmp_path / "pack", tree)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("part", "../../secret"), ("at", -5), ("length", 2**40), ("page_bytes", None)]
+)
+def test_an_index_that_means_no_good_leads_nowhere(column: str, value: object, tree: Path, tmp_path: Path) -> None:
+    packed(tree, tmp_path / "pack")
+    (tmp_path / "secret.parquet").write_bytes(b"secret" * 10_000)
+    index = next((tmp_path / "pack" / layout.INDEX).iterdir())
+    table = pq.read_table(index)
+    at = table.schema.get_field_index(column)
+    forged = table.set_column(at, table.schema.field(at), pa.array([value] * len(table), table.schema.field(at).type))
+    first_paths = pq.read_metadata(index).metadata[layout.FIRST_PATHS]
+    pq.write_table(forged.replace_schema_metadata({layout.FIRST_PATHS: first_paths}), index)
+    for path in table["path"].to_pylist():
+        content = content_of(tmp_path / "pack", path)
+        assert content[0] in ("unreadable", "too_many_bytes"), content
+    pq.write_table(forged, index)
+    source_of.cache_clear()
+    with pytest.raises(InputError, match="damaged"):
+        content_of(tmp_path / "pack", "Training/a/0.jpg")
+
+
 PACK_SLOWLY = """
 import sys, time
 from mission9.pack import make_pack, plan_pack

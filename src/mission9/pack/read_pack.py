@@ -115,8 +115,10 @@ class PackSource:
     def _metadata(self) -> tuple[pq.FileMetaData, list[bytes]]:
         """What the index tells of its row groups, and the first path of each."""
         with self._index() as index:
-            paths = json.loads(index.metadata.metadata[FIRST_PATHS])
-            return index.metadata, [from_text(path) for path in paths]
+            paths = json.loads((index.metadata.metadata or {}).get(FIRST_PATHS, b""))
+            if not isinstance(paths, list) or len(paths) != index.num_row_groups:
+                raise ValueError("it does not say where its rows begin")
+            return index.metadata, [from_text(str(path)) for path in paths]
 
     def _facts(self, path: str) -> dict[str, Any]:
         """What the index says of an image."""
