@@ -147,6 +147,8 @@ def test_a_pack_is_brought_up_to_date(
     parts = {file.name: file.stat().st_mtime_ns for file in (pack / layout.IMAGES).iterdir()}
     again = packed(odd_tree, pack)
     assert (again.listed, again.packed) == (first.listed, first.packed)
+    assert again.read == 1  # what could not be read
+    assert packed(odd_tree, pack).read == 1
     (odd_tree / "Training/a/new.jpg").write_bytes(pictures[8])
     (odd_tree / "Training/a/1.jpg").write_bytes(pictures[7])
     (odd_tree / "Test/b/0.jpg").unlink()
@@ -225,6 +227,27 @@ def test_a_damaged_pack_is_refused_in_a_line(
     assert not (tmp_path / "output").exists()
     packed(tree, tmp_path / "pack")
     assert_holds(tmp_path / "pack", tree)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("part", "../../secret"), ("at", -5), ("length", 2**40), ("page_bytes", None)]
+)
+def test_an_index_that_means_no_good_leads_nowhere(column: str, value: object, tree: Path, tmp_path: Path) -> None:
+    packed(tree, tmp_path / "pack")
+    (tmp_path / "secret.parquet").write_bytes(b"secret" * 10_000)
+    index = next((tmp_path / "pack" / layout.INDEX).iterdir())
+    table = pq.read_table(index)
+    at = table.schema.get_field_index(column)
+    forged = table.set_column(at, table.schema.field(at), pa.array([value] * len(table), table.schema.field(at).type))
+    first_paths = pq.read_metadata(index).metadata[layout.FIRST_PATHS]
+    pq.write_table(forged.replace_schema_metadata({layout.FIRST_PATHS: first_paths}), index)
+    for path in table["path"].to_pylist():
+        content = content_of(tmp_path / "pack", path)
+        assert content[0] in ("unreadable", "too_many_bytes"), content
+    pq.write_table(forged, index)
+    source_of.cache_clear()
+    with pytest.raises(InputError, match="damaged"):
+        content_of(tmp_path / "pack", "Training/a/0.jpg")
 
 
 PACK_SLOWLY = """
@@ -320,7 +343,7 @@ def test_places_that_cannot_hold_a_pack_are_refused(
     ):
         assert main(["pack", "--input", str(images), "--output", str(output)]) == 2
         assert words in capsys.readouterr().err
-    assert not (tmp_path / "pack" / layout.MANIFEST).exists()
+    assert not (tmp_path / "pack").exists()
     assert (tmp_path / "others" / "letter.txt").read_text() == "dear"
 
 
@@ -332,7 +355,7 @@ def test_of_two_that_pack_at_once_one_is_refused(
     assert "another is packing into" in capsys.readouterr().err
 
 
-def test_a_plan_of_a_million_images_takes_no_memory(tmp_path: Path) -> None:
+def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:
     """Peaks of the processes that plan many and few differ by what a row group holds."""
     script = """
 import resource, sys

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Reader = Literal["python", "spark"]
 
-DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
+DEFAULT_INPUT: str = RunConfig.model_fields["input"].default
 
 
 @app.command(group=MAKE)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ PACK_REJECTS = REJECTS_TABLE
 # In the metadata of an index, the first path of each row group.
 FIRST_PATHS = b"mission9.first_paths"
 
+_KEY = re.compile(rf"({INDEX}/[0-9a-f]{{32}}\.index|{REJECTS}/[0-9a-f]{{32}})\.parquet")
 _INDEX_FILE = re.compile(rf"(.*)/({INDEX}/[0-9a-f]{{32}}\.index\.parquet)", re.DOTALL)
 
 
@@ -76,7 +77,7 @@ class Manifest:
     parts: dict[str, int]
     source: str = ""
     format: int = FORMAT
-    made_by: str = field(default="")
+    made_by: str = ""
 
     def to_json(self) -> bytes:
         """The manifest as a file, with a checksum of itself."""
@@ -97,6 +98,8 @@ class Manifest:
                 raise InputError(f"the pack {place} is of format {facts['format']}: read it with a newer mission9")
             if check != _check(facts):
                 raise ValueError("its checksum is another")
+            if not (_KEY.fullmatch(facts["index"]) and _KEY.fullmatch(facts["rejects"])):
+                raise ValueError("it names no index")
             return Manifest(**facts)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
@@ -136,10 +139,7 @@ def find_index(root: str) -> str | None:
     content = _manifest_content(root)
     if content is None:
         return None
-    index = f"{root}/{Manifest.of(content, root).index}"
-    if not is_index(index):
-        raise InputError(f"{root}/{MANIFEST} names no index: pack the images again")
-    return index
+    return f"{root}/{Manifest.of(content, root).index}"
 
 
 def _manifest_content(root: str) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 import uuid
 from collections import Counter
@@ -174,7 +175,7 @@ def _plan(store: Store, folder: Path, last: Manifest | None, *, overwrite: bool)
         logger.warning("%s/%s is damaged, and everything is packed again: %s", store, PLAN_FILE, error)
         plan = plan_pack(listing, None, folder, done=(), again=())
     with store.writing(PLAN_FILE) as file:
-        file.write_bytes(plan.images.read_bytes())
+        shutil.copyfile(plan.images, file)
     return plan
 
 

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,36 +95,34 @@ def _stale(listing: Path, earlier: Path | None, done: Collection[str], again: Co
     stale: set[str] = set()
     sizes: Counter[str] = Counter()
     gone = fresh = 0
-    for row, known in _beside(_rows(listing), _known(earlier), every=True):
+    for row, known in _beside(_rows(listing), _known(earlier)):
+        if known is not None and known.row.path in again:
+            continue  # it is in no part, and whether it can be read now is no reason to make others anew
         if known is not None and known.part in done:
             sizes[known.part] += known.row.bytes
-            if known.row != row and known.row.path not in again:
+            if known.row != row:
                 stale.add(known.part)
                 gone += 1
-        is_held = known is not None and known.row == row and known.part in done
-        fresh += row is not None and (not is_held or row.path in again)
+        fresh += row is not None and not (known is not None and known.row == row and known.part in done)
     small = {part for part, size in sizes.items() if 2 * size < PART_BYTES}
     return (stale | small if fresh or stale or len(small) > 1 else stale), gone
 
 
-def _beside(
-    rows: Iterator[Row], earlier: Iterator[Known], *, every: bool = False
-) -> Iterator[tuple[Row, Known | None]]:
-    """Each row with what was known of its path; both come in order of path. With `every`, also what is known alone."""
+def _beside(rows: Iterator[Row], earlier: Iterator[Known]) -> Iterator[tuple[Row | None, Known | None]]:
+    """Each row with what was known of its path, and what is known alone; both come in order of path."""
     known = next(earlier, None)
     for row in rows:
         here = from_text(row.path)
         while known is not None and from_text(known.row.path) < here:
-            if every:
-                yield None, known  # type: ignore[misc]
+            yield None, known
             known = next(earlier, None)
         if known is not None and known.row.path == row.path:
             yield row, known
             known = next(earlier, None)
         else:
             yield row, None
-    while every and known is not None:
-        yield None, known  # type: ignore[misc]
+    while known is not None:
+        yield None, known
         known = next(earlier, None)
 
 
@@ -138,17 +137,11 @@ def _known(plan: Path | None) -> Iterator[Known]:
         yield from map(Known, rows, group["part"].to_pylist())
 
 
-def _batches(
-    pairs: Iterable[tuple[Row, Known | None]],
-) -> Iterator[list[tuple[Row, Known | None]]]:
-    waiting: list[tuple[Row, Known | None]] = []
-    for pair in pairs:
-        waiting.append(pair)
-        if len(waiting) == _BATCH:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+def _batches(pairs: Iterable[tuple[Row | None, Known | None]]) -> Iterator[list[tuple[Row, Known | None]]]:
+    """The rows with what was known of each, so many at a time."""
+    there = ((row, known) for row, known in pairs if row is not None)
+    while batch := list(islice(there, _BATCH)):
+        yield batch
 
 
 def _batch(columns: list[list[str] | list[int]], schema: pa.Schema) -> pa.RecordBatch:

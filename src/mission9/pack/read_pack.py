@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -17,7 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mission9.ahead import HERE, REMOTE
-from mission9.errors import ConfigError, ImageError, InputError, Mission9Error, Reason, SetupError, StorageError
+from mission9.errors import (
+    REASONS,
+    ConfigError,
+    ImageError,
+    InputError,
+    Mission9Error,
+    Reason,
+    SetupError,
+    StorageError,
+)
 from mission9.names import from_text
 from mission9.pack.layout import FIRST_PATHS, MANIFEST, MOST_MANIFEST_BYTES, Manifest, part_file, split_index
 from mission9.pack.store import Store, store_of
@@ -28,6 +38,9 @@ from mission9.watch import progress
 
 # Of each source in a process: pages of a megabyte, and groups of the index with 2,000 rows.
 _PAGES, _GROUPS = 16, 8
+_MOST_PAGE = 8 * 1024 * 1024  # of one large image, or of somebody who means no good
+
+_PART = re.compile(r"[0-9a-f]{32}")
 
 
 class PackSource:
@@ -102,8 +115,10 @@ class PackSource:
     def _metadata(self) -> tuple[pq.FileMetaData, list[bytes]]:
         """What the index tells of its row groups, and the first path of each."""
         with self._index() as index:
-            paths = json.loads(index.metadata.metadata[FIRST_PATHS])
-            return index.metadata, [from_text(path) for path in paths]
+            paths = json.loads((index.metadata.metadata or {}).get(FIRST_PATHS, b""))
+            if not isinstance(paths, list) or len(paths) != index.num_row_groups:
+                raise ValueError("it does not say where its rows begin")
+            return index.metadata, [from_text(str(path)) for path in paths]
 
     def _facts(self, path: str) -> dict[str, Any]:
         """What the index says of an image."""
@@ -119,7 +134,22 @@ class PackSource:
                     self._groups.popitem(last=False)
         if path not in rows:
             raise ImageError("vanished", "there is no such image in the pack")
-        return rows[path]
+        return _sound(rows[path])
+
+
+def _sound(facts: dict[str, Any]) -> dict[str, Any]:
+    """What an index says, which somebody else may have made: it names a part, and reads no more than there is.
+
+    Raises:
+        ImageError: it does not.
+    """
+    if facts["reason"] is not None:
+        return facts if facts["reason"] in REASONS else {**facts, "reason": "unreadable"}
+    numbers = [facts[name] for name in ("at", "length", "page", "page_bytes")]
+    is_sound = all(isinstance(number, int) and number >= 0 for number in numbers)
+    if not (is_sound and _PART.fullmatch(facts["part"] or "")):
+        raise ImageError("unreadable", "the index of the pack does not say where it is: pack again with --overwrite")
+    return facts
 
 
 @dataclass
@@ -151,7 +181,7 @@ class _Pages:
         """
         page = self._page((facts["part"], facts["page"]))
         with page.lock:
-            if page.is_first:
+            if page.is_first or facts["page_bytes"] > _MOST_PAGE:
                 page.is_first = False
                 return self._read(facts, facts["at"], facts["length"])
             if page.data is None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -165,7 +166,7 @@ def _plan(store: Store, folder: Path, parts: list[Part]) -> PackPlan:
                 for number in range(rows.num_row_groups):
                     writer.write_table(rows.read_row_group(number, columns=PACK_PLAN.names).cast(PACK_PLAN))
     with store.writing(PLAN_FILE) as noted:
-        noted.write_bytes(plan.images.read_bytes())
+        shutil.copyfile(plan.images, noted)
     return plan
 
 

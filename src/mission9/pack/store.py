@@ -12,9 +12,19 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from mission9.errors import OutputError
-from mission9.files import appearing, files_in, make_folder, open_to_read, remove_file, write_whole
+from mission9.files import (
+    appearing,
+    files_in,
+    make_folder,
+    open_to_read,
+    patiently,
+    remove_file,
+    remove_folder,
+    write_whole,
+)
 from mission9.pack.layout import LOCK, MANIFEST, STATE
 from mission9.s3.address import Address, is_s3
+from mission9.untrusted import read_file
 
 
 class Store(Protocol):
@@ -70,6 +80,7 @@ class FolderStore:
                 raise OutputError(f"the output {self.root} is a file; give a folder with --output")
             names = [name for name in os.listdir(self.root) if not name.startswith(".")] if self.root.exists() else []
             _check_is_pack(names, str(self.root))
+            is_new = not self.root.exists()
             make_folder(self.root / STATE)
             file = (self.root / LOCK).open("a+")
         except OSError as error:
@@ -79,7 +90,11 @@ class FolderStore:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OutputError(f"another is packing into {self.root}: wait for it, or end it") from error
-            yield
+            try:
+                yield
+            finally:
+                if not names and os.listdir(self.root / STATE) == [Path(LOCK).name]:
+                    remove_folder(self.root if is_new else self.root / STATE)
 
     def lengths(self, folder: str) -> dict[str, int]:
         place = self.root / folder
@@ -89,12 +104,14 @@ class FolderStore:
 
     def get(self, name: str, most: int) -> bytes | None:
         file = self.root / name
-        return self.read(name, 0, most) if file.exists() else None
+        return read_file(file, most) if file.exists() else None
 
     def read(self, name: str, at: int, length: int) -> bytes:
-        with open_to_read(self.root / name) as file:
-            file.seek(at)
-            return file.read(length)
+        def read() -> bytes:
+            with (self.root / name).open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), length, at)
+
+        return patiently(read)
 
     def open(self, name: str) -> IO[bytes]:
         return open_to_read(self.root / name)
