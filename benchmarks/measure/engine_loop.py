@@ -22,7 +22,7 @@ from mission9.config import RunConfig
 from mission9.engines import Engine, make_engine
 from mission9.engines.int8 import Int8Network
 from mission9.extraction import Extraction
-from mission9.pipeline import make_extraction
+from mission9.settle import make_extraction
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare

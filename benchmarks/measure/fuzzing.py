@@ -25,9 +25,9 @@ from mission9 import RunConfig
 from mission9.errors import REASONS, ImageError
 from mission9.extraction import Extraction
 from mission9.mobilenet_v2 import FEATURES, INPUT_SIZE
-from mission9.pipeline import make_extraction
 from mission9.preprocess import INPUT_CHANNELS, Preprocess
 from mission9.schema import vectors
+from mission9.settle import make_extraction
 from mission9.shards import read_features, read_marker, read_rejects
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decode_image import MAX_PIXELS

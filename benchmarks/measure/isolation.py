@@ -20,7 +20,7 @@ from benchmarks.measure.child import run_module
 from mission9.config import RunConfig
 from mission9.errors import ImageError
 from mission9.extraction import Extraction
-from mission9.pipeline import make_extraction
+from mission9.settle import make_extraction
 from mission9.stages import prepare_images
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decode_image import decode_image

@@ -18,11 +18,11 @@ from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.mobilenet_v2 import FEATURES
 from mission9.output import REPORT, Output, open_output, scores_folder
 from mission9.pca import Moments, PCAModel
-from mission9.pipeline import make_extraction
 from mission9.policy import enforce_policy
 from mission9.s3.address import is_s3
 from mission9.schema import LISTING, OUTCOME, projected, vectors
 from mission9.session import find_or_start_session, parallelism
+from mission9.settle import make_extraction
 from mission9.sources import settled
 from mission9.stages.fit_pca import MOST_PARTIALS
 from mission9.stages.infer_features import infer_features

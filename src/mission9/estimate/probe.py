@@ -14,11 +14,11 @@ from mission9.config import RunConfig
 from mission9.errors import ConfigError, InputError
 from mission9.estimate.interval import Interval
 from mission9.extraction import Extraction
-from mission9.pipeline import make_extraction
 from mission9.places import real_root
 from mission9.runners import workers_here
 from mission9.runners.local import LocalRunner
 from mission9.schema import LISTING
+from mission9.settle import make_extraction
 from mission9.stages.infer_features import infer_features
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow

@@ -1,4 +1,4 @@
-"""A runner that starts, and ends, while its user is busy with something else."""
+"""Runners that start, and end, while their user is busy with something else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from mission9.config import RunConfig
-from mission9.runners import Runner, Task, open_runner
+from mission9.encryption import KeyedRunner
+from mission9.runners import InProcessRunner, Runner, Task, open_runner
 
 
 class BackgroundRunner:
@@ -69,6 +70,55 @@ class BackgroundRunner:
         ended = self._thread.submit(self._stack.__exit__, kind, error, trace)
         self._thread.shutdown(wait=True)
         ended.result()
+
+
+class Runners:
+    """The runners of a run: `now` is the one of its present stage; leaving the context ends all.
+
+    What the `given` one is told to do happens there, and nothing else is started.
+    """
+
+    def __init__(self, config: RunConfig, given: Runner | None = None) -> None:
+        self._given, self._key = given, config.encrypt_key
+        self._asked_for = BackgroundRunner(config, given)
+        self._here = BackgroundRunner(config.model_copy(update={"runner": "local", "master": None}))
+        self.now: Runner = InProcessRunner()
+
+    def begin(self) -> None:
+        """Start the one that the settings ask for: it will be needed."""
+        if self._given is None:
+            self._asked_for.begin()
+
+    def warm_up(self, task: Task) -> None:
+        """Have a task run for each of its workers, if it has begun to start."""
+        self._asked_for.warm_up(task)
+
+    def start(self, *, is_needed: bool) -> None:
+        """Have that one work, or this process where there is little to do.
+
+        Raises:
+            SetupError: it cannot be had here.
+        """
+        chosen = self._asked_for.get() if is_needed else self._given or InProcessRunner()
+        self.now = KeyedRunner(chosen, self._key) if self._key else chosen
+
+    def go_on_here(self, *, is_little: bool, is_all_here: bool) -> None:
+        """Have this process work where there is little to do, or this machine's workers where all of it is here."""
+        if not (is_little or is_all_here):
+            return
+        self._asked_for.end()
+        self.now = InProcessRunner() if is_little else self._here.get()
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._stack.enter_context(self._asked_for)
+        self._stack.enter_context(self._here)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
 
 def _import_stages(number: int) -> bytes:  # noqa: ARG001 - a task's number

@@ -34,7 +34,7 @@ def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extracti
     """`Fidelity` of at most 200 images, chosen the same way each time."""
     paths, labels, low = _sample([rows for split in features.values() for rows in split])
     exact = replace(extraction, engine=replace(extraction.engine, precision="float32", batch_size=_BATCH), int8=None)
-    images = (ImageRow(path, "", "", 0, root) for path in paths)
+    images = (ImageRow(path, "", str(label), 0, root) for path, label in zip(paths, labels, strict=True))
     outcomes = list(infer_features(images, exact, threads=0))
     good = np.concatenate([batch["features"].is_valid().to_numpy(zero_copy_only=False) for batch in outcomes])
     high = np.concatenate([vectors(batch["features"].drop_null()) for batch in outcomes])

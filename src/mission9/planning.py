@@ -1,0 +1,76 @@
+"""The images of a run -> what of them is to do, by which shards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from mission9.config import RunConfig
+from mission9.erasure.tombstones import Tombstones
+from mission9.errors import InputError, OutputError
+from mission9.extraction import Extraction
+from mission9.mobilenet_v2 import FEATURES
+from mission9.output import Output
+from mission9.pca import check_components
+from mission9.places import real_root
+from mission9.sources import settled
+from mission9.stages.find_known import Known, nothing_is_as_it_was
+from mission9.stages.list_images import Found, fitting_split, list_images
+from mission9.stages.plan_shards import Plan, plan_shards
+from mission9.stages.report import Report, SplitCounts
+from mission9.stages.verify_content import VerifyContent
+
+logger = logging.getLogger(__name__)
+
+# So few images are extracted in this process before Spark would have started.
+FEW_IMAGES = 256
+
+
+def make_plan(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
+    """List the images of a run, hold them against what was done before, and cut what is to do into shards.
+
+    Raises:
+        InputError: there are no images.
+        OutputError: the results would lie among them.
+        ConfigError: there are too few for the components that are asked for.
+    """
+    found, folder = Found(), output.shards(extraction.fingerprint)
+    root, results = settled(config.input), output.place
+    if real_root(config.input) == results:
+        raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
+    output.bring_shards(extraction.fingerprint)
+    rows = images_of(config, output, found)
+    check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
+    known = Known(folder, check=nothing_is_as_it_was if config.overwrite else check)
+    plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
+    output.share_plan(extraction.fingerprint, plan.images, plan.todo, name_of(plan))
+    report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
+    report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
+    report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
+    logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
+    return plan
+
+
+def images_of(config: RunConfig, output: Output, found: Found) -> Iterator[pa.RecordBatch]:
+    """The images of a run: those that are found, without those that were erased."""
+    rows = list_images(settled(config.input), found, all_files=config.all_files, leave_out=output.place)
+    erased = Tombstones.of(output.state_files)
+    if erased.is_pending:
+        logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)
+    return erased.leave_out(rows, found)
+
+
+def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) -> Iterator[pa.RecordBatch]:
+    """The same rows; in the end, before a plan of them takes the place of an earlier one, what speaks against it."""
+    yield from rows
+    if not found.listed:
+        raise InputError(f"there are no images in {config.input} ({found.total} other files); give another --input")
+    if config.pca_model is None:
+        check_components(config.components, found.listed[fitting_split(found.listed)], FEATURES)
+
+
+def name_of(plan: Plan) -> str:
+    """What names the rows that a plan has to do: workers of a run that was killed must not read those of the next."""
+    return plan.shards[0].key if plan.shards else "nothing"

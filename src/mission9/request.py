@@ -1,0 +1,62 @@
+"""What is asked of a run beside its work, looked at before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mission9.config import RunConfig
+from mission9.estimate.kept import compare, read_estimate
+from mission9.extraction import Extraction
+from mission9.output import Output
+from mission9.policy import enforce_policy
+from mission9.pseudonyms import Pseudonyms, check_key
+from mission9.runners import works_elsewhere
+from mission9.stages.report import Report
+
+
+@dataclass(frozen=True)
+class Request:
+    """The settings of a run, the key of its pseudonyms, what its policy found, and the estimate it is held against."""
+
+    config: RunConfig
+    pseudonyms: Pseudonyms | None
+    policy: dict[str, Any]
+    estimate: dict[str, Any] | None
+
+    @staticmethod
+    def of(config: RunConfig) -> Request:
+        """What the settings ask for.
+
+        Raises:
+            ConfigError: a key or the estimate cannot be had.
+            PolicyError: a bucket is not as the policy has it.
+        """
+        estimate = read_estimate(config.estimate) if config.estimate else None
+        return Request(config, Pseudonyms.of(config.pseudonymise), enforce_policy(config), estimate)
+
+    def new_report(self, extraction: Extraction, output: Output) -> Report:
+        """The report of a run that is about to begin.
+
+        Raises:
+            ConfigError: the result that stands is of pseudonyms, and this one would not be.
+        """
+        if self.pseudonyms is None:
+            check_key(None, str(output.last_report().get("pseudonyms", "")), self.config.output)
+        return Report(
+            config=self.config.model_dump(mode="json"),
+            fingerprint=extraction.fingerprint,
+            weights={"name": extraction.weights.name, "sha256": extraction.weights.sha256},
+            engine=asdict(extraction.engine),
+            policy=self.policy,
+            encrypted=self.config.encrypt_key is not None,
+            pseudonyms=self.pseudonyms.key_id if self.pseudonyms else "",
+        )
+
+    def hold_against_estimate(self, report: Report) -> None:
+        """Have a report tell how far off the estimate was."""
+        if self.estimate:
+            spent, elsewhere = sum(report.seconds.values()), works_elsewhere(self.config)
+            report.estimate = compare(
+                self.estimate, seconds=spent, inferred=report.images_inferred, elsewhere=elsewhere
+            )
