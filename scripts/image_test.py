@@ -40,6 +40,7 @@ def main() -> int:
         print("mission9: images are built and run as root here: sudo make image-test")
         return 2
     folder = Path(tempfile.mkdtemp(prefix="mission9-images-", dir=arguments.folder))
+    os.environ["TMPDIR"] = str(folder)  # buildah's too
     buildah = Buildah(folder)
     try:
         base = _base(buildah, arguments)
