@@ -46,6 +46,9 @@ def main() -> int:
         base = _base(buildah, arguments)
         images = [_build(buildah, target, base) for target in ("mlflow", arguments.target)]
         return _check(folder, images)
+    except subprocess.CalledProcessError:
+        print("mission9: the build failed, see above; --debootstrap or --root do without a registry")
+        return 1
     finally:
         for command in (["rm", "--all"], ["umount", "--all"]):
             subprocess.run(buildah.command(*command), check=False, stdout=subprocess.DEVNULL)  # noqa: S603
