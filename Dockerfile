@@ -4,7 +4,7 @@
 # network has a certificate of its own: --secret id=pip_conf,src=pip.conf --secret id=ca,src=ca.crt
 
 # Ubuntu 24.04, for Python 3.12 and Java 17. None with CUDA: torch for the GPU brings its own.
-ARG BASE_IMAGE=ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3
+ARG BASE_IMAGE=docker.io/library/ubuntu:24.04@sha256:008173c23f95b170204355c12626cb5a965d779a7e1283b09e9cffbb1bf33ca3
 
 
 FROM ${BASE_IMAGE} AS base

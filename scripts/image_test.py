@@ -40,11 +40,15 @@ def main() -> int:
         print("mission9: images are built and run as root here: sudo make image-test")
         return 2
     folder = Path(tempfile.mkdtemp(prefix="mission9-images-", dir=arguments.folder))
+    os.environ["TMPDIR"] = str(folder)  # buildah's too
     buildah = Buildah(folder)
     try:
         base = _base(buildah, arguments)
         images = [_build(buildah, target, base) for target in ("mlflow", arguments.target)]
         return _check(folder, images)
+    except subprocess.CalledProcessError:
+        print("mission9: the build failed, see above; --debootstrap or --root do without a registry")
+        return 1
     finally:
         for command in (["rm", "--all"], ["umount", "--all"]):
             subprocess.run(buildah.command(*command), check=False, stdout=subprocess.DEVNULL)  # noqa: S603
