@@ -16,9 +16,10 @@ from mission9.errors import ConfigError
 from mission9.estimate.interval import Interval
 from mission9.estimate.kept import HERE, compare, read_estimate
 from mission9.estimate.predict import predict_here, predict_there
-from mission9.estimate.probe import Probe
+from mission9.estimate.probe import Probe, _parts
 from mission9.pipeline import run
 from mission9.runners import InProcessRunner
+from mission9.stages.prepare_images import ImageRow
 
 
 def probe(**facts: Any) -> Probe:
@@ -155,6 +156,16 @@ def test_what_cannot_be_estimated_is_told_in_a_line(
 ) -> None:
     assert main(["estimate", "--input", str(tree), "--weights", "demo", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "parts"), [(200, 2, 8), (200, 16, 33), (200, 200, 200), (3, 2, 3), (1, 1, 1)]
+)
+def test_all_workers_have_work_and_each_image_is_done_once(images: int, workers: int, parts: int) -> None:
+    rows = [ImageRow(str(number), "all", "a", 1) for number in range(images)]
+    found = _parts(rows, workers)
+    assert len(found) == parts
+    assert sorted(row for part in found for row in part) == sorted(rows)
 
 
 @pytest.mark.slow

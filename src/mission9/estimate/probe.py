@@ -24,7 +24,7 @@ from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow
 
 SAMPLE = 200
-_CHUNKS = 8  # the sample's parts, whose times differ as those of shards do
+_FEWEST_PARTS = 8  # of the sample; their times differ as those of shards do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def probe(config: RunConfig) -> Probe:
     rows, images = _sample(config)
     listed = time.monotonic() - start
     workers = config.workers or workers_here(config.device)
-    measured = _measure(_Extract(extraction, _parts(rows)), workers)
+    measured = _measure(_Extract(extraction, _parts(rows, workers)), workers)
     each = [seconds / count for seconds, _, count in measured]
     return Probe(
         images=images,
@@ -94,9 +94,10 @@ def _rows(root: str, config: RunConfig) -> Iterator[ImageRow]:
             yield ImageRow(row["path"], row["split"], row["label"], row["bytes"], root)
 
 
-def _parts(rows: list[ImageRow]) -> list[list[ImageRow]]:
-    parts = [rows[start::_CHUNKS] for start in range(_CHUNKS)]
-    return [part for part in parts if part]
+def _parts(rows: list[ImageRow], workers: int) -> list[list[ImageRow]]:
+    """The rows shared out: one part to wake the workers with, and at least two for each of them."""
+    count = min(len(rows), max(_FEWEST_PARTS, 2 * workers + 1))
+    return [rows[start::count] for start in range(count)]
 
 
 @dataclass(frozen=True)
