@@ -17,7 +17,8 @@ def test_importing_the_package_costs_neither_torch_nor_spark() -> None:
 
 
 def test_the_command_line_starts_without_the_heavy_packages() -> None:
-    assert not modules_after("import mission9.cli") & {"torch", "pyspark", "openvino", "pandas", "boto3"}
+    heavy = {"torch", "pyspark", "openvino", "pandas", "boto3", "obstore", "cryptography"}
+    assert not modules_after("import mission9.cli") & heavy
 
 
 def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:

@@ -66,8 +66,6 @@ def label_folder(label: str) -> str:
     Raises:
         ImageError: (`unusable_label`) no folder can carry the label, or readers would take it for null.
     """
-    if not label:
-        raise ImageError("unusable_label", "the folder of the image has no name; give it one")
     if label == _HIVE_NULL:
         raise ImageError("unusable_label", f"the label {label} means null to every reader of label folders; rename it")
     escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED_IN_FOLDERS else c for c in label)

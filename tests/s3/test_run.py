@@ -106,10 +106,12 @@ def test_keys_that_no_folder_could_have_are_images_like_others(
         bucket.put_odd(key, picture)
     bucket.put(f"{at}/Training/b/0.jpg".removeprefix("/"), pictures[0])
     report = run(RunConfig(input=f"{bucket}/{at}", output=str(tmp_path / "out"), max_reject_rate=0.9, **SETTINGS))
-    rows = {row["path"]: row for row in Results.of(tmp_path / "out").rejects().to_pylist()}
-    assert report.listed == len(keys) + 1
-    assert {row["reason"] for row in rows.values()} == {"unusable_label"}
-    assert sorted(rows) == sorted(key.removeprefix(f"{at}/") for key in keys if "//" in key and not key.startswith("/"))
+    batches = Results.of(tmp_path / "out").images(["path", "split", "label"])
+    rows = {row["path"]: row for row in pa.Table.from_batches(batches).to_pylist()}
+    assert (report.listed, report.rejected) == (len(keys) + 1, 0)
+    assert sorted(rows) == sorted([*(key.removeprefix(f"{at}/") if at else key for key in keys), "Training/b/0.jpg"])
+    assert {row["split"] for row in rows.values()} == {"Training"}
+    assert rows["Training/a//1.jpg"]["label"] == "a"
     assert not list(verify_output(str(tmp_path / "out")))
 
 

@@ -62,7 +62,7 @@ def _skipped(entry: Entry, *, are_splits_there: bool, all_files: bool) -> str | 
 
 
 def _row(entry: Entry, root: Address) -> tuple[str, str, str, int, int]:
-    folders = entry.path.split("/")[:-1]
+    folders = [name for name in entry.path.split("/")[:-1] if name]  # of a//b.jpg, which nobody meant, it is a
     split = SPLIT_FOLDERS.get(folders[0].lower(), NO_SPLIT) if folders else NO_SPLIT
     label = folders[-1] if folders else root.name or root.bucket
     path = to_text(entry.path.encode())
