@@ -128,6 +128,25 @@ def test_a_page_without_figures_says_how_to_measure(tmp_path: Path) -> None:
     assert page.count("Not measured; `make ") == page.count("\n## ") - 1
 
 
+def test_what_packing_gains_is_measured_beside_what_must_not_change(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mission9[s3]'")
+    from scripts.s3_server import find_swift
+
+    if find_swift() is None:
+        pytest.skip("swift is not installed, the S3 server of these tests: make s3-server")
+    file = tmp_path / "pack.json"
+    inputs = ["--images", str(small), "--weights", "demo", "--json", str(file)]
+    done = program("pack.py", *inputs, "--count", "40", "--passes", "1")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(file.read_text())
+    assert (figures["count"], figures["objects"]["rows"], figures["pack"]["rows"]) == (40, 40, 40)
+    assert figures["same_rows"]
+    assert figures["largest_difference"] < 1e-4
+    page = tmp_path / "page.md"
+    assert program("report.py", f"--pack={file}", "--page", str(page)).returncode == 0
+    assert "| pack | 1 |" in page.read_text()
+
+
 def test_soak_looks_at_every_process_and_at_what_is_left(small: Path, tmp_path: Path) -> None:
     file = tmp_path / "soak.json"
     inputs = ["--images", str(small), "--weights", "demo", "--json", str(file), "--work", str(tmp_path)]

@@ -10,7 +10,9 @@ from pyspark.sql import SparkSession
 
 from mission9.cli import main
 from mission9.pack import layout, spark_pack
-from tests.test_pack import content_of, packed, rows_of
+from mission9.spark_pipeline import SparkImagePipeline
+from tests.hostile import tables
+from tests.test_pack import content_of, features_run, packed, rows_of
 
 
 def without_times(place: Path) -> list[dict[str, object]]:
@@ -55,3 +57,15 @@ def test_what_spark_cannot_read_is_told(
         assert "Traceback" not in said
         assert len([line for line in said.splitlines() if line.startswith("mission9: Spark")]) == 1, said
     assert not (tmp_path / "pack" / layout.MANIFEST).exists()
+
+
+def test_spark_s_workers_read_packs(spark: SparkSession, tree: Path, tmp_path: Path) -> None:
+    packed(tree, tmp_path / "pack")
+    for name, images in (("wanted", tree), ("found", tmp_path / "pack")):
+        report = features_run(images, tmp_path / name, runner="spark")
+        assert report.images_inferred == 15
+    assert tables(tmp_path / "found") == tables(tmp_path / "wanted")
+    with SparkImagePipeline(weights="demo") as pipeline:
+        rows = pipeline.extract_features(pipeline.load_images(str(tmp_path / "pack"))).collect()
+    shas = {row["path"]: row["sha256"] for row in tables(tmp_path / "wanted")["features"]}
+    assert {row.path: row.sha256 for row in rows} == shas

@@ -12,7 +12,7 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import ImageError
-from mission9.pack import layout, plan_pack
+from mission9.pack import layout, plan_pack, write_part
 from mission9.pack.make_pack import make_pack
 from mission9.pack.store import store_of
 from mission9.pipeline import run
@@ -22,6 +22,7 @@ from mission9.sources import settled, source_of
 from mission9.stages.list_images import Found, list_images
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import ODD_NAMES, SETTINGS, assert_same, local_run
+from tests.test_pack import in_this_process
 
 
 def rows_of(place: str) -> list[dict[str, Any]]:
@@ -99,6 +100,30 @@ def test_images_are_asked_for_together(bucket: Bucket, tree: Path, monkeypatch: 
         thread.join()
     assert of_one == 1
     assert len([name for name in asked if "index" not in name]) == 2
+
+
+def test_a_killed_pack_goes_on_from_what_is_in_the_bucket(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, pack = bucket.upload(tree), f"{bucket}/pack"
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 12_000)
+    monkeypatch.setattr("mission9.pack.make_pack._write_parts", in_this_process)
+    call = write_part.WriteParts.__call__
+    made: list[int] = []
+
+    def until_killed(self: write_part.WriteParts, number: int) -> bytes:
+        if made:
+            raise KeyboardInterrupt
+        made.append(self.parts[number].images)
+        return call(self, number)
+
+    monkeypatch.setattr(write_part.WriteParts, "__call__", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_pack(address, pack)
+    assert f"pack/{layout.MANIFEST}" not in bucket.keys
+    monkeypatch.setattr(write_part.WriteParts, "__call__", call)
+    assert make_pack(address, pack).read == 15 - made[0]
+    assert_holds(pack, address)
 
 
 def test_damage_in_a_bucket_is_told(bucket: Bucket, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

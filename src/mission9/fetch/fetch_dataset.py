@@ -79,13 +79,14 @@ def fetch_dataset(
         raise InputError(f"there is no archive {archive}; give a .zip, .tar or .tar.gz file")
     with storage_told(output), _locked(output) as work:
         digest = file_sha256(archive) if archive is not None else None
-        there = _there(output, digest, version)
+        there = _there(output, digest, version, variant)
         if there is not None:
             return Fetched(output / FOLDER / IMAGES, there, is_new=False)
         file = archive or work / f"{DATASET.replace('/', '-')}-{version}.zip"
         if archive is None:
             download(version, file)
         source = _unpack(file, work / "new", variant, None if archive is not None else version)
+        os.sync()  # what appears is on the disk, whatever happens to the machine
         os.rename(work / "new", output / FOLDER)
         if archive is None:
             file.unlink()
@@ -114,7 +115,7 @@ def _locked(output: Path) -> Iterator[Path]:
                     output.rmdir()
 
 
-def _there(output: Path, digest: str | None, version: int) -> Source | None:
+def _there(output: Path, digest: str | None, version: int, variant: Variant | None) -> Source | None:
     """What is known of the images that are there already, if they are those that are asked for.
 
     Raises:
@@ -130,8 +131,10 @@ def _there(output: Path, digest: str | None, version: int) -> Source | None:
             f"{folder} is there already, and does not say where it is from: move it, or give another --output"
         ) from None
     is_same = source.archive_sha256 == digest if digest else (source.dataset, source.version) == (DATASET, version)
-    if not is_same:
+    is_original = "original" in source.folder.lower()
+    if not is_same or (variant is not None and is_original != (variant == "original")):
         what = f"version {source.version}" if source.version else source.archive
+        what += f", its folder {source.folder}" if source.folder else ""
         raise OutputError(f"{folder} is there already, of {what}: move it, or give another --output")
     return source
 

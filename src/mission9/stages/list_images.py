@@ -118,7 +118,9 @@ def check_is_folder(root: str) -> None:
         InputError: saying which it is.
     """
     if not os.path.exists(root):
-        raise InputError(f"there is no folder {root}; give the folder of your images with --input")
+        raise InputError(
+            f"there is no folder {root}; give the folder of your images with --input, or get Fruits-360: mission9 fetch"
+        )
     if not os.path.isdir(root):
         raise InputError(f"{root} is a file; give the folder that holds Training/ and Test/, or the label folders")
 
