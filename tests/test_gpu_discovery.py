@@ -17,14 +17,14 @@ SCRIPT = REPOSITORY / "src/mission9/deploy/files/discover-gpus.sh"
 
 
 def programs(folder: Path, says: str | None, code: int = 0) -> str:
-    """A PATH on which nvidia-smi answers the one question that it is asked; or on which there is none."""
+    """A PATH of one folder, in which nvidia-smi answers the one question that it is asked; or there is none."""
     folder.mkdir()
     if says is not None:
         question = "--query-gpu=index --format=csv,noheader"
         program = folder / "nvidia-smi"
         program.write_text(f'#!/bin/sh\n[ "$*" = "{question}" ] || exit 9\nprintf "{says}"\nexit {code}\n')
         program.chmod(0o755)
-    return os.pathsep.join([str(folder), "/usr/bin", "/bin"])
+    return str(folder)
 
 
 def discover(path: str) -> subprocess.CompletedProcess[str]:
