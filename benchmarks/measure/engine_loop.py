@@ -75,8 +75,9 @@ def _ready(config: RunConfig) -> Extraction:
     if config.precision != "int8":
         return extraction
     # In a process of its own, so that its threads on all cores are gone.
+    listing = list(list_images(config.input, Found()))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        network = pool.submit(calibrate_int8, config.input, extraction, all_files=False, leave_out="").result()
+        network = pool.submit(calibrate_int8, config.input, listing, extraction).result()
     return replace(extraction, int8=network)
 
 
