@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,11 +22,12 @@ from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.erasure.absence import Search
 from mission9.erasure.erase import Receipt, Request, erase
-from mission9.errors import ConfigError, ErasureError, InputError, OutputError
+from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
 from mission9.output import open_output
 from mission9.pca import PCAModel
 from mission9.pipeline import run
 from mission9.results import Results
+from mission9.stages import collect_shards
 from mission9.stages.report import Report
 from mission9.stages.verify_output import verify_output
 
@@ -255,6 +257,31 @@ def test_a_model_of_another_result_stays(output: Path, images: Path, tmp_path: P
     assert (other / "pca_model/pca.safetensors").read_bytes() == (model / "pca.safetensors").read_bytes()
     assert names_in(other, ERASED) == set()
     assert not list(verify_output(str(other)))
+
+
+def test_a_full_disk_takes_nothing_away(output: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
+
+    before = Results.of(output).report["run_id"]
+    with monkeypatch.context() as patch:
+        patch.setattr(collect_shards, "link_or_copy", full)
+        with pytest.raises(StorageError, match="not enough room"):
+            erased_from(output, *ERASED)
+    assert Results.of(output).report["run_id"] == before
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    assert receipt.result["model"] == "moments of the erased images subtracted, refitted"
+    assert names_in(output, ERASED) == set()
+
+
+@pytest.mark.parametrize("missing", ["pca_model", "features", "rejects"])
+def test_what_somebody_deleted_is_in_nobodys_way(output: Path, images: Path, missing: str) -> None:
+    shutil.rmtree(output / missing)
+    assert erased_from(output, *ERASED[:3]) is not None
+    assert names_in(output, ERASED[:3]) == set()
+    run_into(output, images)
+    assert not list(verify_output(str(output)))
 
 
 def test_without_a_sound_model_it_is_fitted_anew(output: Path, images: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -59,6 +60,30 @@ class Pseudonyms:
         for column, values in columns.items():
             rows = rows.set_column(rows.schema.get_field_index(column), rows.schema.field(column), values)
         return rows.sort_by("path")
+
+
+@dataclass(frozen=True)
+class TableNames:
+    """Paths as the tables have them: themselves, pseudonyms, or what cannot be known without the key."""
+
+    is_public: bool
+    pseudonyms: Pseudonyms | None
+
+    def of(self, rows: pa.Table) -> pa.Table:
+        """Rows of paths as the tables have them."""
+        return self.pseudonyms.apply(rows) if self.pseudonyms else rows
+
+    def differ(self, listed: pa.Table, found: pa.Table) -> bool:
+        """Whether rows of the tables are other images than those listed, as far as that can be known."""
+        if not (self.is_public or self.pseudonyms):
+            return len(listed) != len(found)
+        return sorted(self.of(listed.select(["path"]))["path"].to_pylist()) != sorted(found["path"].to_pylist())
+
+    def known(self, rows: pa.Table) -> list[Any]:
+        """What can be compared of rejects."""
+        if self.is_public or self.pseudonyms:
+            return list(rows.to_pylist())
+        return sorted(rows["reason"].to_pylist())
 
 
 def check_key(pseudonyms: Pseudonyms | None, key_id: str, place: str) -> None:

@@ -135,7 +135,7 @@ class _Erasure:
         deleted = delete_sources(self._root, sources) if sources else Deleted()
         standing = copy_of_standing(self._output, self._place, self._is_public)
         rows = self._rewrite()
-        remade = self._remake(standing, was_pending=was_pending)
+        remade = self._remake(standing, is_touched=was_pending or rows > 0)
         old = self._clear_away()
         searched = self._prove_absence()
         return self._note(
@@ -182,12 +182,13 @@ class _Erasure:
         output.forget_rejects()
         return count
 
-    def _remake(self, standing: Standing | None, *, was_pending: bool) -> Remade:
+    def _remake(self, standing: Standing | None, *, is_touched: bool) -> Remade:
         output = self._output
         if standing is None:
             output.withdraw()  # the rejects of a run that failed
             return Remade(0, "none: no result stood")
-        if standing.erased == 0 and not was_pending:  # one that was killed may have left what it replaced
+        # An erasure that was killed may have left what it replaced, and somebody may have deleted tables.
+        if standing.erased == 0 and not is_touched:
             remade = Remade(standing.report.listed, "unchanged: none of its images is erased")
         else:
             remade = remake(output, standing, self._request.pseudonyms)

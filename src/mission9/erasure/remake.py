@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mission9 import pca
 from mission9.audit_log import append
+from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.erasure.tombstones import ERASED
 from mission9.errors import ConfigError, ConservationError, ModelError
 from mission9.files import files_in, make_folder, read_whole, write_whole
@@ -39,7 +40,6 @@ from mission9.tables import row_groups
 logger = logging.getLogger(__name__)
 
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
-
 
 # Of which paths of the published tables the images are erased.
 Holds = Callable[[pa.ChunkedArray], pa.Array]
@@ -70,6 +70,7 @@ class Standing:
                 if len(fitted):
                     moments = moments.merge(pca.moments_of([vectors(fitted["features"])], FEATURES))
         except _DAMAGE as error:
+            raise_if_of_the_system(error)
             logger.warning("the tables in %s are damaged, and the model is fitted anew: %s", root, error)
             return Standing(root, report, -1, None)
         return Standing(root, report, rejected + count, moments)
@@ -93,6 +94,7 @@ def remake(output: Output, standing: Standing, pseudonyms: Pseudonyms | None) ->
         collected, parts = _collect(output, report, pseudonyms)
         model, how = _model(standing, collected)
     except (ConservationError, ConfigError, ModelError, *_DAMAGE) as error:
+        raise_if_of_the_system(error)
         logger.warning("the result is taken away, since none can be made of what is left: %s; run again", error)
         output.withdraw()
         return Remade(0, "none: the result is taken away")
@@ -171,7 +173,7 @@ def _update(report: Report, parts: list[Shard], collected: Collected, model: PCA
 def _save_model(model: PCAModel, report: Report, old: Path, new: Path) -> None:
     """Write the model with what lies beside it: the weights, and the network in int8."""
     make_folder(new)
-    for file in files_in(old):
+    for file in files_in(old) if old.is_dir() else ():
         if not file.name.startswith("pca."):
             write_whole(new / file.name, read_whole(file))
     facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}

@@ -31,6 +31,12 @@ logger = logging.getLogger(__name__)
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
+def raise_if_of_the_system(error: Exception) -> None:
+    """Raise what a disk or file system says again: it tells nothing of what a file holds, as Arrow's errors do."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+
+
 def rewrite(folder: Path, erased: Tombstones) -> int:
     """Take erased images out of the shards committed in `folder` and out of its plans; how many there were.
 
@@ -86,6 +92,7 @@ def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> No
                         writer.write_table(_renamed(rows, renamed), row_group_size=len(rows))
                     left += len(rows)
     except _DAMAGE as error:
+        raise_if_of_the_system(error)
         logger.warning("%s is damaged, and is deleted: %s", plan, error)
         left = 0
     if not left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPOR
 from mission9.page_file import PAGE, page_problem
 from mission9.pca import PCAModel
 from mission9.places import result_here
-from mission9.pseudonyms import Pseudonyms, check_key
+from mission9.pseudonyms import Pseudonyms, TableNames, check_key
 from mission9.s3.address import is_s3
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, vectors
 from mission9.shards import damaged, read_marker, read_rejects
@@ -60,7 +60,7 @@ def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[s
 
 def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     report = _report(output)
-    names = _Names(is_public=not report["pseudonyms"], pseudonyms=pseudonyms)
+    names = TableNames(is_public=not report["pseudonyms"], pseudonyms=pseudonyms)
     yield from _check_checksums(output)
     yield from _check_page(output, report)
     model, problems = _model(output, report)
@@ -172,36 +172,12 @@ def _check_counts(
             yield f"{split}: rejects are {found}, and {counts['reasons']} in {REPORT}"
 
 
-def _check_rejects(output: Output, wanted: list[pa.Table], names: _Names) -> Iterator[str]:
+def _check_rejects(output: Output, wanted: list[pa.Table], names: TableNames) -> Iterator[str]:
     found = _read(output, REJECTS_FOLDER, 0)
     if not found.schema.equals(REJECTS_TABLE):
         yield f"{output.root / REJECTS_FOLDER} has other columns than it should"
     elif names.known(found.select(["path", "reason"])) != names.known(pa.concat_tables(wanted)):
         yield f"{output.root / REJECTS_FOLDER} does not hold the images that were rejected"
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Paths as the tables have them: themselves, pseudonyms, or what cannot be known without the key."""
-
-    is_public: bool
-    pseudonyms: Pseudonyms | None
-
-    def of(self, rows: pa.Table) -> pa.Table:
-        """Rows of paths as the tables have them."""
-        return self.pseudonyms.apply(rows) if self.pseudonyms else rows
-
-    def differ(self, listed: pa.Table, found: pa.Table) -> bool:
-        """Whether rows of the tables are other images than those listed, as far as that can be known."""
-        if not (self.is_public or self.pseudonyms):
-            return len(listed) != len(found)
-        return sorted(self.of(listed.select(["path"]))["path"].to_pylist()) != sorted(found["path"].to_pylist())
-
-    def known(self, rows: pa.Table) -> list[Any]:
-        """What can be compared of rejects."""
-        if self.is_public or self.pseudonyms:
-            return list(rows.to_pylist())
-        return sorted(rows["reason"].to_pylist())
 
 
 class _Scores:
