@@ -25,7 +25,7 @@ from mission9.stages.verify_output import verify_output
 from tests.s3.conftest import Bucket
 from tests.s3.moto import KEYS, make_bucket, moto_server
 
-pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mission9[aws]'")
+pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mission9[s3]'")
 
 ERASED = ["Test/a/1.jpg", "Training/a/0.jpg", "Training/b/cut é.jpg"]
 SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5, "policy": "none"}

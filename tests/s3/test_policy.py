@@ -186,7 +186,7 @@ def test_a_server_that_is_gone_meets_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_boto3_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(SetupError, match=r"pip install 'mission9\[aws\]'"):
+    with pytest.raises(SetupError, match=r"pip install 'mission9\[s3\]'"):
         enforce_policy(RunConfig(input="s3://some-bucket/images"))
 
 

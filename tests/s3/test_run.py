@@ -120,7 +120,7 @@ def test_without_boto3_such_a_key_is_told(
 ) -> None:
     bucket.put_odd("images/Training/a//1.jpg", pictures[0])
     monkeypatch.setattr(listings, "can_be_used", lambda: False)
-    with pytest.raises(InputError, match=r"a key with empty names.* pip install 'mission9\[aws\]', which can read it"):
+    with pytest.raises(InputError, match=r"a key with empty names.* pip install 'mission9\[s3\]', which can read it"):
         run(RunConfig(input=f"{bucket}/images", output="/nowhere", **SETTINGS))
 
 

@@ -39,7 +39,7 @@ def client(service: str, region: str) -> Any:
     try:
         import boto3
     except ImportError as error:
-        raise SetupError("asking Amazon needs boto3: pip install 'mission9[aws]'") from error
+        raise SetupError("asking Amazon needs boto3: pip install 'mission9[s3]'") from error
     return boto3.client(service, region_name=region)
 
 

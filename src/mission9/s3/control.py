@@ -26,7 +26,7 @@ def control() -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise SetupError(
-            "boto3 is not installed, which asks buckets for their settings and versions: pip install 'mission9[aws]'; "
+            "boto3 is not installed, which asks buckets for their settings and versions: pip install 'mission9[s3]'; "
             "a run that need not ask goes on with --policy none"
         ) from error
     url = endpoint()

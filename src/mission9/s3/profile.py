@@ -44,7 +44,7 @@ def credentials_of_profile() -> tuple[dict[str, Any], Any]:
         return kept, None
     if importlib.util.find_spec("boto3") is None:
         raise SetupError(
-            f"the profile {profile_name()} holds no keys, but a way to get some: pip install 'mission9[aws]'"
+            f"the profile {profile_name()} holds no keys, but a way to get some: pip install 'mission9[s3]'"
         )
     return _by_boto3()
 

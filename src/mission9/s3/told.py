@@ -109,7 +109,7 @@ def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
             what = str(error).partition("\n")[0].rpartition("rror parsing ")[2]
             return (
                 f"{address}: a key with empty names, . or .., or what does not print ({what}): rename it, or "
-                "pip install 'mission9[aws]', which can read it"
+                "pip install 'mission9[s3]', which can read it"
             )
         case _:
             return f"{address}: the server{where} fails again and again ({_why(error)}): see to it, {_AGAIN}"
