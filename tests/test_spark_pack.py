@@ -20,6 +20,7 @@ def without_times(place: Path) -> list[dict[str, object]]:
     return [{**row, "modified": int(row["modified"]) // 10**6} for row in rows_of(place)[0]]
 
 
+@pytest.mark.slow
 def test_spark_packs_what_python_packs(
     spark: SparkSession, tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

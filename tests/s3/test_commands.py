@@ -120,6 +120,7 @@ def test_a_bad_network_loses_and_doubles_nothing(
     assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
 
 
+@pytest.mark.slow
 def test_secrets_are_told_to_nobody(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--input", bucket.upload(tree), "--output", f"{bucket}/results", "--runner", "local"]
     told = finish(start(*arguments))

@@ -43,6 +43,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     client._store_of.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_run_over_a_bad_network_loses_and_doubles_nothing(
     faulty: Bucket, faults: Faults, tree: Path, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -63,6 +64,7 @@ def test_a_run_over_a_bad_network_loses_and_doubles_nothing(
     assert not [key for key in keys if "lock" in key or "clock" in key or "todo" in key]
 
 
+@pytest.mark.slow
 def test_half_a_body_is_no_image(faulty: Bucket, faults: Faults) -> None:
     faulty.put("a.jpg", bytes(100_000))
     faults.cut, faults.methods = 0.5, ("GET",)
@@ -116,6 +118,7 @@ def test_images_that_may_not_be_read_are_told_once_and_not_each(
     assert faults.counts["forbidden"] == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_told_in_a_line(
     faulty: Bucket, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_a_lock_of_another_machine_holds_until_it_is_too_old(
         lease.check()
 
 
+@pytest.mark.slow
 def test_of_two_that_find_an_old_lock_one_gets_it(
     place: Address, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

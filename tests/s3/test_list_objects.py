@@ -56,6 +56,7 @@ def test_a_prefix_is_listed_as_a_folder_of_the_same_files(
     assert there == here
 
 
+@pytest.mark.slow
 def test_many_prefixes_and_pages_come_in_order(bucket: Bucket, tmp_path: Path) -> None:
     root = tmp_path / "many"
     for number in range(1010):

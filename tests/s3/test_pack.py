@@ -38,6 +38,7 @@ def assert_holds(pack: str, images: str) -> None:
         assert source.read(row["path"], max_bytes=2**28) == of_objects.read(row["path"], max_bytes=2**28)
 
 
+@pytest.mark.slow
 def test_a_pack_in_a_bucket_gives_what_its_images_give(
     bucket: Bucket,
     tree: Path,
@@ -126,6 +127,7 @@ def test_a_killed_pack_goes_on_from_what_is_in_the_bucket(
     assert_holds(pack, address)
 
 
+@pytest.mark.slow
 def test_damage_in_a_bucket_is_told(bucket: Bucket, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_pack(str(tree), f"{bucket}/pack")
     part = next(key for key in bucket.keys if layout.IMAGES in key)

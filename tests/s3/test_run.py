@@ -275,6 +275,7 @@ def test_other_programs_read_what_the_pointer_names(bucket: Bucket, tree: Path) 
     assert sorted(scores["label"].unique()) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_commands_that_use_a_result_take_addresses(
     bucket: Bucket, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,6 +316,7 @@ with SparkImagePipeline(weights="demo", max_reject_rate=0.5, master="local[1]", 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_dataframes_of_images_in_a_bucket(bucket: Bucket, odd_tree: Path) -> None:
     # In a process of its own: workers know the environment in which Spark was started.
