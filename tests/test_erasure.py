@@ -24,6 +24,7 @@ from mission9.erasure.absence import Search
 from mission9.erasure.erase import Receipt, Request, erase
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
 from mission9.output import open_output
+from mission9.pack.make_pack import make_pack
 from mission9.pca import PCAModel
 from mission9.pipeline import run
 from mission9.results import Results
@@ -188,6 +189,21 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
     assert state_of(tmp_path) == before
     erased_from(output, *ERASED, with_source=True, input=str(images))
     assert not [name for name in ERASED if (images / name).exists()]
+
+
+def test_what_is_not_deleted_is_told(output: Path, images: Path, tmp_path: Path) -> None:
+    make_pack(str(images), str(tmp_path / "packed"))
+    for place, words in (
+        (str(tmp_path / "packed"), "is a pack: delete the images from where"),
+        ("memory://x", "there"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            erased_from(output, *ERASED, with_source=True, input=place)
+    assert names_in(output, ERASED) == set(ERASED)
+    (tmp_path / "elsewhere").mkdir()
+    receipt = erased_from(output, *ERASED, with_source=True, input=str(tmp_path / "elsewhere"))
+    assert receipt is not None
+    assert f"{len(ERASED)} images that are not in {tmp_path / 'elsewhere'}" in "; ".join(receipt.not_reached)
 
 
 def test_an_id_that_names_nothing_stops_all_of_it(output: Path, tmp_path: Path, capsys: Any) -> None:

@@ -120,6 +120,7 @@ class _Erasure:
             check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
         self._names = self._chosen()
+        self._missed = 0  # images that are to be deleted, and are not where they should be
         self._public = {self._public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
@@ -128,6 +129,7 @@ class _Erasure:
         sources = [name for name in self._names if self._root and is_there(self._root, name)]
         if not (new or sources or self._erased.is_pending):
             return None
+        self._missed = len(self._names) - len(sources)
         before, was_pending = self._digest(), self._erased.is_pending
         self._erased.hashes.update(map(self._erased.hash_of, {*new, *map(self._public_name, new)}))
         self._erased.is_pending = True
@@ -263,6 +265,8 @@ class _Erasure:
             left.append("what the run sent to MLflow: delete that run there")
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
+        elif self._missed:
+            left.append(f"{self._missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
         return left if is_s3(self._place) else [each for each in left if "other machines" not in each]
 
     def _digest(self) -> str:

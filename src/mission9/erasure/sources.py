@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from mission9.errors import ConfigError, StorageError
 from mission9.files import patiently
 from mission9.names import from_text, to_path
+from mission9.pack.layout import find_index
 from mission9.places import real_root
 from mission9.s3.address import Address, is_s3
+from mission9.urls import is_url
 
 
 @dataclass
@@ -26,22 +28,31 @@ def source_of(given: str | None, of_run: str) -> str:
     """Where the images are: what is given, else what the run was given, if that is the same from every folder.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or they are in a pack or a store that single images are not deleted from.
     """
     place = given or of_run
     if not given and (not place or "***" in place or not (is_s3(place) or os.path.isabs(place))):
         raise ConfigError(f"the run was given --input {place}, which may be another folder from here: give --input")
-    return real_root(place)
+    root = real_root(place)
+    if is_url(root):
+        raise ConfigError(
+            f"images at {place} are not deleted by mission9: delete them there, and erase without --source"
+        )
+    if find_index(root):
+        raise ConfigError(
+            f"{place} is a pack: delete the images from where it was made, pack it again, and erase without --source"
+        )
+    return root
 
 
 def is_there(root: str, path: str) -> bool:
     """Whether an image's file or object, or an old version of it, is there; nothing outside of the root is."""
-    if any(part in ("", ".", "..") for part in path.split("/")):
-        return False
     if is_s3(root):
         from mission9.s3.versions import versions_of
 
         return bool(versions_of(_address(root, path)))
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        return False
     file = to_path(root, path)
     is_below = os.path.realpath(os.path.dirname(file)).startswith(os.fsencode(root.rstrip("/")))
     return is_below and (os.path.isfile(file) or os.path.islink(file))
