@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mission9.errors import ConfigError, SetupError
+from mission9.files import files_below, open_to_read
 from mission9.secret_keys import read_key
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def for_reading(head: bytes, path: Path) -> dict[str, Any]:
 
 def is_encrypted(state: Path) -> bool | None:
     """Whether the tables that an output's state holds are encrypted; None where there are none."""
-    for file in state.rglob("*.parquet"):
-        with file.open("rb") as table:
-            return table.read(len(_MAGIC)) == _MAGIC
+    for file in files_below(state) if state.exists() else ():
+        if file.suffix == ".parquet":
+            with open_to_read(file) as table:
+                return table.read(len(_MAGIC)) == _MAGIC
     return None
 
 

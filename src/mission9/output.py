@@ -125,7 +125,7 @@ class Output:
 
     def bring_shards(self, fingerprint: str) -> None:
         """Have in `shards` what earlier runs have committed, and nothing else."""
-        self.shards(fingerprint).mkdir(parents=True, exist_ok=True)
+        make_folder(self.shards(fingerprint))
 
     def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
         """Let workers, and later runs, see a plan; its rows to do by a name."""

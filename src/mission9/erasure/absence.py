@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mission9.files import open_to_read
 from mission9.tables import opened
 
 _WORD = 8  # bytes that are compared at a time
@@ -39,7 +40,7 @@ class Search:
         """Whether one of the names is in a file."""
         if file.suffix == ".parquet" and self._is_in_columns(file):
             return True
-        with file.open("rb") as content:
+        with open_to_read(file) as content:
             if not file.stat().st_size:
                 return False
             with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as data:
