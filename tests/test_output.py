@@ -92,7 +92,7 @@ def test_a_lock_that_was_taken_away_with_its_folder_locks_nothing(
         assert first.__exit__(InputError, InputError("no images"), None) is False
         flock(*arguments)
 
-    monkeypatch.setattr("mission9.output.fcntl.flock", late)
+    monkeypatch.setattr("mission9.folder_lock.fcntl.flock", late)
     with open_output(str(tmp_path / "out"), overwrite=False):
         assert not (tmp_path / "out" / "run.json").exists()
         with pytest.raises(OutputError, match="another run"), open_output(str(tmp_path / "out"), overwrite=False):

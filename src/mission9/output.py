@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import shutil
-import socket
-import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from mission9.audit_log import RECEIPTS
 from mission9.errors import OutputError, SetupError, UsageError
@@ -24,7 +21,6 @@ from mission9.files import (
     files_in,
     is_passing,
     make_folder,
-    naming,
     patiently,
     read_whole,
     remove_file,
@@ -32,6 +28,7 @@ from mission9.files import (
     replace_folder,
     write_whole,
 )
+from mission9.folder_lock import sign, take_lock
 from mission9.page_file import PAGE, is_ours
 from mission9.s3.address import Address, is_s3
 from mission9.schema import SPLITS
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
-_SAY_WHO = 2.0  # seconds for a run that has just taken the lock to say who it is
 STATE, SHARDS, _NAMES, CHECKSUMS, _LOCK = "_state", "shards", "tables.json", "checksums.json", "lock"
 
 # Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
@@ -274,15 +270,14 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         if not has_state:
             patiently(lambda: _check_may_begin(output, overwrite=overwrite))
-        lock = patiently(lambda: _locked(output))
+        lock = take_lock(output.state / _LOCK, f"another run is writing {output.root}")
     except OSError as error:
         raise OutputError(
             f"the output folder {root} cannot be written: {error.strerror}; give another with --output"
         ) from error
     with lock:
         try:
-            with naming(output.state / _LOCK):
-                patiently(lambda: _sign(lock))
+            sign(lock)
             _tidy(output)
             yield output
         except (UsageError, SetupError):
@@ -333,55 +328,3 @@ def _tidy(output: Output) -> None:
     if taken:
         raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
     make_folder(output.work)
-
-
-def _locked(output: Output) -> TextIO:
-    """The folder's lock, held; the system lets go of it when the file is closed, or the process ends."""
-    while True:
-        make_folder(output.state)
-        lock = (output.state / _LOCK).open("a+", errors="replace")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(lock, output.state / _LOCK):
-                break
-            lock.close()  # whoever held it found its request impossible, and took the folder away
-        except BlockingIOError as error:
-            with lock:
-                raise OutputError(
-                    f"another run is writing {output.root}: {_holder(lock)}; wait for it, or end it"
-                ) from error
-    return lock
-
-
-def _sign(lock: TextIO) -> None:
-    """Say in the lock who holds it."""
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    lock.truncate(0)
-    os.write(lock.fileno(), json.dumps(holder).encode())
-
-
-def _is_at(file: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _holder(lock: TextIO) -> str:
-    """What the run that holds the lock says of itself; one that has just taken it is given a moment to say it."""
-    deadline = time.monotonic() + _SAY_WHO
-    while True:
-        lock.seek(0)
-        text = lock.read()
-        if _may_hold(text) or time.monotonic() > deadline:
-            return text or "just started"
-        time.sleep(0.02)
-
-
-def _may_hold(text: str) -> bool:
-    """Whether what the lock says is of a run that may still be going on, and not of one that was killed."""
-    try:
-        holder = json.loads(text)
-        return holder["host"] != socket.gethostname() or Path(f"/proc/{holder['pid']}").exists()
-    except (ValueError, KeyError, TypeError):
-        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from mission9.fetch.check_entries import Checked, checked
 from mission9.fetch.find_layout import Folder, Variant, find_layout
 from mission9.fetch.kaggle import DATASET, VERSION, dataset_page, download
 from mission9.files import file_sha256, make_folder, remove_folder, write_whole
+from mission9.folder_lock import sign, take_lock
 from mission9.stages.list_images import Found, list_images
 from mission9.storage import storage_told
 from mission9.untrusted import read_json
@@ -98,12 +98,8 @@ def _locked(output: Path) -> Iterator[Path]:
     """A folder to work in, of this call alone; a download that was cut stays in it for the next."""
     work = output / _WORK
     is_new = not output.exists()
-    make_folder(work)
-    with (work / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"another is fetching into {output}: wait for it, or end it") from error
+    with take_lock(work / "lock", f"another is fetching into {output}") as lock:
+        sign(lock)
         remove_folder(work / "new")
         try:
             yield work

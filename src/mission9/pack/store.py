@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -22,6 +21,7 @@ from mission9.files import (
     remove_folder,
     write_whole,
 )
+from mission9.folder_lock import sign, take_lock
 from mission9.pack.layout import LOCK, MANIFEST, STATE
 from mission9.s3.address import Address, is_s3
 from mission9.untrusted import read_file
@@ -81,15 +81,11 @@ class FolderStore:
             names = [name for name in os.listdir(self.root) if not name.startswith(".")] if self.root.exists() else []
             _check_is_pack(names, str(self.root))
             is_new = not self.root.exists()
-            make_folder(self.root / STATE)
-            file = (self.root / LOCK).open("a+")
+            lock = take_lock(self.root / LOCK, f"another is packing into {self.root}")
         except OSError as error:
             raise OutputError(f"the folder {self.root} cannot be written: {error.strerror}; give another") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(f"another is packing into {self.root}: wait for it, or end it") from error
+        with lock:
+            sign(lock)
             try:
                 yield
             finally:
