@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,3 +133,14 @@ def assert_close(found: np.ndarray, wanted: np.ndarray, *, cosine: float, relati
     cosines = (found * wanted).sum(1) / (np.linalg.norm(found, axis=1) * lengths)
     assert cosines.min() >= cosine
     assert (np.linalg.norm(found - wanted, axis=1) / lengths).max() <= relative
+
+
+def add_odd_files(tree: Path, names: Sequence[str], picture: bytes) -> Path:
+    """The tree with names that need care, a damaged and an empty image, and a file that is none."""
+    for name in names:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(picture)
+    (tree / "Training/a/broken.jpg").write_bytes(picture[:300])
+    (tree / "Training/a/empty.jpg").write_bytes(b"")
+    (tree / "LICENSE").write_text("free")
+    return tree

@@ -24,6 +24,7 @@ from mission9.places import real_root
 from mission9.sources import settled, source_of
 from mission9.stages.list_images import has_more_images
 from mission9.stages.verify_output import verify_output
+from tests.conftest import add_odd_files
 from tests.hostile import tables
 from tests.test_pack import assert_holds, features_run, rows_of
 
@@ -34,18 +35,9 @@ MOST = 2**28
 @pytest.fixture
 def odd_tree(tree: Path, pictures: list[bytes]) -> Path:
     """The tree with names that need care, damaged and empty images, and files that are no images."""
-    for name in (
-        "Training/Pomme d'été 1/a=b%20 #1.jpg",
-        "Training/日本/🍑.jpg",
-        "Training/_x/.y.jpg",
-        "Training/a.b/1.jpg",
-    ):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_bytes(pictures[9])
-    (tree / "Training/a/broken.jpg").write_bytes(pictures[0][:300])
-    (tree / "Training/a/empty.jpg").write_bytes(b"")
+    names = ("Training/Pomme d'été 1/a=b%20 #1.jpg", "Training/日本/🍑.jpg", "Training/_x/.y.jpg", "Training/a.b/1.jpg")
+    add_odd_files(tree, names, pictures[9])
     (tree / "Training/b/notes.txt").write_text("none")
-    (tree / "LICENSE").write_text("free")
     for file in tree.rglob("*"):
         os.utime(file, (1_700_000_000, 1_700_000_000))  # FTP tells seconds
     return tree

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column
 
+from mission9.beside import beside
 from mission9.shards import Shard
 from mission9.untrusted import read_json
 
@@ -78,15 +80,9 @@ class Display:
     @contextmanager
     def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
         """Show, within a stage, how many of `total` images are done."""
-        ended = threading.Event()
         follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
-        thread = threading.Thread(target=follow, args=(total, look, ended), daemon=True)
-        thread.start()
-        try:
+        with beside(partial(follow, total, look)):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def _follow_on_bar(self, total: int, look: Callable[[], Done], ended: threading.Event) -> None:
         assert self._bar is not None  # noqa: S101 (for mypy)

@@ -27,6 +27,7 @@ from mission9.schema import vectors
 from mission9.stages.verify_output import verify_output
 from mission9.untrusted import MOST_WEIGHTS_BYTES
 from mission9.weights import load_weights
+from tests.conftest import add_odd_files
 from tests.s3.conftest import Bucket
 
 ODD_NAMES = ("Training/Pomme d'été 1/a=b%20.jpg", "Training/a=b/日本.jpg", "Test/007/#1.jpg", "Training/100%/1.jpg")
@@ -62,18 +63,7 @@ def assert_same(found: str, wanted: str) -> None:
 @pytest.fixture
 def odd_tree(tree: Path, pictures: list[bytes]) -> Path:
     """The tree with names that keys may have, and files that are no images."""
-    for name in (
-        "Training/Pomme d'été 1/a=b%20.jpg",
-        "Training/a=b/日本.jpg",
-        "Test/007/#1.jpg",
-        "Training/100%/1.jpg",
-    ):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_bytes(pictures[9])
-    (tree / "Training/a/broken.jpg").write_bytes(pictures[0][:300])
-    (tree / "Training/a/empty.jpg").write_bytes(b"")
-    (tree / "LICENSE").write_text("free")
-    return tree
+    return add_odd_files(tree, ODD_NAMES, pictures[9])
 
 
 def local_run(images: Path | str, output: Path, **settings: Any) -> str:

@@ -19,9 +19,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mission9.beside import beside
 from mission9.errors import Mission9Error, OutputError, StorageError
 from mission9.s3.address import Address
 from mission9.s3.objects import delete, get_if_there, head, put, put_new
@@ -87,14 +89,10 @@ def leased(address: Address) -> Iterator[Lease]:
     """
     lease = Lease(address)
     _acquire(lease)
-    ended = threading.Event()
-    renewing = threading.Thread(target=_keep, args=(lease, ended), daemon=True)
-    renewing.start()
     try:
-        yield lease
+        with beside(partial(_keep, lease)):
+            yield lease
     finally:
-        ended.set()
-        renewing.join()
         with suppress(Mission9Error):  # it ends by itself; and what went wrong before matters more
             lease.release()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mission9.beside import beside
 from mission9.errors import Mission9Error
 from mission9.files import appearing, files_in
 from mission9.s3.address import Address
@@ -121,19 +122,13 @@ def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[N
     Raises:
         StorageError: the bucket cannot be read.
     """
-    ended = threading.Event()
     look = partial(bring, folder, mirror, only=keys)
-    thread = threading.Thread(target=_look_until, args=(ended, look), daemon=True)
-    thread.start()
-    try:
+    with beside(partial(_look_until, look)):
         yield
-    finally:
-        ended.set()
-        thread.join()
     look()
 
 
-def _look_until(ended: threading.Event, look: Callable[[], None]) -> None:
+def _look_until(look: Callable[[], None], ended: threading.Event) -> None:
     wait = _LOOK_EVERY
     while not ended.wait(wait):
         try:
