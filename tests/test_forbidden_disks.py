@@ -129,9 +129,12 @@ def test_temporary_files_are_nobody_elses_and_gone_in_the_end(options: list[str]
     environment = os.environ | {"TMPDIR": str(temporary)}
     command = [*PROGRAM, *arguments(sample, output, *options)]
     seen: set[Path] = set()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with (
+        (tmp_path / "told").open("w") as told,
+        subprocess.Popen(command, env=environment, stdout=told, stderr=told) as process,
+    ):
         while not list(output.glob("_state/shards/*/*.json")):
-            assert process.poll() is None
+            assert process.poll() is None, (tmp_path / "told").read_text()
             with contextlib.suppress(FileNotFoundError):
                 for path in temporary.iterdir():
                     seen.add(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 
 from mission9.engines import EngineSpec
 from mission9.engines.int8 import Int8Network
@@ -38,7 +37,7 @@ class Extraction:
         """How many images make a shard of a few seconds."""
         return SHARD_IMAGES[self.engine.device]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Names the features that this extraction gives; another fingerprint, another table."""
         facts = {

@@ -148,6 +148,7 @@ class _Prepared:
 
     def __init__(self, results: Results) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody was asked
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of three small files
         try:
             import mlflow
         except ImportError as error:

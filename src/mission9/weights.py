@@ -8,8 +8,7 @@ import io
 import os
 import pickle  # for the name of its error only
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +45,10 @@ class Weights:
 
     name: str
     data: bytes
+    sha256: str = field(init=False)  # not when first asked for: a thread may be sending this to the workers then
 
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha256", hashlib.sha256(self.data).hexdigest())
 
     def tensors(self) -> Tensors:
         return safetensors.numpy.load(self.data)

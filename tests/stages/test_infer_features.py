@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from mission9.ahead import AHEAD_BYTES
 from mission9.engines import Engine, EngineSpec, choose_engine, make_engine
+from mission9.engines.int8 import Int8Network
 from mission9.extraction import Extraction
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.schema import OUTCOME, vectors
@@ -171,6 +174,14 @@ def test_the_fingerprint_changes_with_what_changes_features(extraction: Extracti
     assert len(set(prints)) == len(prints)
     renamed = Weights("another name", extraction.weights.data)
     assert Extraction(**{**vars(extraction), "weights": renamed}).fingerprint == extraction.fingerprint
+
+
+def test_what_the_workers_are_sent_does_not_change_while_it_is_sent(extraction: Extraction) -> None:
+    """A thread sends it while another asks for the fingerprint."""
+    sent = replace(extraction, weights=replace(extraction.weights), int8=Int8Network(b"graph", b"constants"))
+    before = cloudpickle.dumps(sent)
+    assert sent.fingerprint != extraction.fingerprint
+    assert cloudpickle.dumps(sent) == before
 
 
 def test_vectors_of_a_slice(extraction: Extraction, pictures: list[bytes]) -> None:

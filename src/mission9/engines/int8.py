@@ -8,8 +8,7 @@ import math
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -45,10 +44,10 @@ class Int8Network:
 
     graph: bytes
     constants: bytes
+    sha256: str = field(init=False)
 
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.graph + self.constants).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha256", hashlib.sha256(self.graph + self.constants).hexdigest())
 
     def save(self, folder: Path) -> None:
         make_folder(folder)
