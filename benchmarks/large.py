@@ -5,8 +5,9 @@
 
 The images are hard links to those at hand, under new names. `mission9 run` works through `--base` of them, then through
 `--count`; rates and peaks of memory are compared. Memory is sampled every half second, of each process. With --listing,
-nothing but the listing and the plan is made, of N files (default: a million) in folders of 5,000 and in one folder,
-each in a fresh process.
+nothing but the listing and the plan is made, of N files (default: a million) in folders of 5,000 and in one folder, and
+of as many keys of a bucket, each in a fresh process. The bucket is a server on the loopback that lists keys and holds
+no objects.
 
 Figures go to benchmarks/results/large.json (--json), each kind beside what is there of the other.
 """
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from benchmarks.measure import RESULTS, SHARED
 from benchmarks.measure.child import ChildFailed
-from benchmarks.measure.listing import Listed, listed
+from benchmarks.measure.listing import Listed, listed, listed_in_bucket
 from benchmarks.measure.machine import Machine, this_machine
 from benchmarks.measure.memory import Memory
 from benchmarks.measure.runs import mission9_run
@@ -167,8 +168,11 @@ def measure_listings(arguments: argparse.Namespace, work: Path) -> Listings:
         print(f"{count:,} files, {called} …", flush=True)
         tree = make_flat(source, paths, count, work / "links", folder_size=size)
         print(f"    made in {time.monotonic() - start:.1f} s", flush=True)
-        layouts[called] = listed(tree)
+        layouts[called] = listed(str(tree))
         shutil.rmtree(tree)
+    for called, size in ((f"bucket, prefixes of {FOLDER_FILES:,}", FOLDER_FILES), ("bucket, one prefix", count)):
+        print(f"{count:,} keys, {called} …", flush=True)
+        layouts[called] = listed_in_bucket(count, size)
     return Listings(machine=this_machine(), layouts=layouts)
 
 

@@ -198,7 +198,12 @@ def test_large_compares_two_sizes(small: Path, tmp_path: Path) -> None:
     both = json.loads(file.read_text())
     assert both["large"] == large
     layouts = both["listings"]["layouts"]
-    assert {name: found["images"] for name, found in layouts.items()} == {"folders of 5,000": 300, "one folder": 300}
+    assert {name: found["images"] for name, found in layouts.items()} == {
+        "folders of 5,000": 300,
+        "one folder": 300,
+        "bucket, prefixes of 5,000": 300,
+        "bucket, one prefix": 300,
+    }
     program("report.py", "--large", str(file), "--bench", "none", "--page", str(tmp_path / "page.md"))
     page = (tmp_path / "page.md").read_text()
     assert f"{last['wall']:.1f}" in page

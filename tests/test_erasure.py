@@ -23,7 +23,7 @@ from mission9.config import RunConfig
 from mission9.erasure.absence import Search
 from mission9.erasure.erase import Receipt, Request, erase
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
-from mission9.output import open_output
+from mission9.open_output import open_output
 from mission9.pack.make_pack import make_pack
 from mission9.pca import PCAModel
 from mission9.pipeline import run

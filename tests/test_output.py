@@ -16,11 +16,11 @@ from benchmarks.measure.races import race_of_starts
 from benchmarks.measure.readers import read_result
 
 from mission9.errors import InputError, OutputError
-from mission9.output import open_output
+from mission9.open_output import open_output
 
 HOLDER = """
 import sys, time
-from mission9.output import open_output
+from mission9.open_output import open_output
 with open_output(sys.argv[1], overwrite=False):
     print("open", flush=True)
     time.sleep(600)
@@ -28,7 +28,7 @@ with open_output(sys.argv[1], overwrite=False):
 
 WRITER = """
 import json, sys
-from mission9.output import open_output
+from mission9.open_output import open_output
 for number in range(300):
     with open_output(sys.argv[1], overwrite=False) as output:
         for name in ("features", "pca_model", "training_pca"):

@@ -29,7 +29,7 @@ from sklearn.decomposition import PCA
 from mission9 import PCAModel, RunConfig, run
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.files import replace_folder
-from mission9.output import open_output
+from mission9.open_output import open_output
 from mission9.page_file import PAGE, page_problem
 from mission9.projector import Projector
 from mission9.runners import Task

@@ -76,13 +76,13 @@ def run_command(
         return Done(code=code, wall=round(wall, 3), output=output.read(), errors=errors.read(), memory=memory)
 
 
-def run_module(module: str, *arguments: str) -> dict[str, Any]:
+def run_module(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a program among the benchmarks tells in JSON.
 
     Raises:
         ChildFailed: with what it said last.
     """
-    done = run_command([sys.executable, "-m", f"benchmarks.measure.{module}", *arguments])
+    done = run_command([sys.executable, "-m", f"benchmarks.measure.{module}", *arguments], environment=environment)
     if done.failure:
         raise ChildFailed(done.failure)
     return done.last_json()

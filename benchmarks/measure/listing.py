@@ -6,18 +6,21 @@ python -m benchmarks.measure.listing IMAGES
 from __future__ import annotations
 
 import json
-import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-from benchmarks.measure.child import run_module
+from benchmarks.measure.child import clean_environment, run_module
+from benchmarks.measure.listed_bucket import PREFIX
 
 from mission9.extraction import SHARD_IMAGES
+from mission9.sources import settled
 from mission9.stages.find_known import Known
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.plan_shards import plan_shards
@@ -34,13 +37,28 @@ class Listed:
     peak: int
 
 
-def listed(images: Path) -> Listed:
+def listed(images: str, environment: Mapping[str, str] | None = None) -> Listed:
     """Measured in a process of its own."""
-    return Listed(**run_module("listing", str(images)))
+    return Listed(**run_module("listing", images, environment=environment))
+
+
+def listed_in_bucket(images: int, folder_images: int) -> Listed:
+    """The same of a bucket with so many keys in all, and below a prefix."""
+    command = [sys.executable, "-m", "benchmarks.measure.listed_bucket", str(images), str(folder_images)]
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
+    ) as server:
+        assert server.stdout is not None  # noqa: S101 (for mypy)
+        address = server.stdout.readline().strip()
+        environment = {"AWS_ENDPOINT_URL": address, "AWS_REGION": "eu-west-3", "AWS_SKIP_SIGNATURE": "true"}
+        try:
+            return listed(f"s3://bucket/{PREFIX.partition('/')[0]}", environment)
+        finally:
+            server.communicate("")
 
 
 def main() -> None:
-    root = os.path.realpath(sys.argv[1])
+    root = settled(sys.argv[1])
     before = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory(prefix="mission9-plan-") as folder:
         found, start = Found(), time.perf_counter()

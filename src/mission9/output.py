@@ -1,4 +1,4 @@
-"""The output folder: who may write it, where things lie in it, and how finished tables appear."""
+"""The output folder: where things lie in it, and how finished tables appear."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mission9.audit_log import RECEIPTS
-from mission9.errors import OutputError, SetupError, UsageError
 from mission9.files import (
     discard,
     file_sha256,
@@ -28,9 +26,8 @@ from mission9.files import (
     replace_folder,
     write_whole,
 )
-from mission9.folder_lock import sign, take_lock
 from mission9.page_file import PAGE, is_ours
-from mission9.s3.address import Address, is_s3
+from mission9.s3.address import Address
 from mission9.schema import SPLITS
 from mission9.state_files import FolderState, StateFiles
 from mission9.untrusted import MIB, read_json
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
-STATE, SHARDS, _NAMES, CHECKSUMS, _LOCK = "_state", "shards", "tables.json", "checksums.json", "lock"
+STATE, SHARDS, _NAMES, CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
 
 # Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
 _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
@@ -97,6 +94,11 @@ class Output:
     def state_files(self) -> StateFiles:
         """Small files that every run must know."""
         return FolderState(self.state)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a run was killed while it published: its result stands, but not in its place."""
+        return _names_in(self.ready / _NAMES) is not None and (self.ready / CHECKSUMS).exists()
 
     @property
     def is_empty(self) -> bool:
@@ -248,83 +250,3 @@ def _checksums(work: Path, *, with_features: bool) -> dict[str, str]:
     names = ((str(path.relative_to(work)), path) for path in sorted(files_below(work)))
     left_out = "" if with_features else f"{FEATURES_FOLDER}/"
     return {name: file_sha256(path) for name, path in names if not (left_out and name.startswith(left_out))}
-
-
-@contextmanager
-def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
-    """The output folder, or prefix of a bucket, made if need be and locked against other runs.
-
-    What this call made is taken away again where the request turns out to be impossible.
-
-    Raises:
-        OutputError: it is a file, cannot be written, holds files of others, or another run is writing it.
-    """
-    if is_s3(root):
-        from mission9.s3.output import open_bucket_output  # loads what other runs do not need
-
-        with open_bucket_output(Address.of(root), overwrite=overwrite) as there:
-            yield there
-        return
-    output = Output(Path(root).absolute())
-    try:
-        is_new, has_state = not output.root.exists(), output.state.is_dir()
-        if not has_state:
-            patiently(lambda: _check_may_begin(output, overwrite=overwrite))
-        lock = take_lock(output.state / _LOCK, f"another run is writing {output.root}")
-    except OSError as error:
-        raise OutputError(
-            f"the output folder {root} cannot be written: {error.strerror}; give another with --output"
-        ) from error
-    with lock:
-        try:
-            sign(lock)
-            _tidy(output)
-            yield output
-        except (UsageError, SetupError):
-            if not has_state and not any((output.state / SHARDS).glob("*/*.json")):
-                shutil.rmtree(output.root if is_new else output.state, ignore_errors=True)
-            raise
-        finally:
-            shutil.rmtree(output.work, ignore_errors=True)
-            with suppress(OSError):  # whoever takes it next says so in it
-                lock.truncate(0)
-
-
-def _check_may_begin(output: Output, *, overwrite: bool) -> None:
-    """Refuse a folder of others, unless asked to write beside what is there; never write over it."""
-    if not output.root.exists():
-        return
-    if not output.root.is_dir():
-        raise OutputError(f"the output {output.root} is a file; give a folder with --output")
-    # The state may have been made this very moment, by a run that was started at the same time.
-    others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != STATE]
-    taken = sorted(TABLES.union([REPORT, PAGE]).intersection(others))
-    if taken:
-        raise OutputError(
-            f"{output.root / taken[0]} was not written by mission9, which would replace it: give another --output"
-        )
-    if others and not overwrite:
-        raise OutputError(
-            f"the output folder {output.root} holds {others[0]}, which mission9 did not write: give another folder, "
-            "or --overwrite to write beside it"
-        )
-
-
-def _tidy(output: Output) -> None:
-    """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
-    if _names_in(output.ready / _NAMES) is not None and (output.ready / CHECKSUMS).exists():
-        patiently(output.complete)
-    state, receipts = files_in(output.state), output.state / RECEIPTS
-    state += files_in(receipts) if receipts.is_dir() else []
-    chunks = [path for path in state if path.name.startswith("chunks")]
-    for leftover in (output.work, output.ready, output.trash, *chunks):
-        remove_folder(leftover)
-    partials = [path for path in files_in(output.root) if path.name.startswith((f".{REPORT}.", f".{PAGE}."))]
-    for partial in (*partials, *(path for path in state if path.name.startswith("."))):
-        remove_file(partial)
-    taken = sorted(name for name in TABLES - output.published() if (output.root / name).exists())
-    if os.path.lexists(output.root / PAGE) and not is_ours(output.root / PAGE):
-        taken.append(PAGE)
-    if taken:
-        raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
-    make_folder(output.work)

@@ -17,7 +17,8 @@ from mission9.errors import ConfigError, TooManyRejects
 from mission9.extraction import Extraction
 from mission9.files import remove_folder, write_whole
 from mission9.mobilenet_v2 import FEATURES
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, open_output, scores_folder
+from mission9.open_output import open_output
+from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, scores_folder
 from mission9.pca import PCAModel, check_components
 from mission9.planning import FEW_IMAGES, make_plan, name_of
 from mission9.progress import Display, ShardWatch

@@ -26,7 +26,8 @@ from mission9.erasure.rewrite import rewrite
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
 from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, ErasureError, OutputError
-from mission9.output import STATE, Output, open_output
+from mission9.open_output import open_output
+from mission9.output import STATE, Output
 from mission9.pseudonyms import Pseudonyms, check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file

@@ -20,6 +20,7 @@ from typing import Any
 
 from mission9.errors import OutputError
 from mission9.files import files_in, write_whole
+from mission9.open_output import open_output
 from mission9.output import (
     CHECKSUMS,
     FEATURES_FOLDER,
@@ -28,7 +29,6 @@ from mission9.output import (
     SHARDS,
     STATE,
     Output,
-    open_output,
 )
 from mission9.page_file import PAGE
 from mission9.s3.address import Address

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from mission9.errors import Mission9Error, OutputError
-from mission9.files import file_sha256, files_below, files_in, open_to_read
-from mission9.names import label_folder
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.files import file_sha256
+from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output
 from mission9.page_file import PAGE, page_problem
 from mission9.pca import PCAModel
 from mission9.places import result_here
 from mission9.pseudonyms import Pseudonyms, TableNames, check_key
 from mission9.s3.address import is_s3
-from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, vectors
+from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE
 from mission9.shards import damaged, read_marker, read_rejects
 from mission9.stages.find_known import done_file
 from mission9.stages.report import Report
-from mission9.stages.save_results import no_formula
+from mission9.stages.verify_scores import ScoresCheck
 from mission9.tables import read_table, row_groups
 from mission9.weights import read_saved_weights
 
 # What reading a damaged file ends in.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
-
-# Scores are stored in float32; they may be off by so much of the longest score of a part.
-_TOLERANCE = 1e-5
 
 
 def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[str]:
@@ -72,7 +63,7 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     seen: Counter[tuple[str, str]] = Counter()
     reasons: Counter[tuple[str, str]] = Counter()
     rejects: list[pa.Table] = []
-    with _Scores(output, has_csv=not report["encrypted"]) as scores:
+    with ScoresCheck(output, has_csv=not report["encrypted"]) as scores:
         for number, rows in enumerate(_listed(plan)):
             key, split = rows["part"][0].as_py(), rows["split"][0].as_py()
             yield from _check_files(output, report, key, number)
@@ -178,116 +169,6 @@ def _check_rejects(output: Output, wanted: list[pa.Table], names: TableNames) ->
         yield f"{output.root / REJECTS_FOLDER} has other columns than it should"
     elif names.known(found.select(["path", "reason"])) != names.known(pa.concat_tables(wanted)):
         yield f"{output.root / REJECTS_FOLDER} does not hold the images that were rejected"
-
-
-class _Scores:
-    """The tables of scores, read beside the features: the CSV in the same order, Parquet label by label."""
-
-    def __init__(self, output: Output, *, has_csv: bool) -> None:
-        self._output, self._has_csv = output, has_csv
-        self._lines: dict[str, _Lines] = {}
-        self._rows: Counter[str] = Counter()
-
-    def __enter__(self) -> _Scores:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for lines in self._lines.values():
-            lines.close()
-
-    def check(self, split: str, part: pa.Table, model: PCAModel) -> Iterator[str]:
-        """Hold the scores of a part's images against its features."""
-        if not part.schema.equals(FEATURES_TABLE):
-            yield f"the features of {split} have other columns than they should"
-            return
-        wanted = model.transform(vectors(part["features"]))
-        tolerance = _TOLERANCE * float(np.linalg.norm(wanted, axis=1).max() + 1)
-        if self._has_csv:
-            yield from self._check_csv(split, part, wanted, tolerance)
-        for label in pc.unique(part["label"]).to_pylist():
-            chosen = pc.equal(part["label"], label)
-            paths = part.filter(chosen)["path"]
-            yield from self._check_label(split, label, paths, wanted[chosen.to_numpy()], tolerance)
-
-    def _check_csv(self, split: str, part: pa.Table, wanted: NDArray[Any], tolerance: float) -> Iterator[str]:
-        name = f"{scores_folder(split)}_csv"
-        lines = self._lines.setdefault(split, _Lines(self._output.root / name / "part-00000.csv", wanted.shape[1]))
-        found = lines.take(len(part))
-        texts = [part[name].combine_chunks() for name in ("path", "label")]
-        plain = found is not None and all(found[n].combine_chunks().equals(texts[n]) for n in (0, 1))
-        if found is None or not (plain or all(found[n].combine_chunks().equals(no_formula(texts[n])) for n in (0, 1))):
-            yield f"the rows of {name} are not those of the features"
-        elif not _close(np.column_stack([column.to_numpy() for column in found.columns[2:]]), wanted, tolerance):
-            yield f"the scores in {name} are not those of the features"
-
-    def _check_label(
-        self, split: str, label: str, paths: pa.ChunkedArray, wanted: NDArray[Any], tolerance: float
-    ) -> Iterator[str]:
-        folder = self._output.root / scores_folder(split) / label_folder(label)
-        tables = [_scores_of(file) for file in sorted(files_in(folder) if folder.exists() else [])]
-        found = pa.concat_tables(tables).combine_chunks() if tables else None
-        places = None if found is None else pc.index_in(paths, value_set=found["path"].combine_chunks())
-        if found is None or places is None or places.null_count:
-            yield f"{folder} lacks images of {split}"
-            return
-        self._rows[split] += len(paths)
-        if not _close(vectors(found["pca"])[places.to_numpy()], wanted, tolerance):
-            yield f"the scores in {folder} are not those of the features"
-
-    def left_over(self, seen: Counter[tuple[str, str]]) -> Iterator[str]:
-        """Rows of scores that belong to no image."""
-        for split, lines in self._lines.items():
-            if lines.take(1) is not None:
-                yield f"{scores_folder(split)}_csv holds rows of no image"
-            folder = self._output.root / scores_folder(split)
-            rows = sum(len(_scores_of(file)) for file in (files_below(folder) if folder.exists() else ()))
-            if rows != seen[split, "featured"]:
-                yield f"{scores_folder(split)} holds {rows:,} rows for {seen[split, 'featured']:,} images"
-
-
-class _Lines:
-    """The rows of a CSV, as many at a time as are asked for."""
-
-    def __init__(self, file: Path, components: int) -> None:
-        types = {"path": pa.string(), "label": pa.string()}
-        types |= {f"pc_{n + 1}": pa.float64() for n in range(components)}
-        options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-        parsing = pa.csv.ParseOptions(newlines_in_values=True)
-        self._open = ExitStack()
-        try:
-            source = self._open.enter_context(open_to_read(file))
-            reader = pa.csv.open_csv(source, parse_options=parsing, convert_options=options)
-            self._reader = self._open.enter_context(reader)
-        except (pa.ArrowInvalid, OSError):  # its checksum has told
-            self._reader = None
-        self._waiting: pa.Table | None = None
-
-    def take(self, count: int) -> pa.Table | None:
-        """The next rows; None where there are not so many."""
-        while self._reader is not None and (self._waiting is None or len(self._waiting) < count):
-            try:
-                batch = pa.Table.from_batches([self._reader.read_next_batch()])
-            except (StopIteration, pa.ArrowInvalid):
-                break
-            self._waiting = batch if self._waiting is None else pa.concat_tables([self._waiting, batch])
-        if self._waiting is None or len(self._waiting) < count:
-            return None
-        taken, self._waiting = self._waiting.slice(0, count), self._waiting.slice(count)
-        return taken
-
-    def close(self) -> None:
-        self._open.close()
-
-
-def _scores_of(file: Path) -> pa.Table:
-    try:
-        return read_table(file, columns=["path", "pca"])
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):  # its checksum has told
-        return pa.table({"path": pa.array([], pa.string()), "pca": pa.array([], pa.list_(pa.float32()))})
-
-
-def _close(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> bool:
-    return found.shape == wanted.shape and bool(np.abs(found - wanted).max() <= tolerance)
 
 
 def _part_file(output: Output, folder: str, number: int) -> Path:
