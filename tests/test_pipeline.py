@@ -27,6 +27,7 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
+from mission9.erasure.erase import Request, erase
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.files import replace_folder
 from mission9.open_output import open_output
@@ -404,6 +405,28 @@ def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
     fresh = RunConfig(**{**fewer.model_dump(), "output": str(tmp_path / "fresh")})
     run(fresh, in_process)
     assert finished == result(fresh)
+
+
+def test_a_run_of_another_input_that_fails_leaves_the_result_and_what_it_is_made_of(
+    config: RunConfig, tmp_path: Path, in_process: InProcessRunner, pictures: list[bytes]
+) -> None:
+    run(config, in_process)
+    before, other = result(config), tmp_path / "other" / "Training" / "x"
+    other.mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        (other / f"{number}.jpg").write_bytes(picture if number < 7 else b"no image")
+    with pytest.raises(TooManyRejects):
+        run(RunConfig(**{**config.model_dump(), "input": str(tmp_path / "other")}), in_process)
+    assert result(config) == before
+    assert not list(verify_output(config.output))
+    assert run(config, in_process).images_inferred == 0
+    assert result(config) == before
+    with pytest.raises(TooManyRejects):
+        run(RunConfig(**{**config.model_dump(), "input": str(tmp_path / "other")}), in_process)
+    receipt = erase(config.output, Request("erase", ("Training/a/0.jpg",)))
+    assert receipt is not None
+    assert receipt.result == {"images": 14, "model": "moments of the erased images subtracted, refitted"}
+    assert not list(verify_output(config.output))
 
 
 def test_results_may_lie_below_the_images_but_not_among_them(

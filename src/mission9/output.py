@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mission9.files import (
+    appearing,
     discard,
     file_sha256,
     files_below,
     files_in,
     is_passing,
+    link_or_copy,
     make_folder,
     patiently,
     read_whole,
@@ -29,6 +31,7 @@ from mission9.files import (
 from mission9.page_file import PAGE, is_ours
 from mission9.s3.address import Address
 from mission9.schema import SPLITS
+from mission9.stages.find_known import DONE, clear_away, done_file
 from mission9.state_files import FolderState, StateFiles
 from mission9.untrusted import MIB, read_json
 
@@ -143,10 +146,11 @@ class Output:
     def publish_page(self) -> None:
         """Show the page of the result that was published, which is beside it by now."""
 
-    def publish(self, report: bytes | None = None, *, with_features: bool = False) -> None:
+    def publish(self, report: bytes | None = None, *, plan: Path | None = None, with_features: bool = False) -> None:
         """Make the tables in `work` the result, in the place of the last one; `run.json` comes last.
 
-        The checksums of features are those of the shards that they are links to, unless they were written anew.
+        What it was made of is listed in `plan`; without one, in that of the result before. The checksums of features
+        are those of the shards that they are links to, unless they were written anew.
         """
         names = sorted(table.name for table in files_in(self.work))
         if report is not None:
@@ -154,6 +158,8 @@ class Output:
         checksums = json.dumps(_checksums(self.work, with_features=with_features), indent=1).encode()
         write_whole(self.work / CHECKSUMS, checksums)
         write_whole(self.work / _NAMES, json.dumps(names).encode())
+        if plan is not None:
+            link_or_copy(plan, self.work / DONE)
         write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
         patiently(lambda: self.work.rename(self.ready))
         patiently(self.complete)
@@ -191,8 +197,14 @@ class Output:
                 replace_folder(self.ready / name, self.root / name, trash=self.trash)
         self._record(new)
         write_whole(self.state / CHECKSUMS, read_whole(self.ready / CHECKSUMS))
+        shards = self.shards(str(_read_object(self.ready / REPORT).get("fingerprint", "")))
+        if (self.ready / DONE).exists():
+            with appearing(done_file(shards)) as done:
+                link_or_copy(self.ready / DONE, done)
         if (self.ready / REPORT).exists():
             write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
+        if (self.ready / DONE).exists():
+            clear_away(shards)
         make_folder(self.trash)
         patiently(lambda: self.ready.rename(self.trash / "published"))
         remove_folder(self.trash)

@@ -38,7 +38,7 @@ from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import add
 from mission9.stages.list_images import check_folder
 from mission9.stages.measure_fidelity import measure_fidelity
-from mission9.stages.plan_shards import Plan, finish
+from mission9.stages.plan_shards import Plan
 from mission9.stages.project import project
 from mission9.stages.report import Report
 from mission9.stages.save_results import save_results
@@ -96,7 +96,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
                 _measure_fidelity(extraction, collected, output, plan, report)
         with stage("save_model"):
             _save_model(model, extraction, output, report)
-        _publish(request, output, report)
+        _publish(request, output, plan, report)
         if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output)
     if config.mlflow:
@@ -106,10 +106,10 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     return report
 
 
-def _publish(request: Request, output: Output, report: Report) -> None:
+def _publish(request: Request, output: Output, plan: Plan, report: Report) -> None:
     request.hold_against_estimate(report)
     report.audit = append(output.state_files, "run", report.audited())
-    output.publish(report.to_json(), with_features=request.pseudonyms is not None)
+    output.publish(report.to_json(), plan=plan.images, with_features=request.pseudonyms is not None)
 
 
 def _write_page(display: Display, output: Output) -> None:
@@ -158,7 +158,6 @@ def _compact(runner: Runner, output: Output, plan: Plan, report: Report, pseudon
     folder = output.shards(report.fingerprint)
     todo = tuple(part for part in plan.parts if read_marker(folder, part.key) is None)
     runner.map(CompactParts(plan.images, todo, folder), len(todo))
-    finish(plan, folder)
     collected = collect_shards(
         plan.parts,
         folder,

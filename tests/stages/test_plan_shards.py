@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,12 @@ from mission9.schema import FEATURES_TABLE, LISTING, REJECTS_TABLE
 from mission9.shards import Shard, commit, read_features, read_marker, read_rejects
 from mission9.stages import plan_shards as module
 from mission9.stages.compact_shards import CompactParts
-from mission9.stages.find_known import Known
+from mission9.stages.find_known import Known, clear_away, done_file
 from mission9.stages.plan_shards import (
     MOST_PART_IMAGES,
     PART_IMAGES,
     SHARD_BYTES,
     Plan,
-    finish,
     plan_shards,
 )
 from mission9.tables import read_group
@@ -66,7 +66,8 @@ def compact(made: Plan, folder: Path) -> list[str]:
     todo = tuple(part for part in made.parts if not read_marker(folder, part.key))
     for number in range(len(todo)):
         CompactParts(made.images, todo, folder)(number)
-    finish(made, folder)
+    shutil.copyfile(made.images, done_file(folder))
+    clear_away(folder)
     tables = [read_features(folder, part.key) for part in made.parts]
     for table in tables:  # features are those of the row's own image
         assert table["features"].combine_chunks().flatten().to_pylist()[::1280] == [

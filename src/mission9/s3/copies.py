@@ -41,7 +41,7 @@ def copy_result(address: Address, *, to_verify: bool = False) -> Path:
             if to_verify or not folder.is_dir():
                 _copy_tables(address / RUNS / run_id, folder)
             if to_verify:
-                _bring_shards(address, pointer, Output(folder))
+                _bring_shards(address, pointer["fingerprint"], run_id, Output(folder))
         except StorageError as error:
             # Another result took its place meanwhile, and it was deleted: the pointer says which.
             if not is_gone(error) or attempt == _TRIES - 1:
@@ -119,10 +119,9 @@ def _copy_tables(tables: Address, folder: Path) -> None:
     remove_folder(folder.with_name(".trash"))
 
 
-def _bring_shards(address: Address, report: dict[str, Any], copy: Output) -> None:
-    fingerprint = report["fingerprint"]
+def _bring_shards(address: Address, fingerprint: str, run_id: str, copy: Output) -> None:
     copy.shards(fingerprint).mkdir(parents=True)
-    bring(address / STATE / SHARDS / fingerprint, copy.shards(fingerprint))
+    bring(address / STATE / SHARDS / fingerprint, copy.shards(fingerprint), run_id=run_id)
 
 
 def _objects(address: Address) -> list[Listed]:

@@ -36,7 +36,7 @@ from mission9.s3.lease import Lease, leased
 from mission9.s3.listings import list_below, list_level
 from mission9.s3.mirror import mirror_of
 from mission9.s3.objects import at_once, copy, delete, fetch, get_if_there, put
-from mission9.s3.share_shards import SharedShards, bring, incoming
+from mission9.s3.share_shards import SharedShards, bring, incoming, shared_name
 from mission9.s3.state import BucketState
 from mission9.untrusted import MIB
 
@@ -98,7 +98,7 @@ class BucketOutput(Output):
 
     def bring_shards(self, fingerprint: str) -> None:
         super().bring_shards(fingerprint)
-        bring(self._shared_shards(fingerprint), self.shards(fingerprint))
+        bring(self._shared_shards(fingerprint), self.shards(fingerprint), run_id=self._run_id())
 
     def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
         shared = self.shared(fingerprint, name)
@@ -111,9 +111,9 @@ class BucketOutput(Output):
 
     def share_shards(self, fingerprint: str) -> None:
         self.lease.check()
-        kept, shards = self.shards(fingerprint), self._shared_shards(fingerprint)
-        _share_below(kept, shards)
-        delete(self._not_of(kept, shards))
+        kept, shards, run_id = self.shards(fingerprint), self._shared_shards(fingerprint), self._run_id()
+        _share_below(kept, shards, run_id)
+        delete(self._not_of(kept, shards, run_id))
 
     def withdraw(self) -> None:
         self.lease.check()
@@ -124,13 +124,13 @@ class BucketOutput(Output):
     def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:
         return incoming(self._shared_shards(fingerprint), self.shards(fingerprint), keys)
 
-    def publish(self, report: bytes | None = None, *, with_features: bool = False) -> None:
-        super().publish(report, with_features=with_features)
+    def publish(self, report: bytes | None = None, *, plan: Path | None = None, with_features: bool = False) -> None:
+        super().publish(report, plan=plan, with_features=with_features)
         facts: dict[str, Any] = json.loads(report or b"{}")
         fingerprint, run_id = facts["fingerprint"], facts["run_id"]
         shards, tables = self._shared_shards(fingerprint), self.address / RUNS / run_id
         self.lease.check()
-        _share_below(self.shards(fingerprint), shards)
+        _share_below(self.shards(fingerprint), shards, run_id)
         _share_tables(self, tables, self._shared_features(fingerprint, shards))
         self.lease.check()
         pointer = {TABLES_AT: f"{RUNS}/{run_id}", **facts}
@@ -138,7 +138,7 @@ class BucketOutput(Output):
         self._clear_away(run_id, shards, self.shards(fingerprint))
 
     def publish_page(self) -> None:
-        run_id = self.last_report().get("run_id")
+        run_id = self._run_id()
         if run_id and (self.root / PAGE).is_file():
             put(self.address / RUNS / run_id / PAGE, self.root / PAGE)
             logger.info("report: %s", self.address / RUNS / run_id / PAGE)
@@ -153,6 +153,9 @@ class BucketOutput(Output):
         super().forget_rejects()
         kept = list_below(self.address / STATE / REJECTS_FOLDER)
         delete(Address(self.address.bucket, found.key) for page in kept for found in page)
+
+    def _run_id(self) -> str:
+        return str(self.last_report().get("run_id", ""))
 
     def _shared_shards(self, fingerprint: str) -> Address:
         return self.address / STATE / SHARDS / fingerprint
@@ -173,11 +176,11 @@ class BucketOutput(Output):
             for found in page
             if not found.key.startswith(f"{(self.address / RUNS / run_id).key}/")
         ]
-        delete([*old, *self._not_of(kept, shards)])
+        delete([*old, *self._not_of(kept, shards, run_id)])
 
-    def _not_of(self, kept: Path, shards: Address) -> list[Address]:
-        """What lies below an address and not in a folder."""
-        names = {file.name for file in files_in(kept)}
+    def _not_of(self, kept: Path, shards: Address, run_id: str) -> list[Address]:
+        """What lies below an address and not in a folder of shards, of which a plan is that of `run_id`."""
+        names = {shared_name(file.name, run_id) for file in files_in(kept)}
         return [shards / name for page in list_below(shards) for name in _names(page, shards) if name not in names]
 
 
@@ -197,8 +200,11 @@ def _check_may_begin(address: Address, *, overwrite: bool) -> None:
         )
 
 
-def _share_below(folder: Path, address: Address) -> None:
-    """Put the files of a folder below an address, but those that are there; markers and plans last."""
+def _share_below(folder: Path, address: Address, run_id: str = "") -> None:
+    """Put the files of a folder below an address, but those that are there; markers and plans last.
+
+    In a folder of shards, the plan of a result is that of `run_id`.
+    """
     there = {found.key: found for page in list_below(address) for found in page}
 
     def is_there(file: Path) -> bool:
@@ -208,7 +214,7 @@ def _share_below(folder: Path, address: Address) -> None:
     # Rows to do lie under a name of their run, for as long as there are any.
     missing = [file for file in files_in(folder) if not is_there(file) and file.name != "todo.parquet"]
     for group in _in_turn(missing):
-        at_once(lambda file: put(address / file.name, file), group)
+        at_once(lambda file: put(address / shared_name(file.name, run_id), file), group)
 
 
 def _in_turn(files: list[Path]) -> tuple[list[Path], ...]:

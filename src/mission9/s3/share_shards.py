@@ -24,6 +24,7 @@ from mission9.s3.listings import list_below
 from mission9.s3.objects import Listed, at_once, fetch, get_if_there, put
 from mission9.s3.range_reader import RangeReader
 from mission9.shards import Shard, commit, damaged
+from mission9.stages.find_known import DONE
 from mission9.untrusted import MIB
 
 logger = logging.getLogger(__name__)
@@ -70,10 +71,19 @@ class SharedShards:
                         shutil.copyfile(file, whole)
 
 
-def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None) -> None:
+def shared_name(name: str, run_id: str) -> str:
+    """What a file of a folder of shards is called in a bucket.
+
+    The plan of a result bears its name there: two cannot be replaced at once, and the pointer says which result stands.
+    """
+    return f"done-{run_id}.parquet" if name == DONE else name
+
+
+def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None, run_id: str = "") -> None:
     """Make a mirror hold the shards that are committed in a bucket, of the keys `only`; markers come last.
 
-    Without `only`, what the bucket does not hold is taken away from the mirror, and the plans are brought too.
+    Without `only`, what the bucket does not hold is taken away from the mirror, and the last plan is brought too, and
+    that of the result called `run_id`.
 
     Raises:
         StorageError: the bucket cannot be read.
@@ -81,7 +91,9 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None)
     there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
     keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
     if only is None:
-        plans = {name for name in there if name in ("images.parquet", "done.parquet")}
+        if (done := there.get(shared_name(DONE, run_id))) is not None:
+            there[DONE] = done
+        plans = {name for name in there if name in ("images.parquet", DONE)}
         _remove_others(mirror, keys | {name.partition(".")[0] for name in plans})
     else:
         keys, plans = keys.intersection(only), set()
@@ -91,7 +103,7 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None)
         [name for name in missing if not name.endswith(_MARKER)],
         [name for name in missing if name.endswith(_MARKER)],
     ):
-        at_once(lambda name: fetch(folder / name, mirror / name), group)
+        at_once(lambda name: fetch(Address(folder.bucket, there[name].key), mirror / name), group)
     for key in {name.partition(".")[0] for name in missing}:
         for file in damaged(mirror, key):
             logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)

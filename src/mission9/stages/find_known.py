@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from mission9.files import is_passing, remove_file
 from mission9.names import from_text
 from mission9.schema import LISTING, PLAN
-from mission9.shards import damaged, read_marker, read_rejects
+from mission9.shards import damaged, read_marker, read_rejects, sweep
 from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
+
+DONE = "done.parquet"
 
 # Given rows and the shards that hold their outcomes, says of which rows the file's content is what it was.
 ContentCheck = Callable[[pa.RecordBatch, pa.Array], pa.Array]
@@ -121,9 +123,21 @@ def plan_file(folder: Path) -> Path:
     return folder / "images.parquet"
 
 
+def todo_file(folder: Path) -> Path:
+    """Where the rows are that the plan of the last run has to do."""
+    return folder / "todo.parquet"
+
+
 def done_file(folder: Path) -> Path:
-    """Where the plan of the last run is that was finished: another input given by mistake makes nothing unknown."""
-    return folder / "done.parquet"
+    """Where the plan of the result that stands is: a run of another input that fails makes nothing unknown."""
+    return folder / DONE
+
+
+def clear_away(folder: Path) -> None:
+    """Delete what is not of the result that stands: shards that were compacted, or are of another listing."""
+    plans = (plan_file(folder), todo_file(folder), done_file(folder))
+    parts = {group["part"][0].as_py() for group in row_groups(done_file(folder), ["part"])}
+    sweep(folder, parts | {file.stem for file in plans})
 
 
 def _read_plan(plan: Path) -> Iterator[pa.RecordBatch]:

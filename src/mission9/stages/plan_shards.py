@@ -16,10 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.files import appearing, link_or_copy
+from mission9.files import appearing
 from mission9.schema import LISTING, PLAN
-from mission9.shards import Shard, sweep
-from mission9.stages.find_known import Known, done_file, plan_file
+from mission9.shards import Shard
+from mission9.stages.find_known import Known, plan_file, todo_file
 from mission9.tables import TableWriter
 
 # Large files make a shard shorter.
@@ -53,7 +53,7 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: Known, folder: Path, s
     shards: list[Shard] = []
     with (
         appearing(plan_file(folder)) as images,
-        appearing(folder / "todo.parquet") as todo,
+        appearing(todo_file(folder)) as todo,
         TableWriter(images, PLAN) as part_writer,
         TableWriter(todo, LISTING) as shard_writer,
     ):
@@ -70,15 +70,7 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: Known, folder: Path, s
             columns = [*rows.columns, keys, pa.repeat(part.key, len(rows))]
             part_writer.write_batch(pa.record_batch(columns, schema=PLAN), row_group_size=len(rows))
             parts.append(part)
-    return Plan(plan_file(folder), folder / "todo.parquet", tuple(parts), tuple(shards))
-
-
-def finish(plan: Plan, folder: Path) -> None:
-    """Note that all parts are committed, and clear away what is not of them."""
-    with appearing(done_file(folder)) as done:
-        link_or_copy(plan.images, done)
-    kept = {part.key for part in plan.parts} | {file.stem for file in (plan.images, plan.todo, done_file(folder))}
-    sweep(folder, kept)
+    return Plan(plan_file(folder), todo_file(folder), tuple(parts), tuple(shards))
 
 
 def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[Shard, pa.RecordBatch]]:
