@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import stat
@@ -49,6 +50,19 @@ def test_an_output_on_a_read_only_file_system(tree: Path, output: Path) -> None:
     assert tables(output) == before
     assert in_shell(script, "verify", str(output), before=own_mounts()).returncode == 0
     assert mission9(*arguments(tree, output)).returncode == 0
+
+
+def test_a_result_stands_though_what_it_replaced_cannot_be_deleted(tree: Path, output: Path) -> None:
+    """As on NFS, where a reader has it open: the system says that it is busy."""
+    old = output / "features" / "open"
+    old.mkdir()
+    script = f"mount -t tmpfs none {old}"
+    fewer = [*arguments(tree, output)[:-1], "2"]
+    done = in_shell(script, *fewer, before=own_mounts())
+    assert (done.returncode, json.loads((output / "run.json").read_bytes())["n_components"]) == (0, 2), done.stderr
+    assert list((output / "_state/trash").rglob("open"))
+    assert mission9(*fewer).returncode == 0
+    assert not (output / "_state/trash").exists()
 
 
 def test_an_output_that_this_user_may_not_write(tree: Path, output: Path) -> None:

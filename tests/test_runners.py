@@ -101,6 +101,16 @@ def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(runner: Runner, tm
     assert runner.map(task, 4) == [b"done"] * 4
 
 
+def test_a_worker_that_dies_when_it_has_nothing_to_do_is_replaced() -> None:
+    import os
+
+    with LocalRunner(2) as runner:
+        (worker, *_) = runner.map(lambda _: str(os.getpid()).encode(), 2)
+        os.kill(int(worker), 9)
+        time.sleep(1)  # for the pool to notice
+        assert runner.map(lambda number: str(number).encode(), 4) == [b"0", b"1", b"2", b"3"]
+
+
 @pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
 def impatient(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A runner that soon gives up a worker that hangs or is stopped."""

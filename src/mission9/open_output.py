@@ -86,8 +86,9 @@ def _tidy(output: Output) -> None:
     state, receipts = files_in(output.state), output.state / RECEIPTS
     state += files_in(receipts) if receipts.is_dir() else []
     chunks = [path for path in state if path.name.startswith("chunks")]
-    for leftover in (output.work, output.ready, output.trash, *chunks):
+    for leftover in (output.work, output.ready, *chunks):
         remove_folder(leftover)
+    output.empty_trash()
     partials = [path for path in files_in(output.root) if path.name.startswith((f".{REPORT}.", f".{PAGE}."))]
     for partial in (*partials, *(path for path in state if path.name.startswith("."))):
         remove_file(partial)

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +184,9 @@ class Output:
 
         Without `run.json` tables of two results may lie side by side, so that what takes long comes after it.
         """
-        new = _names_in(self.ready / _NAMES) or set()
+        new = _names_in(self.ready / _NAMES)
+        if new is None:
+            return
         remove_file(self.ready / _RESERVE)
         remove_file(self.root / REPORT)
         if is_ours(self.root / PAGE):  # it tells of the old result
@@ -205,9 +207,13 @@ class Output:
             write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
         if (self.ready / DONE).exists():
             clear_away(shards)
-        make_folder(self.trash)
-        patiently(lambda: self.ready.rename(self.trash / "published"))
-        remove_folder(self.trash)
+        discard(self.ready, trash=self.trash)
+        self.empty_trash()
+
+    def empty_trash(self) -> None:
+        """Delete what was replaced, as far as its readers let go of it: on NFS an open file keeps its folder."""
+        with suppress(OSError):
+            remove_folder(self.trash)
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""

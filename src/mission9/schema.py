@@ -58,6 +58,11 @@ def projected(components: int) -> pa.Schema:
     return pa.schema([*keys, pa.field("pca", pa.list_(pa.float32(), components))])
 
 
+def is_as_written(table: pa.Table, schema: pa.Schema) -> bool:
+    """Whether a table that others may have replaced has the columns of one of ours, and values in all of them."""
+    return bool(table.schema.equals(schema)) and not any(column.null_count for column in table.columns)
+
+
 def vectors(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float32]:
     """A column of equally long lists of numbers as an (n, d) array; without a copy where Arrow allows."""
     if isinstance(column, pa.ChunkedArray):

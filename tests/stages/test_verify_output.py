@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,6 +88,31 @@ def test_rows_that_belong_together_no_longer_are_noticed(config: RunConfig) -> N
     shutil.copyfile(second, first)
     note(output, first)
     assert [problem for problem in problems(config) if "lacks images" in problem]
+
+
+def replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("features", lambda _: pa.table({"a": [1]})),
+        ("features", lambda table: pa.Table.from_pandas(table.to_pandas())),
+        ("features", lambda table: replaced(table, "path", pa.nulls(len(table), pa.string()))),
+        ("features", lambda table: replaced(table, "label", pa.array(["__HIVE_DEFAULT_PARTITION__"] * len(table)))),
+        ("training_pca/*", lambda table: replaced(table, "pca", pa.array([[1.0]] + [[1.0, 2.0]] * (len(table) - 1)))),
+        ("training_pca/*", lambda table: replaced(table, "pca", pa.nulls(len(table), pa.list_(pa.float32())))),
+        ("training_pca/*", lambda table: replaced(table, "pca", pa.array(["text"] * len(table)))),
+        ("rejects", lambda _: pa.table({"a": [1]})),
+    ],
+)
+def test_a_table_that_somebody_wrote_in_the_place_of_ours_is_named(
+    kind: str, change: Callable[[pa.Table], pa.Table], config: RunConfig
+) -> None:
+    file = sorted(Path(config.output).glob(f"{kind}/part-00000.parquet"))[0]
+    pq.write_table(change(pq.read_table(file, partitioning=None)), file)
+    assert any(str(file) in problem for problem in list(verify_output(config.output)))
 
 
 def pc_negated(table: pa.Table) -> pa.Array:

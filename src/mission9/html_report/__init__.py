@@ -52,6 +52,8 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         OutputError: a table of the result is missing or damaged, another took its place, or `file` is somebody else's.
     """
     check_packages()
+    if results.report.get("encrypted"):
+        logger.warning("%s shows in clear what the encrypted tables hold: keep it where only its readers are", file)
     if os.path.lexists(file) and not is_ours(file):
         raise OutputError(f"{file} was not written by mission9, which would replace it: move it away")
     seconds: dict[str, float] = {}

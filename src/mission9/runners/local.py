@@ -70,9 +70,12 @@ class LocalRunner:
         self._pool = self._pool or loky.ProcessPoolExecutor(
             self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(), self._patience)
         )
-        futures: dict[int, Future[bytes]] = {
-            n: self._pool.submit(_run, place, n, self._patience) for n in sorted(numbers)
-        }
+        try:
+            futures: dict[int, Future[bytes]] = {
+                n: self._pool.submit(_run, place, n, self._patience) for n in sorted(numbers)
+            }
+        except BrokenProcessPool as broken:  # a process died when it had nothing to do
+            return broken
         for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
             if isinstance(future.exception(), StorageError):
                 return future.exception()

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mission9.beside import beside
+from mission9.beside import beside, in_a_hurry
 from mission9.errors import Mission9Error, OutputError, StorageError
 from mission9.s3.address import Address
 from mission9.s3.objects import delete, get_if_there, head, put, put_new
@@ -92,9 +92,11 @@ def leased(address: Address) -> Iterator[Lease]:
     try:
         with beside(partial(_keep, lease)):
             yield lease
-    finally:
-        with suppress(Mission9Error):  # it ends by itself; and what went wrong before matters more
-            lease.release()
+    except BaseException:
+        in_a_hurry(lease.release)  # it ends by itself
+        raise
+    with suppress(Mission9Error):
+        lease.release()
 
 
 def _keep(lease: Lease, ended: threading.Event) -> None:

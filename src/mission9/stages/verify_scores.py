@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from mission9.errors import ImageError
 from mission9.files import files_below, files_in, open_to_read
 from mission9.names import label_folder
 from mission9.output import Output, scores_folder
 from mission9.pca import PCAModel
-from mission9.schema import FEATURES_TABLE, vectors
+from mission9.schema import is_as_written, projected, vectors
 from mission9.stages.save_results import no_formula
 from mission9.tables import read_table
 
@@ -43,9 +44,6 @@ class ScoresCheck:
 
     def check(self, split: str, part: pa.Table, model: PCAModel) -> Iterator[str]:
         """Hold the scores of a part's images against its features."""
-        if not part.schema.equals(FEATURES_TABLE):
-            yield f"the features of {split} have other columns than they should"
-            return
         wanted = model.transform(vectors(part["features"]))
         tolerance = _TOLERANCE * float(np.linalg.norm(wanted, axis=1).max() + 1)
         if self._has_csv:
@@ -69,8 +67,12 @@ class ScoresCheck:
     def _check_label(
         self, split: str, label: str, paths: pa.ChunkedArray, wanted: NDArray[Any], tolerance: float
     ) -> Iterator[str]:
-        folder = self._output.root / scores_folder(split) / label_folder(label)
-        tables = [_scores_of(file) for file in sorted(files_in(folder) if folder.exists() else [])]
+        try:
+            folder = self._output.root / scores_folder(split) / label_folder(label)
+        except ImageError as error:
+            yield f"features of {split} are not as they were: {error}"
+            return
+        tables = [_scores_of(file, wanted.shape[1]) for file in sorted(files_in(folder) if folder.exists() else [])]
         found = pa.concat_tables(tables).combine_chunks() if tables else None
         places = None if found is None else pc.index_in(paths, value_set=found["path"].combine_chunks())
         if found is None or places is None or places.null_count:
@@ -86,7 +88,8 @@ class ScoresCheck:
             if lines.take(1) is not None:
                 yield f"{scores_folder(split)}_csv holds rows of no image"
             folder = self._output.root / scores_folder(split)
-            rows = sum(len(_scores_of(file)) for file in (files_below(folder) if folder.exists() else ()))
+            files = files_below(folder) if folder.exists() else ()
+            rows = sum(len(_scores_of(file, lines.components)) for file in files)
             if rows != seen[split, "featured"]:
                 yield f"{scores_folder(split)} holds {rows:,} rows for {seen[split, 'featured']:,} images"
 
@@ -95,6 +98,7 @@ class _Lines:
     """The rows of a CSV, as many at a time as are asked for."""
 
     def __init__(self, file: Path, components: int) -> None:
+        self.components = components
         types = {"path": pa.string(), "label": pa.string()}
         types |= {f"pc_{n + 1}": pa.float64() for n in range(components)}
         options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
@@ -125,11 +129,14 @@ class _Lines:
         self._open.close()
 
 
-def _scores_of(file: Path) -> pa.Table:
+def _scores_of(file: Path, components: int) -> pa.Table:
+    schema = projected(components)
+    schema = pa.schema([schema.field("path"), schema.field("pca")])
     try:
-        return read_table(file, columns=["path", "pca"])
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError):  # its checksum has told
-        return pa.table({"path": pa.array([], pa.string()), "pca": pa.array([], pa.list_(pa.float32()))})
+        found = read_table(file, columns=schema.names)
+    except (pa.ArrowException, OSError):
+        found = schema.empty_table()
+    return found if is_as_written(found, schema) else schema.empty_table()  # its checksum has told
 
 
 def _close(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> bool:
