@@ -75,7 +75,7 @@ class BackgroundRunner:
 class Runners:
     """The runners of a run: `now` is the one of its present stage; leaving the context ends all.
 
-    What the `given` one is told to do happens there, and nothing else is started.
+    Where one is `given`, the settings' is not started; small tables may be made by worker processes of this machine.
     """
 
     def __init__(self, config: RunConfig, given: Runner | None = None) -> None:

@@ -6,8 +6,6 @@ import errno
 import gc
 import os
 import re
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -39,10 +37,6 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
         SetupError: pyspark or Java is missing, or Spark does not start.
     """
     spark, is_ours = find_or_start_session(config, for_runner=True)
-    if is_ours and threading.current_thread() is threading.main_thread():
-        # PySpark's handler asks the JVM to cancel in the middle of another call to it, and may fail with an error
-        # that hides the Ctrl-C; here stopping the session cancels all the same.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield SparkRunner(spark, parallelism(spark))
     finally:
