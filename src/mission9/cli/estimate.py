@@ -56,7 +56,7 @@ def estimate(
     from mission9.errors import ConfigError
     from mission9.estimate.predict import predict_here, predict_there
     from mission9.estimate.predict import save as keep
-    from mission9.estimate.probe import probe
+    from mission9.estimate.probe import in_words, probe
 
     instances = find_instances(machine or [], price or [])
     if count < 1 or (images is not None and images < 1):
@@ -69,6 +69,8 @@ def estimate(
         f"probe: {measured.sampled:,} of {measured.images:,} images on {measured.workers} workers ({measured.device}): "
         f"{mid:.0f} images/s each ({low:.0f} to {high:.0f})"
     )
+    if measured.rejected:
+        say(f"rejected of these: {in_words(measured.rejected)}; a run tells of each, in its table of rejects")
     for prediction in found:
         say(_line(prediction, many))
     if instances:
