@@ -140,6 +140,25 @@ def test_rejects_are_told_and_no_speed_where_there_are_only_those(
     assert not (tmp_path / "kept.json").exists()
 
 
+def test_where_an_estimate_cannot_be_kept_is_told_before_the_probe(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(place: str) -> str:
+        assert main(["estimate", "--input", str(tree), "--weights", "demo", "--save", place]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""  # neither a probe nor a folder of the name of a bucket
+        return said.err
+
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert f"there is no folder {tmp_path / 'none'}; make it" in told("none/estimate.json")
+    assert "--save s3://bucket/estimate.json: an estimate is kept in a file" in told("s3://bucket/estimate.json")
+    assert "is a folder; give a file in it" in told(str(tree))
+    monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, who may write anywhere
+    assert f"{tmp_path} cannot be written; give a file elsewhere" in told("estimate.json")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_run_elsewhere_is_held_against_the_first_machine_that_is_not_this() -> None:
     bounds = {"run_minutes": [1.0, 2.0, 3.0]}
     names = (HERE, "g4dn.xlarge", "g5.xlarge")
