@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_problems_are_told_with_their_remedies_and_an_exit_code(
     (line,) = [line for line in lines if line.startswith("problem")]
     assert line.split(maxsplit=2)[2].startswith(f"there is no folder {tmp_path / 'nowhere'}")
     assert any(line.startswith("ok       python") for line in lines)
+
+
+def test_the_images_to_fit_on_may_be_the_last_that_are_found(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.stages.list_images.BATCH_ROWS", 2)
+    (finding,) = found("input", input=str(tree))
+    assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 3 of Test")
+    shutil.rmtree(tree / "Training")
+    (finding,) = found("input", input=str(tree))
+    assert (finding.status, finding.found.partition(":")[0]) == (
+        "problem",
+        "there are images of Test, and none of Training to fit the PCA on",
+    )
+    (finding,) = found("input", input=str(tree), pca_model=str(tmp_path / "pca_model"))
+    assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 2 of Test")
 
 
 @pytest.mark.parametrize(("runner", "status"), [("auto", "warning"), ("spark", "problem"), ("local", "ok")])

@@ -25,7 +25,7 @@ from mission9.errors import Mission9Error
 from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
 from mission9.runners import works_elsewhere
 from mission9.s3.address import is_s3
-from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
+from mission9.stages.list_images import FITTING, Found, check_folder, fitting_split, list_images
 from mission9.weights import IMAGENET_URL, check_weights, load_weights
 
 Status = Literal["ok", "warning", "problem"]
@@ -179,12 +179,16 @@ def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
 def _input(config: RunConfig) -> Iterator[Finding]:
     check_folder(config.input)
     found = Found()
-    batches = list_images(config.input, found, all_files=config.all_files, leave_out=config.output)
-    if next(batches, None) is None:  # one batch says enough
+    for _ in list_images(config.input, found, all_files=config.all_files, leave_out=config.output):
+        # Test/ sorts before Training/, and may be more than the first batch holds.
+        if config.pca_model or any(found.listed[split] for split in FITTING):
+            break
+    if not found.listed:
         remedy = "give the folder that holds Training/ and Test/, or the label folders, with --input"
         yield Finding("input", "problem", f"there are no images in {config.input}", remedy)
         return
-    fitting_split(found.listed)
+    if config.pca_model is None:
+        fitting_split(found.listed)
     splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
     yield Finding("input", "ok", f"images: {splits}, among the first that are found")
 
