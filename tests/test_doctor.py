@@ -123,3 +123,34 @@ def test_an_output_that_cannot_be_written(tree: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
     (finding,) = found("output", input=str(tree), output=str(tmp_path / "out"))
     assert finding.status == "problem"
+
+
+def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(output: str, **settings: object) -> tuple[str, str]:
+        (finding,) = found("output", output=output, **settings)
+        return finding.status, finding.found
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert status("file") == ("problem", f"the output {tmp_path / 'file'} is a file; give a folder with --output")
+    assert status("file/out") == ("problem", f"{tmp_path / 'file'} is a file, in which no folder can be made")
+    (tmp_path / "theirs").mkdir()
+    assert status("theirs") == ("ok", "theirs can be written")
+    assert status("theirs/out") == ("ok", "theirs/out can be made")
+    (tmp_path / "theirs/notes.txt").touch()
+    assert status("theirs")[0] == "problem"
+    assert status("theirs", overwrite=True) == ("ok", "theirs can be written")
+
+
+@pytest.mark.parametrize(
+    ("uri", "status", "told"),
+    [
+        ("local", "ok", "kept in files, in the current folder"),
+        ("sqlite:///runs.db", "ok", "kept in files, in the current folder"),
+        ("postgresql://us:pw@db/x", "warning", "postgresql://***@db/x is neither a server nor local: not tried"),
+        ("databricks", "warning", "databricks is neither a server nor local: not tried"),
+    ],
+)
+def test_only_what_is_kept_in_files_is_called_so(uri: str, status: str, told: str) -> None:
+    (finding,) = found("mlflow", mlflow=uri)
+    assert (finding.status, finding.found) == (status, told)
