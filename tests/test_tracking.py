@@ -24,7 +24,7 @@ import pytest
 from benchmarks.measure.cluster import free_port
 
 from mission9.results import Results
-from mission9.tracking import metrics
+from mission9.tracking import log_within_patience, metrics
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("mlflow", reason="mlflow is not installed")
@@ -202,6 +202,34 @@ def test_log_tells_in_a_line_that_there_is_no_server(out: Path, tmp_path: Path) 
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("mission9: MLflow does not take the results: ")
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("time.sleep(60)", "no answer within 1 s. The results are whole"),
+        ("print('no room', flush=True)\nos._exit(1)", "no room. The results are whole"),
+        ("print('run 1 of the experiment', flush=True)\nos._exit(0)", "MLflow: run 1 of the experiment"),
+    ],
+)
+def test_words_of_others_before_ours_cost_neither_the_patience_nor_the_result(
+    end: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process itself is real; what it loads as it begins speaks first, and then in its place."""
+    words = "import os, time\nprint('somebody else begins')\nprint('ready', flush=True)\n"
+    (tmp_path / "sitecustomize.py").write_text(words + end)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("mission9.tracking._PATIENCE", 1.0)
+    caplog.set_level("INFO", "mission9")
+    start = time.monotonic()
+    log_within_patience(str(tmp_path / "out"), "local")
+    assert time.monotonic() - start < 30
+    assert told in caplog.text
+
+
+def test_a_failure_before_it_is_ready_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log_within_patience(str(tmp_path / "none"), "local")
+    assert f"{tmp_path / 'none'}" in caplog.text.partition("The results are whole")[0]
 
 
 def test_rates_are_of_what_was_inferred_and_steps_are_components() -> None:

@@ -91,24 +91,42 @@ def log_within_patience(root: str, uri: str) -> None:
         return
     patience = _PATIENCE - (time.monotonic() - start)
     settings = os.environ | _HURRIED | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
+    command = [sys.executable, "-m", __name__, root]
     with tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, "-m", __name__, root]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=settings)  # noqa: S603
-        try:
-            assert process.stdout is not None  # noqa: S101 (for mypy)
-            if process.stdout.readline().strip() == _READY:
-                process.wait(patience)
-            told = process.communicate()[0].strip()
-        except subprocess.TimeoutExpired:
-            told = f"MLflow: no answer within {_PATIENCE:g} s"
-        finally:
-            process.kill()
-            process.wait()
+        # Without a buffer: what was read ahead of a line, `communicate` would not see.
+        with subprocess.Popen(  # noqa: S603
+            command, bufsize=0, stdout=subprocess.PIPE, stderr=errors, env=settings
+        ) as process:
+            try:
+                told = _last_words(process, patience)
+            except subprocess.TimeoutExpired:
+                told = f"MLflow: no answer within {_PATIENCE:g} s"
+            finally:
+                process.kill()
         if process.returncode == 0:
-            logger.info("MLflow: %s", told.splitlines()[-1])  # the client has its own words before
+            logger.info("MLflow: %s", told)
             return
         errors.seek(0)
         _warn(told or (errors.read().strip().splitlines() or ["MLflow ended without a word"])[-1], root)
+
+
+def _last_words(process: subprocess.Popen[bytes], patience: float) -> str:
+    """The last line of a process of ours, which has so many seconds for all after it said that it is ready.
+
+    Others may speak before: whatever Python loads as it begins, and MLflow's client.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer.
+    """
+    assert process.stdout is not None  # noqa: S101 (for mypy)
+    said: list[bytes] = []
+    for line in process.stdout:
+        if line.strip() == _READY.encode():
+            said = []
+            break
+        said.append(line)
+    said += process.communicate(timeout=patience)[0].splitlines()
+    return next((line.decode(errors="replace").strip() for line in reversed(said) if line.strip()), "")
 
 
 def _warn(words: str, root: str) -> None:
@@ -270,9 +288,7 @@ def served_model(folder: Path) -> dict[str, Any]:
 
     package = Path(mission9.__file__).parent
     components = PCAModel.load(folder).n_components_
-    pinned = versions(
-        ("mlflow", "numpy", "openvino", "pandas", "pillow", "platformdirs", "pyarrow", "safetensors", "threadpoolctl")
-    )
+    pinned = versions(_SERVING)
     columns = Schema([ColSpec(DataType.binary, "image")])
     scores = Schema([TensorSpec(np.dtype(np.float32), (-1, components))])
     return {
