@@ -129,9 +129,11 @@ def test_the_doctor_tries_whether_a_server_keeps_files(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_logged_model_is_served_and_gives_the_scores_of_the_table(out: Path, tree: Path, tmp_path: Path) -> None:
-    done = mission9("log", str(out), folder=tmp_path)
+    done = mission9("log", str(out), folder=tmp_path, PYTHONDONTWRITEBYTECODE="")
     assert (done.returncode, done.stderr) == (0, "")
     model = next((tmp_path / "mlruns").rglob("MLmodel")).parent
+    assert (model / "code/mission9/projector.py").exists()
+    assert not [file for file in model.rglob("*") if file.suffix == ".pyc"]
     assert not [file for file in model.rglob("*") if file.suffix in (".pkl", ".pickle")]
     images = [tree / "Test" / "a" / f"{number}.jpg" for number in (0, 1)]
     rows = [[base64.b64encode(image.read_bytes()).decode()] for image in images]

@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +229,18 @@ class _Prepared:
             if (root / name).exists():
                 self._mlflow.log_artifact(str(root / name))
         self._mlflow.log_artifacts(str(root / MODEL_FOLDER), MODEL_FOLDER)
-        self._mlflow.pyfunc.log_model(name=MODEL, **served_model(root / MODEL_FOLDER))
+        with _no_bytecode():
+            self._mlflow.pyfunc.log_model(name=MODEL, **served_model(root / MODEL_FOLDER))
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """MLflow runs the model's file where it is uploaded from: Python must leave no cache of it there."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _judged(results: Results) -> Evaluation | None:
