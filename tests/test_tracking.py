@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 from benchmarks.measure.cluster import free_port
 
+from mission9.log_apart import log_within_patience
 from mission9.results import Results
-from mission9.tracking import log_within_patience, metrics
+from mission9.tracking import metrics
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("mlflow", reason="mlflow is not installed")
@@ -221,7 +222,7 @@ def test_words_of_others_before_ours_cost_neither_the_patience_nor_the_result(
     words = "import os, time\nprint('somebody else begins')\nprint('ready', flush=True)\n"
     (tmp_path / "sitecustomize.py").write_text(words + end)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("mission9.tracking._PATIENCE", 1.0)
+    monkeypatch.setattr("mission9.log_apart._PATIENCE", 1.0)
     caplog.set_level("INFO", "mission9")
     start = time.monotonic()
     log_within_patience(str(tmp_path / "out"), "local")
