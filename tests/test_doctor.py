@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -41,6 +42,22 @@ def test_problems_are_told_with_their_remedies_and_an_exit_code(
     (line,) = [line for line in lines if line.startswith("problem")]
     assert line.split(maxsplit=2)[2].startswith(f"there is no folder {tmp_path / 'nowhere'}")
     assert any(line.startswith("ok       python") for line in lines)
+
+
+def test_the_images_to_fit_on_may_be_the_last_that_are_found(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.stages.list_images.BATCH_ROWS", 2)
+    (finding,) = found("input", input=str(tree))
+    assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 3 of Test")
+    shutil.rmtree(tree / "Training")
+    (finding,) = found("input", input=str(tree))
+    assert (finding.status, finding.found.partition(":")[0]) == (
+        "problem",
+        "there are images of Test, and none of Training to fit the PCA on",
+    )
+    (finding,) = found("input", input=str(tree), pca_model=str(tmp_path / "pca_model"))
+    assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 2 of Test")
 
 
 @pytest.mark.parametrize(("runner", "status"), [("auto", "warning"), ("spark", "problem"), ("local", "ok")])
@@ -106,3 +123,34 @@ def test_an_output_that_cannot_be_written(tree: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "access", lambda *_: False)  # the tests may run as root, who may write anywhere
     (finding,) = found("output", input=str(tree), output=str(tmp_path / "out"))
     assert finding.status == "problem"
+
+
+def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status(output: str, **settings: object) -> tuple[str, str]:
+        (finding,) = found("output", output=output, **settings)
+        return finding.status, finding.found
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert status("file") == ("problem", f"the output {tmp_path / 'file'} is a file; give a folder with --output")
+    assert status("file/out") == ("problem", f"{tmp_path / 'file'} is a file, in which no folder can be made")
+    (tmp_path / "theirs").mkdir()
+    assert status("theirs") == ("ok", "theirs can be written")
+    assert status("theirs/out") == ("ok", "theirs/out can be made")
+    (tmp_path / "theirs/notes.txt").touch()
+    assert status("theirs")[0] == "problem"
+    assert status("theirs", overwrite=True) == ("ok", "theirs can be written")
+
+
+@pytest.mark.parametrize(
+    ("uri", "status", "told"),
+    [
+        ("local", "ok", "kept in files, in the current folder"),
+        ("sqlite:///runs.db", "ok", "kept in files, in the current folder"),
+        ("postgresql://us:pw@db/x", "warning", "postgresql://***@db/x is neither a server nor local: not tried"),
+        ("databricks", "warning", "databricks is neither a server nor local: not tried"),
+    ],
+)
+def test_only_what_is_kept_in_files_is_called_so(uri: str, status: str, told: str) -> None:
+    (finding,) = found("mlflow", mlflow=uri)
+    assert (finding.status, finding.found) == (status, told)

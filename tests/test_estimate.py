@@ -17,6 +17,8 @@ from mission9.estimate.interval import Interval
 from mission9.estimate.kept import HERE, compare, read_estimate
 from mission9.estimate.predict import predict_here, predict_there
 from mission9.estimate.probe import Probe, _parts
+from mission9.estimate.probe import probe as measure
+from mission9.pack.make_pack import make_pack
 from mission9.pipeline import run
 from mission9.runners import InProcessRunner
 from mission9.stages.prepare_images import ImageRow
@@ -24,7 +26,7 @@ from mission9.stages.prepare_images import ImageRow
 
 def probe(**facts: Any) -> Probe:
     settings: dict[str, Any] = {
-        "images": 10_000, "sampled": 200, "workers": 2, "device": "cpu",
+        "images": 10_000, "sampled": 200, "rejected": {}, "workers": 2, "device": "cpu",
         "seconds": Interval(0.0045, 0.005, 0.0055), "cpu_seconds": 0.001, "list_seconds": 1.0,
     }  # fmt: skip
     return Probe(**(settings | facts))
@@ -110,6 +112,51 @@ def test_an_estimate_is_kept_and_the_run_is_held_against_it(
     run(config, InProcessRunner())
     again = json.loads((tmp_path / "out/run.json").read_text())["estimate"]
     assert (again["images_inferred"], again["comparable"]) == (0, False)
+
+
+def test_images_of_a_pack_are_read(tree: Path, tmp_path: Path) -> None:
+    make_pack(str(tree), str(tmp_path / "pack"), workers=1)
+    found = measure(RunConfig(input=str(tmp_path / "pack"), weights="demo", workers=1))
+    assert (found.sampled, found.images, found.rejected) == (15, 15, {})
+
+
+def test_rejects_are_told_and_no_speed_where_there_are_only_those(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/1.jpg", "b/2.jpg"):
+        (tree / "Training" / name).write_text("no picture")
+    (tree / "Test/a/0.jpg").write_bytes(b"")
+    command = ["estimate", "--weights", "demo", "--workers", "1", "--input"]
+    assert main([*command, str(tree)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("rejected of these: 2 not_an_image, 1 empty; ")
+    (tmp_path / "texts").mkdir()
+    for number in range(12):
+        (tmp_path / "texts" / f"{number}.jpg").write_text("no picture")
+    assert main([*command, str(tmp_path / "texts"), "--save", str(tmp_path / "kept.json")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "all of the 12 images of" in said.err
+    assert "were rejected (12 not_an_image)" in said.err
+    assert not (tmp_path / "kept.json").exists()
+
+
+def test_where_an_estimate_cannot_be_kept_is_told_before_the_probe(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(place: str) -> str:
+        assert main(["estimate", "--input", str(tree), "--weights", "demo", "--save", place]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""  # neither a probe nor a folder of the name of a bucket
+        return said.err
+
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert f"there is no folder {tmp_path / 'none'}; make it" in told("none/estimate.json")
+    assert "--save s3://bucket/estimate.json: an estimate is kept in a file" in told("s3://bucket/estimate.json")
+    assert "is a folder; give a file in it" in told(str(tree))
+    monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, who may write anywhere
+    assert f"{tmp_path} cannot be written; give a file elsewhere" in told("estimate.json")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_run_elsewhere_is_held_against_the_first_machine_that_is_not_this() -> None:

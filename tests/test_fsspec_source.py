@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import socket
 import subprocess
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from fsspec.implementations.ftp import FTPFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
+from mission9.ahead import REMOTE, work_ahead
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import ConfigError, ImageError, InputError, SetupError
@@ -23,6 +28,7 @@ from mission9.pipeline import run
 from mission9.places import real_root
 from mission9.sources import settled, source_of
 from mission9.stages.list_images import has_more_images
+from mission9.stages.prepare_images import ImageRow
 from mission9.stages.verify_output import verify_output
 from tests.conftest import add_odd_files
 from tests.hostile import tables
@@ -133,6 +139,79 @@ def test_servers_and_folders_that_are_not_there_are_told(
         assert "Traceback" not in said
         assert PASSWORD not in said
     assert not (tmp_path / "output").exists()
+
+
+def read_in_shards(root: str, paths: list[str]) -> None:
+    """All images of a source five times over, by threads that are new each time, as shards have them."""
+    source = source_of(settled(root))
+    rows = [ImageRow(path, "all", "a", 1000) for path in paths]
+    for _ in range(5):
+        found = list(work_ahead(rows, lambda row: source.read(row.path, max_bytes=MOST), source.ahead))
+        assert all(found)
+
+
+IMAGES = [f"Training/{label}/{number}.jpg" for label in "ab" for number in range(6)]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[FTPFileSystem]:
+    """The connections to FTP servers that are made from now on."""
+    found, connect = list[FTPFileSystem](), FTPFileSystem._connect
+
+    def counting(fs: FTPFileSystem) -> None:
+        found.append(fs)
+        connect(fs)
+
+    monkeypatch.setattr(FTPFileSystem, "_connect", counting)
+    return found
+
+
+def test_connections_are_kept_from_one_shard_to_the_next(ftp: str, made: list[FTPFileSystem]) -> None:
+    read_in_shards(ftp, IMAGES)
+    assert len(made) <= source_of(settled(ftp)).ahead.threads
+
+
+def test_connections_that_a_server_closed_are_made_anew(
+    ftp: str, made: list[FTPFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.fsspec_source._PAUSE", 0.001)
+    read_in_shards(ftp, IMAGES)
+    for each in made:
+        each.ftp.sock.shutdown(socket.SHUT_RDWR)
+    read_in_shards(ftp, IMAGES)
+    kept = len(made)
+    monkeypatch.setattr("mission9.connections._FRESH", 0.0)  # those idle for long are not even tried
+    read_in_shards(ftp, IMAGES[:1])
+    assert len(made) == kept + 5
+
+
+class AsyncMemory(AsyncFileSystemWrapper):  # type: ignore[misc]
+    """The store in memory, asked as those of clouds are."""
+
+    protocol = "asyncmemory"
+    made = 0
+
+    def __init__(self, **_: object) -> None:
+        super().__init__(fs=MemoryFileSystem())
+        type(self).made += 1
+
+    def _open(self, path: str, **_: object) -> io.BytesIO:
+        return io.BytesIO(self.cat_file(path))
+
+
+def test_a_connection_that_may_be_shared_is_the_only_one(odd_tree: Path) -> None:
+    fsspec.register_implementation("asyncmemory", AsyncMemory, clobber=True)
+    store = fsspec.filesystem("memory")
+    try:
+        store.put(str(odd_tree), "/fruits", recursive=True)
+        source_of.cache_clear()
+        assert rows_of("asyncmemory://fruits")[1].listed == rows_of(odd_tree)[1].listed
+        read_in_shards("asyncmemory://fruits", IMAGES)
+        assert AsyncMemory.made == 1
+        assert source_of(settled("asyncmemory://fruits")).ahead == REMOTE
+    finally:
+        store.rm("/fruits", recursive=True)
+        source_of.cache_clear()
 
 
 def test_a_store_in_memory(odd_tree: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mission9.cli import main
-from mission9.errors import ConfigError, InputError, OutputError
+from mission9.errors import ConfigError, InputError, OutputError, StorageError
+from mission9.files import private_name
+from mission9.stages.list_images import Found, list_images
 from mission9.subset import list_subsets, make_subset
 from tests.conftest import REPOSITORY
 
@@ -30,7 +33,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_share_of_every_label_and_at_least_one(source: Path, tmp_path: Path) -> None:
-    folder, count = make_subset(source, tmp_path / "subsets", 5)
+    folder, count, _ = make_subset(source, tmp_path / "subsets", 5)
     assert folder.name == "fruits-360-5pct"
     found = [os.path.dirname(name) for name in files(folder)]
     assert {name: found.count(name) for name in found} == {
@@ -51,7 +54,7 @@ def test_smaller_subsets_are_parts_of_larger_ones_of_the_source(source: Path, tm
 @pytest.mark.parametrize("copy", [False, True])
 def test_a_second_call_changes_nothing_and_the_source_is_untouched(source: Path, tmp_path: Path, copy: bool) -> None:
     before = files(source)
-    folder, _ = make_subset(source, tmp_path / "subsets", 10, copy=copy)
+    folder, *_ = make_subset(source, tmp_path / "subsets", 10, copy=copy)
     times = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}
     make_subset(source, tmp_path / "subsets", 10, copy=copy)
     assert {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")} == times
@@ -65,14 +68,79 @@ def test_a_subset_is_not_put_into_its_source(source: Path) -> None:
         make_subset(source, source / "subsets", 10)
 
 
-def test_a_link_becomes_the_picture_it_leads_to(tmp_path: Path) -> None:
-    (tmp_path / "in" / "a").mkdir(parents=True)
-    (tmp_path / "real.jpg").write_bytes(b"picture")
-    (tmp_path / "in" / "a" / "link.jpg").symlink_to("../../real.jpg")
-    for _ in range(2):
-        folder, count = make_subset(tmp_path / "in", tmp_path / "out", 100)
-        assert count == 1
-        assert files(folder) == {"a/link.jpg": b"picture"}
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Eight images as a run lists them, by links and without an extension too, and four files that are none."""
+    root = tmp_path / "odd"
+    for folder, names in (("Training/a", ("0.jpg", "1.jpg", "bare")), ("Training/b", ("0.jpg", "été\\xff.png"))):
+        (root / folder).mkdir(parents=True)
+        for name in names:
+            (root / folder / name).write_bytes(f"{folder} {name}".encode())
+    (root / "Training/c").symlink_to("b")
+    (root / "Training/a/link.jpg").symlink_to("../b/0.jpg")
+    (tmp_path / "outside.jpg").touch()
+    (root / "Training/b/outside.jpg").symlink_to("../../../outside.jpg")
+    (root / "Training/a/nothing.jpg").symlink_to("gone.jpg")
+    os.mkfifo(root / "Training/a/pipe.jpg")
+    (root / "Training/a/notes.txt").write_text("none")
+    return root
+
+
+def listed(folder: Path) -> set[str]:
+    found = Found()
+    return {path for batch in list_images(str(folder), found) for path in batch["path"].to_pylist()}
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_the_whole_is_what_a_run_lists_and_the_rest_is_told(
+    odd: Path, tmp_path: Path, copy: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = listed(odd) - {"Training/a/nothing.jpg", "Training/a/pipe.jpg"}
+    assert len(wanted) == 8
+    command = ["subset", "--input", str(odd), "--output", str(tmp_path / "out"), "--percentage", "100"]
+    assert main([*command, *(["--copy"] if copy else [])]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{tmp_path / 'out' / 'odd-100pct'}: 8 images"
+    # That of b is there twice: by the link c too.
+    assert told[1].endswith("5 skipped (2 (link), 2 (no file), 1 .txt)")
+    folder = tmp_path / "out" / "odd-100pct"
+    assert listed(folder) == wanted
+    assert not [path for path in folder.rglob("*") if path.is_symlink()]
+    assert (folder / "Training/a/link.jpg").read_bytes() == (odd / "Training/b/0.jpg").read_bytes()
+    assert list_subsets(tmp_path / "out") == {str(folder): 8}
+
+
+def test_a_folder_that_cannot_be_read_is_told(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refusing(place: bytes | str) -> object:  # the tests may run as root, who may read anything
+        if os.fsencode(place).rstrip(b"/").endswith("Pêche".encode()):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match="Pêche cannot be read: Permission denied; mend or move it"):
+        make_subset(source, tmp_path / "out", 10)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_that_fails_leaves_nothing_of_itself(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr("shutil.copy2", fails)
+    with pytest.raises(StorageError, match=r"not enough room for .*_100.jpg \("):
+        make_subset(source, tmp_path / "out", 10, copy=True)
+    assert files(tmp_path / "out") == {}
+
+
+def test_what_a_killed_copy_left_is_no_image(source: Path, tmp_path: Path) -> None:
+    folder, count, _ = make_subset(source, tmp_path / "out", 10, copy=True)
+    private_name(folder / "Training/Apple 1/1_100.jpg").write_bytes(b"half")
+    assert list_subsets(tmp_path / "out") == {str(folder): count}
 
 
 def test_impossible_requests(source: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from benchmarks.measure.cluster import free_port
 
+from mission9.log_apart import log_within_patience
 from mission9.results import Results
 from mission9.tracking import metrics
 from tests.conftest import REPOSITORY
@@ -129,9 +130,11 @@ def test_the_doctor_tries_whether_a_server_keeps_files(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_logged_model_is_served_and_gives_the_scores_of_the_table(out: Path, tree: Path, tmp_path: Path) -> None:
-    done = mission9("log", str(out), folder=tmp_path)
+    done = mission9("log", str(out), folder=tmp_path, PYTHONDONTWRITEBYTECODE="")
     assert (done.returncode, done.stderr) == (0, "")
     model = next((tmp_path / "mlruns").rglob("MLmodel")).parent
+    assert (model / "code/mission9/projector.py").exists()
+    assert not [file for file in model.rglob("*") if file.suffix == ".pyc"]
     assert not [file for file in model.rglob("*") if file.suffix in (".pkl", ".pickle")]
     images = [tree / "Test" / "a" / f"{number}.jpg" for number in (0, 1)]
     rows = [[base64.b64encode(image.read_bytes()).decode()] for image in images]
@@ -202,6 +205,34 @@ def test_log_tells_in_a_line_that_there_is_no_server(out: Path, tmp_path: Path) 
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("mission9: MLflow does not take the results: ")
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("time.sleep(60)", "no answer within 1 s. The results are whole"),
+        ("print('no room', flush=True)\nos._exit(1)", "no room. The results are whole"),
+        ("print('run 1 of the experiment', flush=True)\nos._exit(0)", "MLflow: run 1 of the experiment"),
+    ],
+)
+def test_words_of_others_before_ours_cost_neither_the_patience_nor_the_result(
+    end: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process itself is real; what it loads as it begins speaks first, and then in its place."""
+    words = "import os, time\nprint('somebody else begins')\nprint('ready', flush=True)\n"
+    (tmp_path / "sitecustomize.py").write_text(words + end)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("mission9.log_apart._PATIENCE", 1.0)
+    caplog.set_level("INFO", "mission9")
+    start = time.monotonic()
+    log_within_patience(str(tmp_path / "out"), "local")
+    assert time.monotonic() - start < 30
+    assert told in caplog.text
+
+
+def test_a_failure_before_it_is_ready_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log_within_patience(str(tmp_path / "none"), "local")
+    assert f"{tmp_path / 'none'}" in caplog.text.partition("The results are whole")[0]
 
 
 def test_rates_are_of_what_was_inferred_and_steps_are_components() -> None:

@@ -22,10 +22,13 @@ from mission9 import devices
 from mission9.config import RunConfig
 from mission9.engines import check_cpu, choose_engine
 from mission9.errors import Mission9Error
+from mission9.open_output import check_may_begin
+from mission9.output import Output
 from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
+from mission9.redact import redact
 from mission9.runners import works_elsewhere
 from mission9.s3.address import is_s3
-from mission9.stages.list_images import Found, check_folder, fitting_split, list_images
+from mission9.stages.list_images import FITTING, Found, check_folder, fitting_split, list_images
 from mission9.weights import IMAGENET_URL, check_weights, load_weights
 
 Status = Literal["ok", "warning", "problem"]
@@ -179,12 +182,16 @@ def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
 def _input(config: RunConfig) -> Iterator[Finding]:
     check_folder(config.input)
     found = Found()
-    batches = list_images(config.input, found, all_files=config.all_files, leave_out=config.output)
-    if next(batches, None) is None:  # one batch says enough
+    for _ in list_images(config.input, found, all_files=config.all_files, leave_out=config.output):
+        # Test/ sorts before Training/, and may be more than the first batch holds.
+        if config.pca_model or any(found.listed[split] for split in FITTING):
+            break
+    if not found.listed:
         remedy = "give the folder that holds Training/ and Test/, or the label folders, with --input"
         yield Finding("input", "problem", f"there are no images in {config.input}", remedy)
         return
-    fitting_split(found.listed)
+    if config.pca_model is None:
+        fitting_split(found.listed)
     splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
     yield Finding("input", "ok", f"images: {splits}, among the first that are found")
 
@@ -192,14 +199,17 @@ def _input(config: RunConfig) -> Iterator[Finding]:
 def _output(config: RunConfig) -> Iterator[Finding]:
     if is_s3(config.output):
         return  # told with the rest of buckets
-    folder = existing(Path(config.output))
-    if not os.access(folder, os.W_OK):
-        remedy = "give another --output, or change its permissions"
+    output = Output(Path(config.output).absolute())
+    check_may_begin(output, overwrite=config.overwrite)
+    folder, remedy = existing(output.root), "give another --output, or change its permissions"
+    if not folder.is_dir():
+        yield Finding(
+            "output", "problem", f"{folder} is a file, in which no folder can be made", "give another --output"
+        )
+    elif not os.access(folder, os.W_OK | os.X_OK):
         yield Finding("output", "problem", f"{folder} cannot be written", remedy)
     else:
-        yield Finding(
-            "output", "ok", f"{config.output} can be {'written' if folder == Path(config.output) else 'made'}"
-        )
+        yield Finding("output", "ok", f"{config.output} can be {'written' if folder == output.root else 'made'}")
 
 
 def _s3(config: RunConfig) -> Iterator[Finding]:
@@ -226,14 +236,18 @@ def _weights(config: RunConfig) -> Iterator[Finding]:
 
 
 def _mlflow(config: RunConfig) -> Iterator[Finding]:
-    from mission9.tracking import why_files_are_refused  # loads what is not always needed
+    from mission9.tracking import LOCAL, why_files_are_refused  # loads what is not always needed
 
     if not config.mlflow:
         yield Finding("mlflow", "ok", "not asked for (--mlflow)")
-    elif not config.mlflow.startswith("http"):
+    elif config.mlflow == LOCAL or config.mlflow.startswith("sqlite:"):
         writable = os.access(Path(), os.W_OK)
         text = "kept in files, in the current folder" if writable else "the current folder cannot be written"
         yield Finding("mlflow", "ok" if writable else "problem", text, "" if writable else "change to another")
+    elif not config.mlflow.startswith("http"):
+        # To ask a database is to have MLflow make its tables there.
+        remedy = "a run whose results it does not take ends well all the same, and mission9 log OUTPUT sends them later"
+        yield Finding("mlflow", "warning", f"{redact(config.mlflow)} is neither a server nor local: not tried", remedy)
     elif failure := unreachable(config.mlflow.rstrip("/") + "/health"):
         remedy = "start it, or leave --mlflow away and send results later: mission9 log OUTPUT"
         yield Finding("mlflow", "problem", f"the server does not answer ({failure})", remedy)

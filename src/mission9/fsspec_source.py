@@ -1,9 +1,8 @@
-"""Images in a store that fsspec knows: listed folder by folder, read by connections of each thread's own."""
+"""Images in a store that fsspec knows: listed folder by folder, read by connections that are kept for the next."""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 
 from mission9.ahead import REMOTE, Ahead
+from mission9.connections import ANSWERS, Connections
 from mission9.errors import ImageError, InputError, SetupError
 from mission9.names import from_text, to_text
 from mission9.redact import shown
@@ -21,7 +21,7 @@ from mission9.watch import progress
 
 Got = TypeVar("Got")
 
-# Most stores have a connection for each thread, and servers that do not like many.
+# Where a connection serves one thread at a time: servers do not like many.
 _FEW = Ahead(4, 64, 8 * 1024 * 1024)
 
 _NO_HADOOP = (
@@ -31,7 +31,6 @@ _NO_HADOOP = (
 
 _TRIES, _PAUSE = 4, 0.5
 _PIECE = 16 * 1024 * 1024
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 
 # What the backends call it.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify", "created")
@@ -53,9 +52,9 @@ class FsspecSource:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._threads = threading.local()
         fs, self._top = self._connected()
-        self.ahead = REMOTE if fs.async_impl else _FEW
+        self._connections = Connections(fs, lambda: self._connected()[0])
+        self.ahead = REMOTE if self._connections.are_shared else _FEW
 
     def check(self) -> None:
         """What is there, the listing tells."""
@@ -94,7 +93,7 @@ class FsspecSource:
         """
         place = f"{self._top.rstrip('/')}/{from_text(path).decode(errors='surrogateescape')}"
         try:
-            return _patiently(lambda: _content(self._fs(), place, max_bytes))
+            return _patiently(lambda: self._content(place, max_bytes))
         except (ImageError, SetupError):
             raise
         except FileNotFoundError as error:
@@ -104,11 +103,9 @@ class FsspecSource:
         except Exception as error:  # each store has errors of its own
             raise ImageError("unreadable", _words(error)) from error
 
-    def _fs(self) -> Any:
-        """The connection of this thread: those that are no async ones are not made to be shared."""
-        if not hasattr(self._threads, "fs"):
-            self._threads.fs, _ = self._connected()
-        return self._threads.fs
+    def _content(self, place: str, max_bytes: int) -> bytes:
+        with self._connections.one() as fs:
+            return _content(fs, place, max_bytes)
 
     def _connected(self) -> tuple[Any, str]:
         try:
@@ -154,7 +151,7 @@ class FsspecSource:
 
     def _items(self, place: str) -> list[_Item]:
         try:
-            listed = _patiently(lambda: self._fs().ls(place, detail=True))
+            listed = _patiently(lambda: self._listed(place))
         except FileNotFoundError as error:
             raise InputError(f"there is no folder {self._root}; give the folder of your images with --input") from error
         except Exception as error:  # each store has errors of its own
@@ -162,6 +159,10 @@ class FsspecSource:
         progress()
         # Stores without folders may hold an object of the name of one.
         return sorted(_item(info) for info in listed if info["name"].strip("/") != place.strip("/"))
+
+    def _listed(self, place: str) -> list[dict[str, Any]]:
+        with self._connections.one() as fs:
+            return list(fs.ls(place, detail=True))
 
     def _row(self, folders: list[bytes], item: _Item) -> tuple[str, str, str, int, int]:
         split = SPLIT_FOLDERS.get(to_text(folders[0]).lower(), NO_SPLIT) if folders else NO_SPLIT
@@ -219,7 +220,7 @@ def _content(fs: Any, place: str, max_bytes: int) -> bytes:
 
 def _patiently(work: Callable[[], Got], also: tuple[type[Exception], ...] = ()) -> Got:
     """What `work` gives; what may be passing is tried again."""
-    final: tuple[type[Exception], ...] = (*_FINAL, *also, ImageError, InputError, SetupError, ValueError)
+    final: tuple[type[Exception], ...] = (*ANSWERS, *also, InputError, SetupError, ValueError)
     for attempt in range(_TRIES - 1):
         try:
             return work()

@@ -37,8 +37,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
     output = Output(Path(root).absolute())
     try:
         is_new, has_state = not output.root.exists(), output.state.is_dir()
-        if not has_state:
-            patiently(lambda: _check_may_begin(output, overwrite=overwrite))
+        patiently(lambda: check_may_begin(output, overwrite=overwrite))
         lock = take_lock(output.state / _LOCK, f"another run is writing {output.root}")
     except OSError as error:
         raise OutputError(
@@ -59,9 +58,13 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
                 lock.truncate(0)
 
 
-def _check_may_begin(output: Output, *, overwrite: bool) -> None:
-    """Refuse a folder of others, unless asked to write beside what is there; never write over it."""
-    if not output.root.exists():
+def check_may_begin(output: Output, *, overwrite: bool) -> None:
+    """Refuse a folder of others, unless asked to write beside what is there; never write over it.
+
+    Raises:
+        OutputError: it is a file, or holds files of others.
+    """
+    if output.state.is_dir() or not output.root.exists():
         return
     if not output.root.is_dir():
         raise OutputError(f"the output {output.root} is a file; give a folder with --output")

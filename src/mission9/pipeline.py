@@ -100,7 +100,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output)
     if config.mlflow:
-        from mission9.tracking import log_within_patience  # loads what other runs do not need
+        from mission9.log_apart import log_within_patience  # loads what other runs do not need
 
         log_within_patience(str(output.root), config.mlflow)
     return report

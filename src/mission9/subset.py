@@ -1,52 +1,67 @@
-"""A smaller dataset: a share of every label's images, always the same ones. Standard library only."""
+"""A smaller dataset: a share of every label's images, always the same ones, of those that a run would list."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from mission9.errors import ConfigError, InputError, OutputError
-from mission9.names import IMAGE_EXTENSIONS
+from mission9.files import appearing, make_folder, patiently
+from mission9.names import from_text
+from mission9.stages.list_images import Found, check_is_folder, folder_rows
+from mission9.storage import storage_told
 
 PERCENTAGES = (1, 5, 10, 25, 50)
 
+_NO_FILE = "(no file)"  # counted in the place of an extension: a link to nothing, a pipe, a device
 
-def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = False) -> tuple[Path, int]:
-    """Make the subset of `source` with `percentage` percent of each folder's images; return its folder and its images.
+
+class Subset(NamedTuple):
+    """What was made: its folder, how many images are in it, and what of the dataset was no image, by extension."""
+
+    folder: Path
+    images: int
+    skipped: Mapping[str, int]
+
+
+def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = False) -> Subset:
+    """Make the subset of `source` with `percentage` percent of each folder's images.
 
     At least one image of each folder is taken. Which ones depends on their names alone, and a larger percentage takes
     all that a smaller one does. Images already there are left as they are. They are hard links to the source's, or
     copies where the file system has none, or with `copy`.
 
     Raises:
-        InputError: `source` is no folder, or holds no images.
-        OutputError: `target` lies in the dataset, or cannot be written.
+        InputError: `source` is no folder, holds no images, or a folder in it cannot be read.
+        OutputError: `target` lies in the dataset, or cannot be made.
+        StorageError: an image cannot be read or written.
         ConfigError: the percentage is not above 0 and at most 100.
     """
     if not 0 < percentage <= 100:
         raise ConfigError(f"percentage = {percentage}: give more than 0 and at most 100")
-    if not source.is_dir():
-        raise InputError(f"there is no folder {source}; give the dataset with --input")
+    check_is_folder(str(source))
     if target.resolve().is_relative_to(source.resolve()):
         raise OutputError(f"{target} lies in the dataset itself; give a folder beside it with --output")
-    folder = target / f"{source.resolve().name}-{percentage:g}pct"
-    count = 0
-    for name, _, files in os.walk(source):
-        images = [file for file in files if os.path.splitext(file)[1].lower() in IMAGE_EXTENSIONS]
-        relative = Path(name).relative_to(source)
-        for image in _chosen(relative, images, percentage):
-            try:
-                _place(source / relative / image, folder / relative / image, copy=copy)
-            except OSError as error:
-                raise OutputError(f"{folder / relative / image} cannot be made: {error.strerror}") from error
-            count += 1
-    if not count:
+    folder, found = target / f"{source.resolve().name}-{percentage:g}pct", Found()
+    chosen = [image for images in _by_folder(source, found) for image in _first(images, percentage)]
+    if not chosen:
         raise InputError(
-            f"there are no images in {source}; give the folder that holds Training/ and Test/ with --input"
+            f"there are no images in {source} ({found.skipped.total()} other files); give the folder that holds "
+            "Training/ and Test/ with --input"
         )
-    return folder, count
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error.strerror}; give another --output") from error
+    with storage_told(folder):
+        for image in chosen:
+            _place(source / image, folder / image, copy=copy)
+    return Subset(folder, len(chosen), found.skipped)
 
 
 def list_subsets(target: Path) -> dict[str, int]:
@@ -54,28 +69,38 @@ def list_subsets(target: Path) -> dict[str, int]:
     if not target.is_dir():
         return {}
     folders = sorted(folder for folder in target.iterdir() if folder.is_dir() and folder.name.endswith("pct"))
-    return {str(folder): sum(len(files) for _, _, files in os.walk(folder)) for folder in folders}
+    return {str(folder): sum(len(images) for images in _by_folder(folder, Found())) for folder in folders}
 
 
-def _chosen(folder: Path, images: list[str], percentage: float) -> list[str]:
-    """The first images in an order that only their names decide; longer choices begin with the shorter ones."""
-    if not images:
-        return []
+def _by_folder(source: Path, found: Found) -> Iterable[list[str]]:
+    """The images' paths below `source`, folder by folder; `found` tells what is none."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for batch in folder_rows(str(source), found, all_files=False, leave_out=""):
+        for name, size in zip(batch["path"].to_pylist(), batch["bytes"].to_pylist(), strict=True):
+            path = os.fsdecode(from_text(name))
+            if size or os.path.isfile(source / path):
+                folders[os.path.dirname(path)].append(path)
+            else:
+                found.skipped[_NO_FILE] += 1
+    return folders.values()
+
+
+def _first(images: list[str], percentage: float) -> list[str]:
+    """The first images in an order that only their paths decide; longer choices begin with the shorter ones."""
     count = max(1, round(len(images) * percentage / 100))
-    return sorted(images, key=lambda image: hashlib.sha256(os.fsencode(folder / image)).digest())[:count]
+    return sorted(images, key=lambda image: hashlib.sha256(os.fsencode(image)).digest())[:count]
 
 
 def _place(source: Path, target: Path, *, copy: bool) -> None:
     if os.path.lexists(target):
         return
     source = source.resolve()  # of a link, the picture that it leads to
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     if not copy:
         try:
             os.link(source, target)
             return
         except OSError:
             pass  # another file system, or one without hard links
-    partial = target.with_name(f".{target.name}.part")
-    shutil.copy2(source, partial)
-    partial.replace(target)
+    with appearing(target) as whole:
+        patiently(lambda: shutil.copy2(source, whole))

@@ -1,16 +1,16 @@
-"""The results of a run -> a run in MLflow, which may be down, slow or wrong without harm to anybody else."""
+"""The results of a run -> a run in MLflow."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.evaluate import Evaluation, evaluate
 from mission9.output import MODEL_FOLDER, REPORT
 from mission9.page_file import PAGE
-from mission9.probes import unreachable
 from mission9.redact import redact
 from mission9.results import Results
 
@@ -36,10 +35,8 @@ LOCAL = "local"  # in the place of a server: mlflow.db and mlruns/ in the curren
 MODEL = "model"
 RESULT_TAG = "mission9.result"
 
-# A run waits no longer for a server; the client's own patience is 246 s.
-_PATIENCE, _PROBE = 10.0, 3.0
-_HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-_READY = "ready"
+# The client's own patience is 246 s.
+HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
 # What the served model imports; MLflow would guess.
 _SERVING = (
@@ -61,7 +58,7 @@ def why_files_are_refused(uri: str) -> str:
     Raises:
         SetupError: mlflow is not installed.
     """
-    os.environ |= _HURRIED
+    os.environ |= HURRIED
     try:
         import mlflow
         from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
@@ -80,59 +77,6 @@ def why_files_are_refused(uri: str) -> str:
     return ""
 
 
-def log_within_patience(root: str, uri: str) -> None:
-    """Log results from a process of its own; where the server takes too long, or refuses, that is a warning.
-
-    A server that does not answer costs no accuracies; one that does has ten seconds in all to take what is sent.
-    """
-    start = time.monotonic()
-    if uri.startswith("http") and (failure := unreachable(uri.rstrip("/") + "/health", _PROBE)):
-        _warn(f"MLflow does not answer ({failure})", root)
-        return
-    patience = _PATIENCE - (time.monotonic() - start)
-    settings = os.environ | _HURRIED | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
-    with tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, "-m", __name__, root]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=settings)  # noqa: S603
-        try:
-            assert process.stdout is not None  # noqa: S101 (for mypy)
-            if process.stdout.readline().strip() == _READY:
-                process.wait(patience)
-            told = process.communicate()[0].strip()
-        except subprocess.TimeoutExpired:
-            told = f"MLflow: no answer within {_PATIENCE:g} s"
-        finally:
-            process.kill()
-            process.wait()
-        if process.returncode == 0:
-            logger.info("MLflow: %s", told.splitlines()[-1])  # the client has its own words before
-            return
-        errors.seek(0)
-        _warn(told or (errors.read().strip().splitlines() or ["MLflow ended without a word"])[-1], root)
-
-
-def _warn(words: str, root: str) -> None:
-    logger.warning("%s. The results are whole; send them later: mission9 log %s", words, root)
-
-
-def _import_path() -> str:
-    """Where a process of ours finds this package, in a bare checkout too."""
-    paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return os.pathsep.join(filter(None, paths))
-
-
-def main() -> int:
-    """Log the results in the folder given as the one argument; says `ready` before it asks the server anything."""
-    try:
-        prepared = _Prepared(Results.of(sys.argv[1]))
-        print(_READY, flush=True)
-        print(prepared.log(os.environ["MLFLOW_TRACKING_URI"]))
-    except Mission9Error as error:
-        print(error)
-        return 1
-    return 0
-
-
 def log_results(results: Results, uri: str) -> str:
     """Log results to an MLflow server, or to a store of files, and say where; logged before, they stay as they are.
 
@@ -140,10 +84,10 @@ def log_results(results: Results, uri: str) -> str:
         SetupError: mlflow is not installed.
         TrackingError: the server does not take them.
     """
-    return _Prepared(results).log(uri)
+    return Prepared(results).log(uri)
 
 
-class _Prepared:
+class Prepared:
     """All that is to be logged, at hand before the server is asked."""
 
     def __init__(self, results: Results) -> None:
@@ -210,7 +154,18 @@ class _Prepared:
             if (root / name).exists():
                 self._mlflow.log_artifact(str(root / name))
         self._mlflow.log_artifacts(str(root / MODEL_FOLDER), MODEL_FOLDER)
-        self._mlflow.pyfunc.log_model(name=MODEL, **served_model(root / MODEL_FOLDER))
+        with _no_bytecode():
+            self._mlflow.pyfunc.log_model(name=MODEL, **served_model(root / MODEL_FOLDER))
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """MLflow runs the model's file where it is uploaded from: Python must leave no cache of it there."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _judged(results: Results) -> Evaluation | None:
@@ -270,9 +225,7 @@ def served_model(folder: Path) -> dict[str, Any]:
 
     package = Path(mission9.__file__).parent
     components = PCAModel.load(folder).n_components_
-    pinned = versions(
-        ("mlflow", "numpy", "openvino", "pandas", "pillow", "platformdirs", "pyarrow", "safetensors", "threadpoolctl")
-    )
+    pinned = versions(_SERVING)
     columns = Schema([ColSpec(DataType.binary, "image")])
     scores = Schema([TensorSpec(np.dtype(np.float32), (-1, components))])
     return {
@@ -283,7 +236,3 @@ def served_model(folder: Path) -> dict[str, Any]:
         "input_example": pd.DataFrame({"image": [jpeg(draw(VARIETIES[0], stream=0, number=0))]}),
         "pip_requirements": [f"{name}=={version}" for name, version in pinned.items() if name != "python"],
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

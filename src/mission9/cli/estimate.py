@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -23,7 +22,7 @@ def estimate(
     machine: Annotated[list[str] | None, Parameter(negative="")] = None,
     count: int = 1,
     price: Annotated[list[str] | None, Parameter(negative="")] = None,
-    save: Path | None = None,
+    save: str | None = None,
 ) -> None:
     """Tell how long a run will take and what it costs, by a probe of 200 images; takes the options of `mission9 run`.
 
@@ -54,13 +53,14 @@ def estimate(
     """
     from mission9.deploy.instances import find_instances, note
     from mission9.errors import ConfigError
-    from mission9.estimate.predict import predict_here, predict_there
+    from mission9.estimate.predict import file_to_keep, predict_here, predict_there
     from mission9.estimate.predict import save as keep
-    from mission9.estimate.probe import probe
+    from mission9.estimate.probe import in_words, probe
 
     instances = find_instances(machine or [], price or [])
     if count < 1 or (images is not None and images < 1):
         raise ConfigError("--count and --images: give at least 1")
+    file = None if save is None else file_to_keep(save)
     measured = probe(config or RunConfig())
     many = images or measured.images
     found = [predict_here(measured, many), *(predict_there(measured, many, item, count) for item in instances)]
@@ -69,13 +69,15 @@ def estimate(
         f"probe: {measured.sampled:,} of {measured.images:,} images on {measured.workers} workers ({measured.device}): "
         f"{mid:.0f} images/s each ({low:.0f} to {high:.0f})"
     )
+    if measured.rejected:
+        say(f"rejected of these: {in_words(measured.rejected)}; a run tells of each, in its table of rejects")
     for prediction in found:
         say(_line(prediction, many))
     if instances:
         say(note())
-    if save is not None:
-        keep(save, measured, many, found)
-        say(f"kept in {save}: mission9 run --estimate {save}")
+    if file is not None:
+        keep(file, measured, many, found)
+        say(f"kept in {file}: mission9 run --estimate {file}")
 
 
 def _line(prediction: Prediction, images: int) -> str:

@@ -149,9 +149,12 @@ def subset(
         for name, count in list_subsets(output).items():
             say(f"{name}: {count:,} images")
         return 0
+    skipped: Mapping[str, int] = {}
     for share in PERCENTAGES if percentage is None else [percentage]:
-        folder, count = make_subset(input_, output, share, copy=copy)
+        folder, count, skipped = make_subset(input_, output, share, copy=copy)
         say(f"{folder}: {count:,} images")
+    if skipped:
+        say(_skipped(skipped))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from mission9.estimate.interval import Interval
 from mission9.estimate.kept import HERE
 from mission9.estimate.probe import Probe
 from mission9.files import write_whole
+from mission9.s3.address import is_s3
+from mission9.urls import is_url
 
 # Of a whole run, beside listing and extraction: seconds however many images, and for each image of gathering, fitting
 # and projecting. From the cost curve in docs/performance.md, and wide.
@@ -70,6 +73,25 @@ def _run(probe: Probe, images: int, each: Interval) -> Interval:
     listing = probe.list_seconds * images / max(1, probe.images)
     rest = _FIXED.plus(_FINISHING.times(images)).plus(Interval(listing / 2, listing, 2 * listing))
     return extract.plus(rest).times(1 / 60)
+
+
+def file_to_keep(place: str) -> Path:
+    """The file that an estimate is to be kept in, which is asked before a probe of minutes.
+
+    Raises:
+        ConfigError: none can be written there.
+    """
+    if is_s3(place) or is_url(place):
+        raise ConfigError(f"--save {place}: an estimate is kept in a file; give one, and put it there afterwards")
+    file = Path(place)
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--save {place}: there is no folder {folder}; make it, or give another file")
+    if file.is_dir():
+        raise ConfigError(f"--save {place} is a folder; give a file in it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"--save {place}: {folder} cannot be written; give a file elsewhere")
+    return file
 
 
 def save(file: Path, probe: Probe, images: int, predictions: Sequence[Prediction]) -> None:

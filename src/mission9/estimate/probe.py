@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from mission9.runners import workers_here
 from mission9.runners.local import LocalRunner
 from mission9.schema import LISTING
 from mission9.settle import make_extraction
+from mission9.sources import settled
 from mission9.stages.infer_features import infer_features
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow
@@ -32,11 +34,12 @@ class Probe:
     """What was measured here.
 
     `seconds` are a worker's for an image, while all workers are busy; `cpu_seconds` what reading and decoding take of
-    them; `list_seconds` are for the whole listing.
+    them; `list_seconds` are for the whole listing; `rejected` counts those of the sample that were, by reason.
     """
 
     images: int
     sampled: int
+    rejected: Mapping[str, int]
     workers: int
     device: str
     seconds: Interval
@@ -44,11 +47,21 @@ class Probe:
     list_seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What a part of the sample took, and how many of its images were rejected, by reason."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float
+    rejected: Mapping[str, int]
+
+
 def probe(config: RunConfig) -> Probe:
     """List all images, and extract a sample of them on all of this machine's workers.
 
     Raises:
-        UsageError: there are no images, or a setting is not possible.
+        UsageError: there are no images, all of the sample are rejected, or a setting is not possible.
         SetupError: the machine lacks something.
     """
     if config.precision == "int8":
@@ -58,22 +71,38 @@ def probe(config: RunConfig) -> Probe:
     rows, images = _sample(config)
     listed = time.monotonic() - start
     workers = config.workers or workers_here(config.device)
-    measured = _measure(_Extract(extraction, _parts(rows, workers)), workers)
-    each = [seconds / count for seconds, _, count in measured]
+    woken, counted = _measure(extraction, _parts(rows, workers), workers)
+    rejected = sum((Counter(part.rejected) for part in (*woken, *counted)), Counter[str]())
+    _check_not_all(rejected, len(rows), config)
     return Probe(
         images=images,
         sampled=len(rows),
+        rejected=dict(rejected),
         workers=workers,
         device=extraction.engine.device,
-        seconds=Interval.of_mean(each),
-        cpu_seconds=sum(cpu for _, cpu, _ in measured) / sum(count for _, _, count in measured),
+        seconds=Interval.of_mean([part.seconds / part.images for part in counted]),
+        cpu_seconds=sum(part.cpu_seconds for part in counted) / sum(part.images for part in counted),
         list_seconds=listed,
     )
 
 
+def _check_not_all(rejected: Counter[str], sampled: int, config: RunConfig) -> None:
+    """Refuse to take the time of failures for that of images."""
+    if rejected.total() == sampled:
+        raise InputError(
+            f"all of the {sampled:,} images of {config.input} that were tried were rejected ({in_words(rejected)}), "
+            "which tells nothing of how long a run takes: give another --input, or mend what is wrong with them"
+        )
+
+
+def in_words(rejected: Mapping[str, int]) -> str:
+    """Numbers by reason, the largest first."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(rejected).most_common())
+
+
 def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
     """At most `SAMPLE` images, each as likely as any other, always the same ones; and how many there are."""
-    root = real_root(config.input)
+    root = settled(config.input)
     chosen: list[ImageRow] = []
     chance, count = random.Random(0), 0  # noqa: S311 - nothing secret
     for row in _rows(root, config):
@@ -102,24 +131,29 @@ def _parts(rows: list[ImageRow], workers: int) -> list[list[ImageRow]]:
 
 @dataclass(frozen=True)
 class _Extract:
-    """Called with a number, extracts that part; its seconds, those of the CPU, and its images, as JSON."""
+    """Called with a number, extracts that part; what it took, as JSON."""
 
     extraction: Extraction
-    parts: list[list[ImageRow]]
+    parts: Sequence[list[ImageRow]]
 
     def __call__(self, number: int) -> bytes:
-        rows, cpu = self.parts[number % len(self.parts)], dict[str, float]()
+        rows, cpu, rejected = self.parts[number % len(self.parts)], dict[str, float](), Counter[str]()
         start = time.monotonic()
-        for _ in infer_features(rows, self.extraction, cpu_seconds=cpu):
-            pass
-        return json.dumps([time.monotonic() - start, sum(cpu.values()), len(rows)]).encode()
+        for outcomes in infer_features(rows, self.extraction, cpu_seconds=cpu):
+            rejected.update(outcomes["reason"].drop_null().to_pylist())
+        seconds = time.monotonic() - start
+        part = _Part(images=len(rows), seconds=seconds, cpu_seconds=sum(cpu.values()), rejected=dict(rejected))
+        return json.dumps(asdict(part)).encode()
 
 
-def _measure(task: _Extract, workers: int) -> list[tuple[float, float, int]]:
-    warm = _Extract(task.extraction, task.parts[:1])
-    # The first part wakes the workers, and is not counted where there are more.
-    counted = _Extract(task.extraction, task.parts[1:] or task.parts)
+def _measure(extraction: Extraction, parts: list[list[ImageRow]], workers: int) -> tuple[list[_Part], list[_Part]]:
+    """The part that wakes the workers, which does not count where there are more, and those that do."""
+    waking, counting = _Extract(extraction, parts[:1]), _Extract(extraction, parts[1:] or parts)
     with LocalRunner(workers) as runner:
-        runner.map(warm, workers)
-        found = [json.loads(told) for told in runner.map(counted, len(counted.parts))]
-    return [(float(seconds), float(cpu), int(count)) for seconds, cpu, count in found]
+        woken = runner.map(waking, workers)[:1]  # each wakes with the same
+        counted = runner.map(counting, len(counting.parts))
+    return _read(woken if len(parts) > 1 else []), _read(counted)
+
+
+def _read(told: Sequence[bytes]) -> list[_Part]:
+    return [_Part(**json.loads(each)) for each in told]

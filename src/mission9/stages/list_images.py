@@ -17,6 +17,9 @@ from mission9.names import IMAGE_EXTENSIONS, to_text
 from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
 from mission9.sources import settled, source_of
 
+# A PCA is fitted on the first of these of which there are images.
+FITTING = (TRAINING, NO_SPLIT)
+
 SPLIT_FOLDERS = {"training": TRAINING, "train": TRAINING, "validation": VALIDATION, "val": VALIDATION, "test": TEST}
 
 _LINK = "(link)"  # counted in the place of an extension: a link that is not followed
@@ -93,7 +96,7 @@ def fitting_split(images: Mapping[str, int]) -> str:
     Raises:
         InputError: there is neither.
     """
-    for split in (TRAINING, NO_SPLIT):
+    for split in FITTING:
         if images.get(split):
             return split
     raise InputError(
