@@ -10,6 +10,7 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
+from mission9.deploy import aws
 from mission9.deploy.emr import (
     OUTPUTS,
     Job,
@@ -176,7 +177,8 @@ def test_a_dry_run_prints_the_requests_and_asks_nobody(
     def ask(*_: object, **__: object) -> None:
         raise AssertionError("somebody was asked")
 
-    monkeypatch.setattr(boto3, "client", ask)
+    monkeypatch.setattr(aws, "client", ask)
+    monkeypatch.setattr(boto3, "Session", ask)
     command = ["deploy", "emr", "--dry-run", *(word for name in RUN for word in (f"--{name}", RUN[name]))]
     assert main(command) == 0
     told = capsys.readouterr()
