@@ -32,7 +32,7 @@ OFFERED = {
 # What `deploy/emr/stack.yaml` gives out.
 OUTPUTS = (
     *("Bucket", "Key", "Subnet", "PrimaryGroup", "NodeGroup", "ServiceGroup", "SecurityConfiguration"),
-    *("ServiceRole", "NodeProfile", "StopRole", "ServerlessApplication", "ServerlessRole"),
+    *("ServiceRole", "NodeProfile", "StopRole", "ServerlessApplication", "ServerlessRole", "Results"),
 )
 
 SCRIPTS = ("spark_main.py", "discover-gpus.sh", "emr-bootstrap.sh")
