@@ -179,6 +179,7 @@ def test_a_cluster_ended_well_if_all_its_steps_did(
         (["--logs", "j-NOBODY"], "there are no logs of j-NOBODY"),
         (["--logs", "j-1", "--stack", "other"], "the stack other in eu-west-1 cannot be read"),
         (["--submit", "--wheel", "nowhere.zip", *RUN], "there is no nowhere.zip: make wheel"),
+        (["--submit", *RUN, "--pca-model", "s3://other/pca_model"], "is in another bucket than that of the stack"),
     ],
 )
 def test_what_is_missing_is_told_in_a_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

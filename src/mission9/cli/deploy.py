@@ -14,11 +14,11 @@ from cyclopts import App, Parameter
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say
 from mission9.config import Flag, RunConfig
+from mission9.deploy.check import check_job, check_places
 from mission9.deploy.emr import (
     OUTPUTS,
     Job,
     Machines,
-    check_job,
     cluster_request,
     most_it_costs,
     serverless_request,
@@ -110,6 +110,7 @@ def emr(
         _show(job, chosen)
         return 0
     job = replace(job, stack=aws.stack_outputs(chosen.stack, chosen.region))
+    check_places(job)
     work = (aws.submit_serverless if chosen.serverless else aws.submit_cluster)(job, chosen.wheel)
     say(work)
     if not wait:
