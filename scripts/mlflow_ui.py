@@ -10,12 +10,18 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 USER = "mission9"
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 10  # seconds that the server has to end by itself
 
 # Checking the password takes a tenth of a second, which a run cannot spend on each of its 200 requests.
 SETTINGS = """[mlflow]
@@ -29,6 +35,9 @@ auth_cache_ttl_seconds = 3600
 
 
 def main() -> int:
+    for number in ENDS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, exit_by)
     arguments = _arguments()
     password = os.environ.get("MLFLOW_UI_PASSWORD") or secrets.token_urlsafe(16)
     told = "the password of MLFLOW_UI_PASSWORD" if os.environ.get("MLFLOW_UI_PASSWORD") else f"password {password}"
@@ -43,11 +52,35 @@ def main() -> int:
         }
         names = arguments.name or [f"localhost:{arguments.port}", f"127.0.0.1:{arguments.port}"]
         print(f"http://{names[0]} (user {USER}, {told}); Ctrl-C ends it", flush=True)
-        server = command(arguments.host, arguments.port, names)
-        try:
-            return subprocess.run(server, env=environment, cwd=arguments.folder, check=False).returncode  # noqa: S603
-        except KeyboardInterrupt:
-            return 0
+        return serve(command(arguments.host, arguments.port, names), environment, arguments.folder)
+
+
+def serve(server: list[str], environment: dict[str, str], folder: Path) -> int:
+    """Its exit code, when it has ended; whatever ends this program ends the server and its workers first."""
+    # In a session of its own, so that its workers can be told from this program, and are ended with it.
+    process = subprocess.Popen(server, env=environment, cwd=folder, start_new_session=True)  # noqa: S603
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGINT, *ENDS):  # the end has begun; a second Ctrl-C would leave half of it
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def exit_by(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - as signals call
+    """End in order: without this, the server would go on, and the file with the password stay."""
+    sys.exit(128 + number)
 
 
 def _arguments() -> argparse.Namespace:

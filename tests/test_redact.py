@@ -28,6 +28,19 @@ from mission9.redact import one_line, redact, redact_values, shown
         ("--runner=https://h/?token=abc", "--runner=https://h/?token=***"),
         ("token=a=token=b c", "token=*** c"),
         ("MLFLOW_TRACKING_PASSWORD=abc", "MLFLOW_TRACKING_PASSWORD=***"),
+        ("password: hunter2", "password: ***"),
+        ("password: hunter2 for user bob", "password: *** for user bob"),
+        ("password: letmein, user: bob", "password: ***, user: bob"),
+        ("secret:\n  letmein\nx", "secret:\n  ***\nx"),
+        ("Authorization: Bearer abc", "Authorization: ***"),
+        ("Authorization: Basic bWU6cw==, x", "Authorization: ***, x"),
+        ("{'Authorization': 'Bearer abc'}", "{'Authorization': '***'}"),
+        ("sent Bearer eyJhbGciOi.J9.x-y_z to it", "sent Bearer *** to it"),
+        ("x-amz-security-token: IQoJb3JpZ2luX2VjE==", "x-amz-security-token: ***"),
+        ("AWS_SECRET_ACCESS_KEY: wJalrXUtnFEMI/K7MDENG", "AWS_SECRET_ACCESS_KEY: ***"),
+        ("mysql --password x --user me", "mysql --password *** --user me"),
+        ("--api-token letmein --verbose", "--api-token *** --verbose"),
+        ("unknown option: --password hunter2", "unknown option: --password ***"),
     ],
 )
 def test_secrets_are_masked(text: str, wanted: str) -> None:
@@ -45,6 +58,14 @@ def test_secrets_are_masked(text: str, wanted: str) -> None:
         "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth",
         "the token: 3 of them; monkey=1, keyboard=2",
         "Training/a=b/1.jpg",
+        "token: give one, or leave it away",
+        "--token is no option of this command",
+        "a password: it must have 12 letters",
+        "Basic authentication is needed; a Bearer token",
+        "s3 credentials: none in the environment, nor a profile",
+        "the key: Training/a.jpg",
+        "token: token is missing",
+        "arn:aws:secretsmanager:eu-west-1:1:secret",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -69,7 +90,11 @@ def test_settings_keep_what_is_no_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["a:/", "a://b:", "secret=", "x", "token ", "_", "a.b-", "x" * 50 + "://", "a:b@", "a='"]
+    "part",
+    [
+        *("a:/", "a://b:", "secret=", "x", "token ", "_", "a.b-", "x" * 50 + "://", "a:b@", "a='"),
+        *("token: ", "token: a ", "--token ", "--", "Bearer ", "Bearer a", "token: a b" + "c" * 100),
+    ],
 )
 def test_long_texts_take_no_long_time(part: str) -> None:
     start = time.monotonic()

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -24,9 +25,9 @@ pytest.importorskip("mlflow", reason="mlflow is not installed")
 PASSWORD = "a password for 100% of this"
 
 
-@pytest.fixture
-def mlflow_ui(tmp_path: Path) -> Iterator[int]:
-    """The port of MLflow's pages, as `make mlflow-ui` starts them."""
+@contextmanager
+def pages(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The port of MLflow's pages, as `make mlflow-ui` starts them, and the program."""
     port = free_port()
     command = [
         sys.executable,
@@ -36,7 +37,8 @@ def mlflow_ui(tmp_path: Path) -> Iterator[int]:
         "--folder",
         str(tmp_path),
     ]
-    settings = os.environ | {"MLFLOW_UI_PASSWORD": PASSWORD}
+    (tmp_path / "temporary").mkdir()
+    settings = os.environ | {"MLFLOW_UI_PASSWORD": PASSWORD, "TMPDIR": str(tmp_path / "temporary")}
     with (
         (tmp_path / "server.log").open("w") as told,
         subprocess.Popen(command, stdout=told, stderr=told, env=settings, start_new_session=True) as process,
@@ -45,9 +47,16 @@ def mlflow_ui(tmp_path: Path) -> Iterator[int]:
             deadline = time.monotonic() + 120
             while time.monotonic() < deadline and status(port, "/health") != 200:
                 time.sleep(0.2)
-            yield port
+            yield port, process
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.fixture
+def mlflow_ui(tmp_path: Path) -> Iterator[int]:
+    with pages(tmp_path) as (port, _):
+        yield port
 
 
 def status(port: int, path: str, password: str | None = None, host: str = "127.0.0.1") -> int:
@@ -77,3 +86,29 @@ def test_mlflows_pages_are_for_whoever_has_the_password(mlflow_ui: int, tmp_path
     told = (tmp_path / "server.log").read_text()
     assert f"http://localhost:{mlflow_ui} (user mission9, the password of MLFLOW_UI_PASSWORD)" in told
     assert PASSWORD not in told
+
+
+def works_in(folder: Path) -> list[psutil.Process]:
+    """The processes whose folder it is, as it is that of the server and all its workers."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found += [process] if process.cwd() == str(folder) else []
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_ends_mlflows_pages_leaves_neither_server_nor_password(number: signal.Signals, tmp_path: Path) -> None:
+    with pages(tmp_path) as (port, program):
+        assert status(port, "/health") == 200
+        (kept,) = (tmp_path / "temporary").glob("mission9-mlflow-*/auth.ini")
+        assert "100%% of this" in kept.read_text()
+        try:
+            os.kill(program.pid, number)
+            assert program.wait(60) == 128 + number
+            assert not kept.parent.exists()
+            assert works_in(tmp_path) == []
+        finally:
+            for process in works_in(tmp_path):
+                process.kill()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import psutil
 import pytest
 from pyspark.sql import SparkSession
+
+from mission9 import session
 
 
 def test_everything_that_a_local_session_opens_is_on_the_loopback(spark: SparkSession) -> None:
@@ -36,3 +41,28 @@ def test_sparks_web_page_is_there_for_who_asks(asked: bool, address: str) -> Non
     command = [sys.executable, "-c", program.format(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith(address)
+
+
+@pytest.mark.parametrize("taken", ["file", "link to a folder", "link to nothing", "folder of all"])
+def test_what_somebody_else_put_in_its_place_keeps_nobody_from_a_folder(
+    taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    place, other = tmp_path / f"mission9-{os.geteuid()}", tmp_path / "other"
+    other.mkdir(mode=0o700)
+    if taken == "file":
+        place.write_text("")
+    elif taken == "folder of all":
+        place.mkdir()
+        place.chmod(0o777)
+    else:
+        place.symlink_to(other if taken == "link to a folder" else tmp_path / "nowhere")
+    found = Path(session._private_folder())
+    assert found not in (place, other)
+    assert found.is_dir()
+    assert found.stat().st_mode & 0o077 == 0
+
+
+def test_sparks_folder_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert session._private_folder() == session._private_folder() == str(tmp_path / f"mission9-{os.geteuid()}")

@@ -97,8 +97,8 @@ class RunConfig(BaseSettings):
     estimate: str | None = Field(None, description="File of mission9 estimate --save, to hold this run against.")
     policy: PolicyName | None = Field(
         None,
-        description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; default: eu where images "
-        "or results are in a bucket, else none.",
+        description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; no other stores; default: "
+        "eu where images or results are in a bucket, else none.",
     )
     pseudonymise: str | None = Field(
         None,

@@ -58,7 +58,7 @@ class OutputError(UsageError):
 
 
 class PolicyError(UsageError):
-    """A bucket is not as the policy of the run has it; nothing was read or written."""
+    """A bucket or another store is not as the policy of the run has it; nothing was read or written."""
 
 
 class WeightsError(UsageError):

@@ -65,8 +65,8 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TaskError: a task failed again and again; what was committed before stays.
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
-    check_folder(config.input)
     request, display = Request.of(config), Display(console)
+    check_folder(config.input)
     with (
         storage_told(config.output, config.input),
         encrypted_by(config.encrypt_key),

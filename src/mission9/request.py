@@ -30,10 +30,11 @@ class Request:
 
         Raises:
             ConfigError: a key or the estimate cannot be had.
-            PolicyError: a bucket is not as the policy has it.
+            PolicyError: a bucket or another store is not as the policy has it.
         """
+        policy = enforce_policy(config)  # before anything is read
         estimate = read_estimate(config.estimate) if config.estimate else None
-        return Request(config, Pseudonyms.of(config.pseudonymise), enforce_policy(config), estimate)
+        return Request(config, Pseudonyms.of(config.pseudonymise), policy, estimate)
 
     def new_report(self, extraction: Extraction, output: Output) -> Report:
         """The report of a run that is about to begin.

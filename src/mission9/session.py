@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -226,7 +227,8 @@ def _is_here(master: str) -> bool:
 def _private_folder() -> str:
     """A folder for Spark's temporary files that nobody else may read; always the same, so that none are left over."""
     folder = Path(tempfile.gettempdir()) / f"mission9-{os.geteuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # also for a file or a link, which anybody may have put there
+        folder.mkdir(mode=0o700)
     facts = folder.lstat()
     is_ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
     return str(folder) if is_ours else tempfile.mkdtemp(prefix="mission9-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,58 @@ def test_a_cluster_that_gets_no_end_is_ended_at_once(wheel: Path, monkeypatch: p
     assert cluster["Status"]["State"] == "TERMINATED"
 
 
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [("AccessDeniedException", "AccessDeniedException.*CreateSchedule"), (None, "KeyboardInterrupt")],
+)
+def test_a_cluster_that_cannot_be_ended_is_named(
+    first: str | None, why: str, wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.stub import Stubber
+
+    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+    clients = {service: boto3.client(service, "eu-west-1", **keys) for service in ("emr", "scheduler", "s3")}
+    monkeypatch.setattr(aws, "client", lambda service, _: clients[service])
+    monkeypatch.setattr(aws, "uploads", lambda _: {})
+    with Stubber(clients["emr"]) as emr, Stubber(clients["scheduler"]) as scheduler:
+        emr.add_response("run_job_flow", {"JobFlowId": "j-1"})
+        emr.add_client_error("terminate_job_flows", "ThrottlingException", "Rate exceeded")
+        if first is None:  # Ctrl-C while it is asked
+            monkeypatch.setattr(clients["scheduler"], "create_schedule", _interrupt)
+        else:
+            scheduler.add_client_error("create_schedule", first, "no")
+        with pytest.raises(CloudError, match="^j-1 is running and could not be ended") as caught:
+            aws.submit_cluster(job(), wheel)
+        emr.assert_no_pending_responses()
+    told = str(caught.value)
+    assert "aws emr terminate-clusters --region eu-west-1 --cluster-ids j-1" in told
+    assert re.search(why, told)
+    assert "ThrottlingException" in told
+
+
+def _interrupt(**_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("cloud")
+@pytest.mark.parametrize(
+    ("environment", "words", "told"),
+    [
+        ({"AWS_PROFILE": "nope"}, [], "The config profile (nope) could not be found"),
+        ({}, ["--region", "eu_west 1"], "eu_west 1"),
+    ],
+)
+def test_a_profile_or_region_that_is_none_is_told_in_a_line(
+    environment: dict[str, str], words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["deploy", "emr", "--logs", "j-1", *words]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "AWS_PROFILE" in said
+
+
 @pytest.mark.usefixtures("cloud")
 def test_its_end_is_waited_for_and_its_logs_are_brought(wheel: Path, tmp_path: Path) -> None:
     cluster = aws.submit_cluster(job(), wheel)
@@ -126,6 +179,7 @@ def test_a_cluster_ended_well_if_all_its_steps_did(
         (["--logs", "j-NOBODY"], "there are no logs of j-NOBODY"),
         (["--logs", "j-1", "--stack", "other"], "the stack other in eu-west-1 cannot be read"),
         (["--submit", "--wheel", "nowhere.zip", *RUN], "there is no nowhere.zip: make wheel"),
+        (["--submit", *RUN, "--pca-model", "s3://other/pca_model"], "is in another bucket than that of the stack"),
     ],
 )
 def test_what_is_missing_is_told_in_a_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,14 @@ def test_images_and_weights_come_from_a_volume_and_runs_end(bundle: dict[str, An
     assert parameters[parameters.index("--input") + 1] == "${var.volume}/images"
 
 
+def test_the_wheel_that_is_run_in_earnest_is_written_by_its_owner_alone(bundle: dict[str, Any]) -> None:
+    target, owner = bundle["targets"]["prod"], "${workspace.current_user.userName}"
+    assert target["mode"] == "production"
+    assert target["workspace"]["root_path"].startswith(f"/Workspace/Users/{owner}/")
+    assert target["run_as"] == {"user_name": owner}
+    assert target["permissions"] == [{"level": "CAN_MANAGE", "user_name": owner}]
+
+
 def test_the_notebook_of_the_bundle_is_the_one_that_is_tested(bundle: dict[str, Any]) -> None:
     path = bundle["resources"]["jobs"]["notebook"]["tasks"][0]["notebook_task"]["notebook_path"]
     assert (DEPLOY / "databricks" / path).resolve() == REPOSITORY / "notebooks/mission9.ipynb"

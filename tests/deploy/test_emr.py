@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import tomllib
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from mission9.cli import main
 from mission9.config import RunConfig
+from mission9.deploy import aws
+from mission9.deploy.check import check_job, check_places
 from mission9.deploy.emr import (
     OUTPUTS,
     Job,
     Machines,
-    check_job,
     cluster_request,
     configurations,
     most_it_costs,
@@ -23,10 +28,13 @@ from mission9.deploy.emr import (
     stop_request,
 )
 from mission9.errors import ConfigError
+from tests.conftest import REPOSITORY
 
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
 
 STACK = {name: f"the-{name.lower()}" for name in OUTPUTS} | {
+    "Bucket": "my-bucket",
+    "Results": "s3://my-bucket/results",
     "Key": "arn:aws:kms:eu-west-1:123456789012:key/11111111-1111-1111-1111-111111111111",
     "StopRole": "arn:aws:iam::123456789012:role/stop",
     "ServerlessRole": "arn:aws:iam::123456789012:role/work",
@@ -144,12 +152,50 @@ def test_the_run_is_given_what_was_set_and_nothing_of_this_machine() -> None:
         ({}, {"output": "out"}, "--output out is on this machine"),
         ({}, {"weights": "imagenet"}, "without the internet"),
         ({}, {"mlflow": "https://me:secret@server"}, "a password or a key"),
+        ({}, {"mlflow": "local"}, "--mlflow local .* would be lost with the cluster"),
+        ({}, {"mlflow": "http://127.0.0.1:5009"}, "would be lost with the cluster"),
+        ({}, {"mlflow": "sqlite:///mlflow.db"}, "would be lost with the cluster"),
+        ({}, {"pseudonymise": "pseudonym.key"}, "--pseudonymise pseudonym.key: the key is on this machine"),
+        ({}, {"pseudonymise": "env:PSEUDONYMS"}, "--pseudonymise env:PSEUDONYMS: the key is on this machine"),
+        ({}, {"pca_model": "earlier/pca_model"}, "--pca-model earlier/pca_model is on this machine"),
+        ({}, {"estimate": "estimate.json"}, "--estimate estimate.json is on this machine"),
     ],
 )
 def test_what_cannot_go_well_is_refused(settings: dict[str, Any], run: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told) as refused:
         check_job(job(run, **settings))
     assert "secret" not in str(refused.value)
+
+
+def test_tables_are_not_encrypted_by_a_key_that_is_not_there() -> None:
+    for key in ("tables.key", "env:TABLES"):
+        with pytest.raises(ConfigError, match="have the bucket do it"):
+            job({"encrypt_key": key})
+
+
+@pytest.mark.parametrize("name", ["input", "output", "weights", "pca_model", "estimate"])
+def test_what_machines_of_the_stack_cannot_reach_is_refused(name: str) -> None:
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(ConfigError, match=f"{option} s3://other/place is in another bucket .* s3://my-bucket"):
+        check_places(job({name: "s3://other/place"}))
+
+
+@pytest.mark.parametrize("output", ["s3://my-bucket", "s3://my-bucket/images", "s3://my-bucket/results2"])
+def test_results_go_where_machines_may_write(output: str) -> None:
+    check_places(job())
+    check_places(job({"output": "s3://my-bucket/results/2026", "weights": "s3://my-bucket/imagenet.safetensors"}))
+    with pytest.raises(ConfigError, match=f"--output {output}: .* write below s3://my-bucket/results alone"):
+        check_places(job({"output": output}))
+
+
+def test_the_wheels_that_go_to_the_bucket_are_all_that_a_run_there_needs() -> None:
+    page = (REPOSITORY / "docs/how-to/emr.md").read_text()
+    (listed,) = re.findall(r"^printf '%s\\n' (.*) > requirements.txt$", page, re.MULTILINE)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = project["dependencies"] + [name for extra in ("torch", "s3", "report", "spark") for name in extras[extra]]
+    names = {Requirement(text).name for text in needed} - {"pyspark"}  # EMR's own
+    assert names <= {Requirement(text).name for text in shlex.split(listed)}
 
 
 def test_serverless_has_no_gpus() -> None:
@@ -176,7 +222,8 @@ def test_a_dry_run_prints_the_requests_and_asks_nobody(
     def ask(*_: object, **__: object) -> None:
         raise AssertionError("somebody was asked")
 
-    monkeypatch.setattr(boto3, "client", ask)
+    monkeypatch.setattr(aws, "client", ask)
+    monkeypatch.setattr(boto3, "Session", ask)
     command = ["deploy", "emr", "--dry-run", *(word for name in RUN for word in (f"--{name}", RUN[name]))]
     assert main(command) == 0
     told = capsys.readouterr()

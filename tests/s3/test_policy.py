@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -15,9 +16,9 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.doctor import examine
-from mission9.errors import PolicyError, SetupError
+from mission9.errors import ConfigError, PolicyError, SetupError
 from mission9.pipeline import run
-from mission9.policy import enforce_policy, examine_policy, policy_of
+from mission9.policy import PLACES, enforce_policy, examine_policy, policy_of
 from tests.s3.conftest import Bucket
 
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
@@ -136,6 +137,46 @@ def test_each_bucket_of_a_run_is_looked_at(good: MotoBucket, moto: str) -> None:
         enforce_policy(RunConfig(input=f"{good}/images", output="out", weights=f"{elsewhere}/w.pth"))
     assert f"s3://{elsewhere.name}, region: us-east-1" in str(caught.value)
     assert good.name not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://us-bucket/photos", "abfs://box@account.dfs.core.windows.net/photos", "ftp://127.0.0.1:1/photos"]
+)
+def test_of_stores_that_tell_nothing_nothing_is_met(url: str) -> None:
+    with pytest.raises(
+        PolicyError, match="store: nothing tells where it lies.*bring the images.*or --policy none"
+    ) as told:
+        run(RunConfig(input=url, output="out", weights="demo", policy="eu"))
+    assert url.partition("://")[0] in str(told.value)
+    (check,) = examine_policy(RunConfig(input=url, output="out", policy="eu"))
+    assert (check.bucket, check.is_met) == (url, False)
+    assert examine_policy(RunConfig(input=url, output="out")) == []
+    found = [finding for finding in examine(RunConfig(input=url, policy="eu")) if finding.what == "s3 policy"]
+    assert [finding.status for finding in found] == ["problem"]
+
+
+def test_a_file_url_is_a_folder(tree: Path) -> None:
+    assert enforce_policy(RunConfig(input="images", policy="eu").model_copy(update={"input": f"file://{tree}"})) == {
+        "name": "eu",
+        "checks": [],
+    }
+
+
+def test_a_bucket_is_looked_at_before_it_is_read(moto: str, tree: Path, tmp_path: Path) -> None:
+    elsewhere = make_bucket(moto, "us-east-1")  # where there is no such estimate, which is not told
+    settings: dict[str, Any] = {"input": str(tree), "output": str(tmp_path / "out"), "weights": "demo", "policy": "eu"}
+    with pytest.raises(PolicyError, match=f"s3://{elsewhere.name}, region: us-east-1"):
+        run(RunConfig(**settings, estimate=f"{elsewhere}/estimate.json"))
+
+
+def test_no_setting_that_may_name_a_bucket_is_forgotten() -> None:
+    no_places = {"mlflow", "master", "pseudonymise", "encrypt_key"}  # servers, and keys of this machine
+    taken = set()
+    for name, field in RunConfig.model_fields.items():
+        if field.annotation in (str, str | None):
+            with contextlib.suppress(ConfigError):
+                taken |= {name} if getattr(RunConfig(**{name: "s3://some/place"}), name) else set()
+    assert taken - no_places == set(PLACES)
 
 
 def test_the_doctor_tells_it_and_the_command_ends_with_2(good: MotoBucket, capsys: pytest.CaptureFixture[str]) -> None:

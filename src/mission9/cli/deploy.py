@@ -7,17 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say
 from mission9.config import Flag, RunConfig
+from mission9.deploy.check import check_job, check_places
+from mission9.deploy.emr import (
+    OUTPUTS,
+    Job,
+    Machines,
+    cluster_request,
+    most_it_costs,
+    serverless_request,
+    stop_request,
+    uploads,
+)
+from mission9.deploy.instances import note
 from mission9.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mission9.deploy.emr import Job
 
 deploy = App(name="deploy", help="Send a run to machines of a cloud.", group=MAKE)
 app.command(deploy)
@@ -34,15 +43,15 @@ class EmrOptions:
     """Name of the stack."""
     serverless: Flag = False
     """EMR Serverless, which has no GPUs, instead of a cluster."""
-    max_hours: float = 2.0
+    max_hours: float = Job.max_hours
     """Hours that the run may take."""
-    gpu_type: str = "g4dn.xlarge"
+    gpu_type: str = Machines.gpu
     """Machines that compute."""
-    spot_nodes: int = 2
+    spot_nodes: int = Machines.spot
     """How many of them beside the first, at the price of the day; they may be taken away."""
-    primary_type: str = "m5.xlarge"
+    primary_type: str = Machines.primary
     """Machine that hands out the work."""
-    release: str = "emr-7.13.0"
+    release: str = Job.release
     """EMR's release."""
     wheel: Path = Path("dist/mission9.zip")
     """What make wheel built."""
@@ -88,7 +97,6 @@ def emr(
         Where, with what, and for how long.
     """
     from mission9.deploy import aws
-    from mission9.deploy.emr import OUTPUTS, check_job
 
     chosen = options or EmrOptions()
     if dry_run + submit + (logs is not None) != 1:
@@ -102,6 +110,7 @@ def emr(
         _show(job, chosen)
         return 0
     job = replace(job, stack=aws.stack_outputs(chosen.stack, chosen.region))
+    check_places(job)
     work = (aws.submit_serverless if chosen.serverless else aws.submit_cluster)(job, chosen.wheel)
     say(work)
     if not wait:
@@ -115,8 +124,6 @@ def emr(
 
 
 def _job(chosen: EmrOptions, run: RunConfig, stack: Mapping[str, str]) -> Job:
-    from mission9.deploy.emr import Job, Machines
-
     return Job(
         name=chosen.stack,
         region=chosen.region,
@@ -129,8 +136,6 @@ def _job(chosen: EmrOptions, run: RunConfig, stack: Mapping[str, str]) -> Job:
 
 
 def _show(job: Job, chosen: EmrOptions) -> None:
-    from mission9.deploy.emr import cluster_request, serverless_request, stop_request, uploads
-
     asked: dict[str, Any] = {"put": {f"{job.code}/{name}": str(file) for name, file in uploads(chosen.wheel).items()}}
     if chosen.serverless:
         asked["start_job_run"] = serverless_request(job)
@@ -142,9 +147,6 @@ def _show(job: Job, chosen: EmrOptions) -> None:
 
 
 def _cost(job: Job) -> str:
-    from mission9.deploy.emr import most_it_costs
-    from mission9.deploy.instances import note
-
     try:
         limit = f"{job.max_hours:g} h and 20 minutes for its start"
         return f"at most {most_it_costs(job):.2f} USD, if it lives to its limit, {limit}. {note()}"

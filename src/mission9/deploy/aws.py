@@ -35,12 +35,19 @@ def client(service: str, region: str) -> Any:
 
     Raises:
         SetupError: boto3 is not installed.
+        ConfigError: there is no such profile, or no region can be of that name.
     """
     try:
         import boto3
+        from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise SetupError("asking Amazon needs boto3: pip install 'mission9[s3]'") from error
-    return boto3.client(service, region_name=region)
+    try:
+        return boto3.Session().client(service, region_name=region)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(
+            f"Amazon cannot be asked in {region!r}: {error}; see --region, AWS_PROFILE and ~/.aws"
+        ) from error
 
 
 @contextmanager
@@ -90,10 +97,23 @@ def submit_cluster(job: Job, wheel: Path) -> str:
     try:
         with told(f"{cluster} was ended, since nothing would have ended it after --max-hours"):
             scheduler.create_schedule(**stop_request(job, cluster, datetime.now(UTC)))
-    except BaseException:
-        emr.terminate_job_flows(JobFlowIds=[cluster])
+    except BaseException as error:
+        _end_at_once(emr, job.region, cluster, error)
         raise
     return cluster
+
+
+def _end_at_once(emr: Any, region: str, cluster: str, cause: BaseException) -> None:
+    try:
+        with told("that is refused"):
+            emr.terminate_job_flows(JobFlowIds=[cluster])
+    except CloudError as refused:
+        command = f"aws emr terminate-clusters --region {region} --cluster-ids {cluster}"
+        why = cause.__cause__ or cause
+        raise CloudError(
+            f"{cluster} is running and could not be ended: end it by hand ({command}), since nothing else will: it got "
+            f"no end of its own ({str(why) or type(why).__name__}), and {refused}"
+        ) from cause
 
 
 def submit_serverless(job: Job, wheel: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,10 +12,7 @@ from typing import Any
 
 from mission9.config import RunConfig
 from mission9.deploy.instances import find_instances
-from mission9.errors import ConfigError
-from mission9.redact import redact
 from mission9.runners.environment import ONE_THREAD
-from mission9.s3.address import is_s3
 
 REGIONS = ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2")
 RELEASE = "emr-7.13.0"
@@ -32,7 +28,7 @@ OFFERED = {
 # What `deploy/emr/stack.yaml` gives out.
 OUTPUTS = (
     *("Bucket", "Key", "Subnet", "PrimaryGroup", "NodeGroup", "ServiceGroup", "SecurityConfiguration"),
-    *("ServiceRole", "NodeProfile", "StopRole", "ServerlessApplication", "ServerlessRole"),
+    *("ServiceRole", "NodeProfile", "StopRole", "ServerlessApplication", "ServerlessRole", "Results"),
 )
 
 SCRIPTS = ("spark_main.py", "discover-gpus.sh", "emr-bootstrap.sh")
@@ -70,47 +66,6 @@ class Job:
     def code(self) -> str:
         """Where scripts and wheels are."""
         return f"s3://{self.stack['Bucket']}/code"
-
-
-def check_job(job: Job, *, serverless: bool = False) -> None:
-    """Refuse what would fail there, or would leave the European Union.
-
-    Raises:
-        ConfigError: a region, a release, a machine, a limit or a setting of the run is not possible.
-    """
-    if job.region not in REGIONS:
-        raise ConfigError(f"--region {job.region} is not in the European Union: give one of {', '.join(REGIONS)}")
-    if not re.fullmatch(r"emr-(spark-)?\d+\.\d+\.\d+", job.release):
-        raise ConfigError(f"--release {job.release} is no release of EMR: give one like {RELEASE}")
-    if not 0 < job.max_hours <= 24:
-        raise ConfigError(f"--max-hours {job.max_hours:g}: give more than 0 and at most 24")
-    if not 0 <= job.machines.spot <= 50:
-        raise ConfigError(f"--spot-nodes {job.machines.spot}: give 0 to 50")
-    if serverless and job.run.device == "cuda":
-        raise ConfigError("EMR Serverless has no GPUs: leave --device cuda away, or --serverless")
-    family = job.machines.gpu.partition(".")[0]
-    if not serverless and job.region not in OFFERED.get(family, ()):
-        there = ", ".join(name for name, regions in OFFERED.items() if job.region in regions)
-        raise ConfigError(f"--gpu-type {job.machines.gpu} is not offered in {job.region}: there are {there}")
-    _check_run(job.run)
-
-
-def _check_run(run: RunConfig) -> None:
-    for name in ("input", "output"):
-        if not is_s3(getattr(run, name)):
-            raise ConfigError(f"--{name} {getattr(run, name)} is on this machine: give s3://BUCKET/PREFIX")
-    for name in ("pca_model", "estimate"):
-        place = getattr(run, name)
-        if place is not None and not is_s3(place):
-            raise ConfigError(f"--{name.replace('_', '-')} {place} is on this machine: give s3://BUCKET/PREFIX")
-    if run.weights != "demo" and not is_s3(run.weights):
-        raise ConfigError(
-            f"--weights {run.weights} cannot be had there, without the internet: copy the file to the bucket, and give "
-            "s3://BUCKET/FILE, best as .safetensors"
-        )
-    for value in run_arguments(run):
-        if redact(value) != value:
-            raise ConfigError("a setting holds a password or a key, which whoever looks at the step would read")
 
 
 def run_arguments(run: RunConfig) -> list[str]:

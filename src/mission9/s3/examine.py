@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mission9.config import RunConfig
 from mission9.doctor import Finding
 from mission9.errors import Mission9Error
-from mission9.policy import examine_policy
+from mission9.policy import buckets_of, examine_policy
 from mission9.probes import installed
 from mission9.s3.address import Address, is_s3
 from mission9.s3.client import credentials_told, endpoint, region
@@ -21,16 +21,17 @@ _WHAT = "s3"
 
 def examine_s3(config: RunConfig) -> Iterator[Finding]:
     """Look at what a run with addresses in buckets needs; nothing where it has none."""
-    places = [place for place in (config.input, config.output, config.weights, config.pca_model) if is_s3(place or "")]
-    if not places:
+    buckets = buckets_of(config)
+    if not buckets:
         yield Finding(_WHAT, "ok", "not asked for: no place is in a bucket")
+        yield from _policy(config)
         return
     if installed("obstore") is None:
         yield Finding(_WHAT, "problem", "obstore is not installed", "pip install 'mission9[s3]'")
         return
     yield _credentials()
     yield _region()
-    for bucket in dict.fromkeys(Address.of(str(place)).bucket for place in places):
+    for bucket in buckets:
         yield _reached(Address(bucket))
     yield from _policy(config)
     if is_s3(config.output):
@@ -69,8 +70,8 @@ def _policy(config: RunConfig) -> Iterator[Finding]:
         yield _problem("s3 policy", error)
         return
     for check in checks:
-        text, remedy = f"s3://{check.bucket}, {check.what}: {check.found}", f"{check.remedy}; or --policy none"
-        yield Finding("s3 policy", "ok" if check.is_met else "problem", text, "" if check.is_met else remedy)
+        remedy = "" if check.is_met else f"{check.remedy}; or --policy none"
+        yield Finding("s3 policy", "ok" if check.is_met else "problem", check.told, remedy)
 
 
 def _written(output: Address) -> Finding:

@@ -1,0 +1,83 @@
+"""What would fail on EMR, where each minute is paid for, or leave the European Union: refused before it is sent."""
+
+from __future__ import annotations
+
+import re
+
+from mission9.config import RunConfig
+from mission9.deploy.emr import OFFERED, REGIONS, RELEASE, Job, run_arguments
+from mission9.errors import ConfigError
+from mission9.policy import PLACES
+from mission9.redact import redact
+from mission9.s3.address import Address, is_s3
+from mission9.s3.client import is_loopback
+
+
+def check_job(job: Job, *, serverless: bool = False) -> None:
+    """Refuse what would fail there, or would leave the European Union.
+
+    Raises:
+        ConfigError: a region, a release, a machine, a limit or a setting of the run is not possible.
+    """
+    if job.region not in REGIONS:
+        raise ConfigError(f"--region {job.region} is not in the European Union: give one of {', '.join(REGIONS)}")
+    if not re.fullmatch(r"emr-(spark-)?\d+\.\d+\.\d+", job.release):
+        raise ConfigError(f"--release {job.release} is no release of EMR: give one like {RELEASE}")
+    if not 0 < job.max_hours <= 24:
+        raise ConfigError(f"--max-hours {job.max_hours:g}: give more than 0 and at most 24")
+    if not 0 <= job.machines.spot <= 50:
+        raise ConfigError(f"--spot-nodes {job.machines.spot}: give 0 to 50")
+    if serverless and job.run.device == "cuda":
+        raise ConfigError("EMR Serverless has no GPUs: leave --device cuda away, or --serverless")
+    family = job.machines.gpu.partition(".")[0]
+    if not serverless and job.region not in OFFERED.get(family, ()):
+        there = ", ".join(name for name, regions in OFFERED.items() if job.region in regions)
+        raise ConfigError(f"--gpu-type {job.machines.gpu} is not offered in {job.region}: there are {there}")
+    _check_run(job.run)
+
+
+def check_places(job: Job) -> None:
+    """Refuse places that machines of the stack may not reach, as soon as its outputs are known.
+
+    Raises:
+        ConfigError: something is in another bucket, or results would go where they may not be written.
+    """
+    bucket, results = job.stack["Bucket"], job.stack["Results"]
+    for name in PLACES:
+        place = str(getattr(job.run, name) or "")
+        if is_s3(place) and Address.of(place).bucket != bucket:
+            raise ConfigError(
+                f"{_option(name)} {place} is in another bucket than that of the stack {job.name}, s3://{bucket}, and "
+                "its machines reach no other: copy it there"
+            )
+    if not f"{job.run.output}/".startswith(f"{results}/"):
+        raise ConfigError(f"--output {job.run.output}: machines of the stack {job.name} write below {results} alone")
+
+
+def _check_run(run: RunConfig) -> None:
+    for name in PLACES:
+        place = getattr(run, name)
+        if name != "weights" and place is not None and not is_s3(place):
+            raise ConfigError(f"{_option(name)} {place} is on this machine: give s3://BUCKET/PREFIX")
+    if run.weights != "demo" and not is_s3(run.weights):
+        raise ConfigError(
+            f"--weights {run.weights} cannot be had there, without the internet: copy the file to the bucket, and give "
+            "s3://BUCKET/FILE, best as .safetensors"
+        )
+    if run.pseudonymise:
+        raise ConfigError(
+            f"--pseudonymise {run.pseudonymise}: the key is on this machine, and is sent nowhere: run here, with "
+            "mission9 run, or leave it away"
+        )
+    if run.mlflow and (not run.mlflow.startswith(("http://", "https://")) or is_loopback(run.mlflow)):
+        raise ConfigError(
+            f"--mlflow {run.mlflow} (or MLFLOW_TRACKING_URI) would be lost with the cluster: leave it away, and log "
+            "the result from here: mission9 log"
+        )
+    for value in run_arguments(run):
+        if redact(value) != value:
+            raise ConfigError("a setting holds a password or a key, which whoever looks at the step would read")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
