@@ -347,6 +347,34 @@ def test_places_that_cannot_hold_a_pack_are_refused(
     assert (tmp_path / "others" / "letter.txt").read_text() == "dear"
 
 
+def test_the_results_of_a_run_are_not_packed_over(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "Training/a/broken.jpg").write_bytes(b"no image")
+    results = tmp_path / "results"
+    features_run(tree, results)
+    before = tables(results)
+    assert before["rejects"]
+    command = ["pack", "--input", str(tree), "--output", str(results)]
+    assert main(command) == 2
+    assert "holds the results of a run" in capsys.readouterr().err
+    (results / "run.json").rename(tmp_path / "run.json")  # as after a run that failed
+    assert main(command) == 2
+    (results / layout.STATE / "shards").rename(tmp_path / "shards")
+    assert main(command) == 2
+    (tmp_path / "run.json").rename(results / "run.json")
+    assert tables(results) == before
+    # A run that was refused has left its lock in a pack, which stays one; so does what others have put beside it.
+    pack = tmp_path / "pack"
+    packed(tree, pack)
+    assert main(["run", "--input", str(tree), "--output", str(pack), "--weights", "demo"]) == 2
+    (pack / layout.IMAGES / "notes.txt").write_text("theirs")
+    (pack / layout.REJECTS / "part-00000.parquet").write_text("theirs")
+    packed(tree, pack, overwrite=True)
+    assert (pack / layout.IMAGES / "notes.txt").read_text() == "theirs"
+    assert (pack / layout.REJECTS / "part-00000.parquet").read_text() == "theirs"
+
+
 def test_of_two_that_pack_at_once_one_is_refused(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,6 +157,15 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
     bucket.put("others/letter.txt", b"dear")
     assert main(["pack", "--input", str(tree), "--output", f"{bucket}/others"]) == 2
     assert "letter.txt, which is no pack" in capsys.readouterr().err
+    run(RunConfig(input=str(tree), output=f"{bucket}/results", no_report=True, **SETTINGS))
+    there = [key for key in bucket.keys if key.startswith("results/")]
+    for taken in ("results/run.json", ""):
+        assert main(["pack", "--input", str(tree), "--output", f"{bucket}/results"]) == 2
+        assert "holds the results of a run" in capsys.readouterr().err
+        if taken:
+            bucket.delete(taken)
+            there.remove(taken)
+    assert [key for key in bucket.keys if key.startswith("results/")] == there
     assert main(["pack", "--input", str(tree), "--output", str(bucket)]) == 2
     assert "at the top" in capsys.readouterr().err
     with store_of(f"{bucket}/pack").lock():

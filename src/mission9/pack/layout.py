@@ -59,6 +59,9 @@ PACK_REJECTS = REJECTS_TABLE
 # In the metadata of an index, the first path of each row group.
 FIRST_PATHS = b"mission9.first_paths"
 
+# What parts, indexes and rejects are called: nothing else in their folders is ours.
+FILE_NAME = re.compile(r"[0-9a-f]{32}(?:\.index)?\.parquet")
+
 _KEY = re.compile(rf"({INDEX}/[0-9a-f]{{32}}\.index|{REJECTS}/[0-9a-f]{{32}})\.parquet")
 _INDEX_FILE = re.compile(rf"(.*)/({INDEX}/[0-9a-f]{{32}}\.index\.parquet)", re.DOTALL)
 

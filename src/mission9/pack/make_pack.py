@@ -20,6 +20,7 @@ from mission9.errors import ConservationError, InputError, OutputError, StorageE
 from mission9.names import from_text
 from mission9.pack.layout import (
     DONE,
+    FILE_NAME,
     FIRST_PATHS,
     IMAGES,
     INDEX,
@@ -237,7 +238,7 @@ def _show(store: Store, plan: PackPlan, report: PackReport, source: str) -> None
     report.parts = len(keys)
     wanted = {index, rejects, *(part_file(key) for key in keys), *(done_file(key) for key in keys)}
     there = [f"{place}/{file}" for place in (INDEX, REJECTS, IMAGES, DONE) for file in store.lengths(place)]
-    store.remove([file for file in there if file not in wanted])
+    store.remove([file for file in there if file not in wanted and FILE_NAME.fullmatch(file.rpartition("/")[2])])
 
 
 def _write_index(store: Store, plan: PackPlan, file: Path, told: Path, report: PackReport) -> None:
