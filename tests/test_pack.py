@@ -298,25 +298,61 @@ def test_a_killed_pack_shows_nothing_half_done_and_goes_on(tree: Path, tmp_path:
     assert_holds(pack, tree)
 
 
-def test_what_a_killed_pack_has_done_is_not_read_again(
-    tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan_pack, "PART_BYTES", 3 * len(pictures[0]))
+def packed_until_killed(images: Path, pack: Path, monkeypatch: pytest.MonkeyPatch, *, parts: int) -> int:
+    """Pack, and be killed after so many parts; tell how many images are in them."""
     made: list[int] = []
     call = write_part.WriteParts.__call__
 
     def until_killed(self: write_part.WriteParts, number: int) -> bytes:
-        if len(made) == 2:
+        if len(made) == parts:
             raise KeyboardInterrupt
         made.append(self.parts[number].images)
         return call(self, number)
 
-    monkeypatch.setattr(write_part.WriteParts, "__call__", until_killed)
-    monkeypatch.setattr("mission9.pack.make_pack._write_parts", in_this_process)
-    with pytest.raises(KeyboardInterrupt):
-        packed(tree, tmp_path / "pack")
-    monkeypatch.setattr(write_part.WriteParts, "__call__", call)
-    assert packed(tree, tmp_path / "pack").read == 15 - sum(made)
+    with monkeypatch.context() as patch:
+        patch.setattr(write_part.WriteParts, "__call__", until_killed)
+        patch.setattr("mission9.pack.make_pack._write_parts", in_this_process)
+        with pytest.raises(KeyboardInterrupt):
+            packed(images, pack)
+    return sum(made)
+
+
+def test_what_a_killed_pack_has_done_is_not_read_again(
+    tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 3 * len(pictures[0]))
+    made = packed_until_killed(tree, tmp_path / "pack", monkeypatch, parts=2)
+    assert packed(tree, tmp_path / "pack").read == 15 - made
+    assert_holds(tmp_path / "pack", tree)
+
+
+def test_what_a_killed_pack_has_read_at_last_is_in_one_part(
+    odd_tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that the pack before could not read, read by a call that was killed before it was shown."""
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 6 * len(pictures[0]))
+    other = odd_tree / "Training/b/gone-2.jpg"
+    other.symlink_to("nothing-2.jpg")
+    assert packed(odd_tree, tmp_path / "pack").rejected == 2
+    for number, name in enumerate(("nothing.jpg", "nothing-2.jpg", "h.jpg", "i.jpg", "j.jpg", "k.jpg", "l.jpg")):
+        (odd_tree / "Training/b" / name).write_bytes(pictures[number])
+    assert packed_until_killed(odd_tree, tmp_path / "pack", monkeypatch, parts=1)
+    other.unlink()
+    assert packed(odd_tree, tmp_path / "pack").rejected == 0
+    assert_holds(tmp_path / "pack", odd_tree)
+    assert packed(odd_tree, tmp_path / "pack").read == 0
+
+
+@pytest.mark.parametrize("full", ["PART_IMAGES", "PART_BYTES"])
+def test_a_full_part_stays_whatever_it_is_full_by(
+    full: str, tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_pack, full, 5 if full == "PART_IMAGES" else 5 * len(pictures[0]))
+    parts = packed(tree, tmp_path / "pack").parts
+    assert parts >= 3
+    assert packed(tree, tmp_path / "pack").read == 0
+    (tree / "Training/b/9.jpg").write_bytes(pictures[9])
+    assert packed(tree, tmp_path / "pack").read < 6
     assert_holds(tmp_path / "pack", tree)
 
 
@@ -389,7 +425,7 @@ def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import pyarrow as pa
-from mission9.pack.plan_pack import plan_pack
+from mission9.pack.plan_pack import Done, plan_pack
 from mission9.schema import LISTING
 from mission9.tables import TableWriter
 count, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -398,7 +434,7 @@ with TableWriter(folder / "listing.parquet", LISTING) as writer:
         names = [f"Training/{start:08}/{n:05}.jpg" for n in range(10_000)]
         columns = [names, ["Training"] * 10_000, [str(start)] * 10_000, [5000] * 10_000, [1] * 10_000]
         writer.write_batch(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, LISTING)], schema=LISTING))
-plan = plan_pack(folder / "listing.parquet", None, folder, done=(), again=())
+plan = plan_pack(folder / "listing.parquet", None, folder, Done())
 assert plan.todo_images == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -2,6 +2,7 @@
 
 layout      what a pack consists of: its manifest, index and parts, and their columns
 store       the folder or the prefix in a bucket that holds it
+find_done   what earlier calls have left, and what is to do after them
 plan_pack   rows of a listing -> which of them a pack holds already, and parts for the rest
 write_part  a part's number -> its images, read many at a time, in one file     (on worker processes)
 make_pack   the whole of it, from a listing to the manifest, which comes last

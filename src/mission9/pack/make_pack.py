@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import tempfile
 import uuid
 from collections import Counter
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import mission9
 from mission9.errors import ConservationError, InputError, OutputError, StorageError
 from mission9.names import from_text
+from mission9.pack.find_done import plan_rest
 from mission9.pack.layout import (
     DONE,
     FILE_NAME,
@@ -26,15 +26,13 @@ from mission9.pack.layout import (
     INDEX,
     INDEX_TABLE,
     MANIFEST,
-    MOST_MANIFEST_BYTES,
     PACK_REJECTS,
-    PLAN_FILE,
     REJECTS,
     Manifest,
     done_file,
     part_file,
 )
-from mission9.pack.plan_pack import PackPlan, plan_pack
+from mission9.pack.plan_pack import PackPlan
 from mission9.pack.store import Store, store_of
 from mission9.pack.write_part import WriteParts
 from mission9.places import real_root
@@ -96,8 +94,7 @@ def make_pack(
         found, folder = Found(), Path(scratch)
         batches = list_images(root, found, all_files=all_files, leave_out=real_root(output))
         _write_listing(folder / "listing.parquet", batches, input, found)
-        last = _manifest(store)
-        plan = _plan(store, folder, last, overwrite=overwrite)
+        plan = plan_rest(store, folder, overwrite=overwrite)
         logger.info("pack: %s images, %s to read", f"{found.listed.total():,}", f"{plan.todo_images:,}")
         report = PackReport(str(store), found.listed.total(), read=plan.todo_images, gone=plan.gone)
         report.splits, report.skipped = found.listed, found.skipped
@@ -149,54 +146,6 @@ def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, fo
             writer.write_batch(batch)
     if not found.listed:
         raise InputError(f"there are no images in {place} ({found.total} other files); give another --input")
-
-
-def _manifest(store: Store) -> Manifest | None:
-    """What stands; None where there is nothing, or nothing that can be read, which is packed anew."""
-    content = store.get(MANIFEST, MOST_MANIFEST_BYTES)
-    try:
-        return Manifest.of(content, str(store)) if content is not None else None
-    except InputError as error:
-        logger.warning("%s", error)
-        return None
-
-
-def _plan(store: Store, folder: Path, last: Manifest | None, *, overwrite: bool) -> PackPlan:
-    """What is to do, noted where the next call finds it if this one is killed."""
-    earlier = None if overwrite else _fetched(store, PLAN_FILE, folder / "earlier.parquet")
-    done = _done(store, last) if earlier is not None else set()
-    again: set[str] = set()
-    if last is not None and earlier is not None:
-        rejects = _fetched(store, last.rejects, folder / "rejects.parquet")
-        again = set(pq.read_table(rejects, columns=["path"])["path"].to_pylist()) if rejects is not None else set()
-    listing = folder / "listing.parquet"
-    try:
-        plan = plan_pack(listing, earlier, folder, done=done, again=again)
-    except (pa.ArrowException, ValueError) as error:
-        logger.warning("%s/%s is damaged, and everything is packed again: %s", store, PLAN_FILE, error)
-        plan = plan_pack(listing, None, folder, done=(), again=())
-    with store.writing(PLAN_FILE) as file:
-        shutil.copyfile(plan.images, file)
-    return plan
-
-
-def _done(store: Store, last: Manifest | None) -> set[str]:
-    """The keys of parts that are done, and as long as they were when they were."""
-    lengths = {name.removesuffix(".parquet"): length for name, length in store.lengths(IMAGES).items()}
-    noted = {name.removesuffix(".parquet") for name in store.lengths(DONE)}
-    sizes = last.parts if last is not None else {}
-    return {key for key in noted if key in lengths and sizes.get(key, lengths[key]) == lengths[key]}
-
-
-def _fetched(store: Store, name: str, file: Path) -> Path | None:
-    """A file of the pack on this machine, if there is one."""
-    folder, _, last = name.rpartition("/")
-    if last not in store.lengths(folder):
-        return None
-    with store.open(name) as source, file.open("wb") as target:
-        while piece := source.read(1 << 24):
-            target.write(piece)
-    return file
 
 
 def _write_parts(root: str, store: Store, plan: PackPlan, workers: int | None) -> None:
