@@ -17,7 +17,8 @@ from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import ImageError, InputError
 from mission9.pack import layout, plan_pack, write_part
-from mission9.pack.make_pack import PackReport, make_pack
+from mission9.pack.make_pack import make_pack
+from mission9.pack.show_pack import PackReport
 from mission9.pack.store import store_of
 from mission9.pipeline import run
 from mission9.sources import settled, source_of
@@ -417,6 +418,83 @@ def test_of_two_that_pack_at_once_one_is_refused(
     with store_of(str(tmp_path / "pack")).lock():
         assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 2
     assert "another is packing into" in capsys.readouterr().err
+
+
+def test_so_many_parts_are_never_open_at_a_time(tmp_path: Path, pictures: list[bytes]) -> None:
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    for number in range(120):
+        (folder / f"{number:03}.jpg").write_bytes(b"%d" % number)
+    script = PACK_SLOWLY.replace("6_000", "2").replace("time.sleep(0.3)", "pass")
+    limited = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)){script}"
+    subprocess.run([sys.executable, "-c", limited, str(tmp_path / "images"), str(tmp_path / "pack")], check=True)
+    assert len(list((tmp_path / "pack" / layout.IMAGES).iterdir())) > 100
+    assert_holds(tmp_path / "pack", tmp_path / "images")
+
+
+@pytest.mark.parametrize("which", ["rejects", "done", "done, of another"])
+def test_a_damaged_small_file_costs_what_it_told_of(
+    which: str, odd_tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pack = tmp_path / "pack"
+    packed(odd_tree, pack)
+    first = set((pack / layout.DONE).iterdir())
+    (file,) = (pack / layout.REJECTS).iterdir() if which == "rejects" else first
+    if "another" in which:
+        rows = pq.read_table(file)
+        pq.write_table(rows.slice(3), file)
+    else:
+        os.truncate(file, file.stat().st_size // 2)
+    command = ["pack", "--input", str(odd_tree), "--output", str(pack)]
+    assert main(command) == 0
+    (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+    assert "by the next call" in line if which == "rejects" else "that part is made anew" in line
+    assert (first == set((pack / layout.DONE).iterdir())) == (which == "rejects")
+    caplog.clear()
+    assert main(command) == 0
+    assert not [record for record in caplog.records if "damaged" in record.getMessage()]
+    assert_holds(pack, odd_tree)
+
+
+def test_a_part_that_is_damaged_as_soon_as_it_is_made_is_told(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_part, "_write_index", lambda file, _: file.write_bytes(b"PAR1"))
+    assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 1
+    assert "pack again with --overwrite" in capsys.readouterr().err
+
+
+def test_settings_that_are_not_possible_are_told(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    pack = ["pack", "--output", str(tmp_path / "pack"), "--input"]
+    for command, words in (
+        ([*pack, str(tree), "--workers", "-1"], "give 1 or more"),
+        ([*pack, str(tree), "--workers", "0"], "give 1 or more"),
+        ([*pack, "memory://[abc/x"], "is no address"),
+        (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is no address"),
+        ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials have no place in an address"),
+    ):
+        assert main(command) == 2, command
+        said = capsys.readouterr().err
+        assert words in said
+        assert "not-to-be-told" not in said
+    assert not (tmp_path / "pack").exists()
+    assert main([*pack, f"file://{tree}"]) == 0
+    assert rows_of(tmp_path / "pack") == rows_of(tree)
+    main(["doctor", "--input", f"file://{tree}", "--output", str(tmp_path / "out"), "--weights", "demo"])
+    assert "images: 3 of Test, 12 of Training" in capsys.readouterr().out
+
+
+def test_names_of_folders_that_are_not_utf_8(tree: Path, tmp_path: Path) -> None:
+    images = tree.rename(os.fsdecode(bytes(tmp_path) + b"/p\xeaches"))
+    pack = Path(os.fsdecode(bytes(tmp_path) + b"/p\xeaches, packed"))
+    assert main(["pack", "--input", str(images), "--output", str(pack)]) == 0
+    assert b"p\\\\xeaches" in (pack / layout.MANIFEST).read_bytes()
+    assert rows_of(pack) == rows_of(images)
+    assert content_of(pack, "Training/a/1.jpg") == (images / "Training/a/1.jpg").read_bytes()
 
 
 def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What earlier calls have left of a pack, whole or killed: the manifest that stands, the plan, and what of it is done."""
+"""What earlier calls have left of a pack, also killed ones: the manifest, the plan, and what of it is done."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import logging
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
-
 from mission9.errors import InputError
+from mission9.pack.damage import Damaged, damage_found
 from mission9.pack.layout import DONE, IMAGES, MANIFEST, MOST_MANIFEST_BYTES, PLAN_FILE, Manifest
 from mission9.pack.plan_pack import Done, PackPlan, plan_pack
 from mission9.pack.store import Store
@@ -33,9 +32,10 @@ def plan_rest(store: Store, folder: Path, *, overwrite: bool) -> PackPlan:
     done = _done(store, folder) if earlier is not None else Done()
     listing = folder / "listing.parquet"
     try:
-        plan = plan_pack(listing, earlier, folder, done)
-    except (pa.ArrowException, ValueError) as error:
-        logger.warning("%s/%s is damaged, and everything is packed again: %s", store, PLAN_FILE, error)
+        with damage_found(PLAN_FILE):
+            plan = plan_pack(listing, earlier, folder, done)
+    except Damaged as damage:
+        logger.warning("%s: %s, and everything is packed again", store, damage)
         plan = plan_pack(listing, None, folder, Done())
     with store.writing(PLAN_FILE) as file:
         shutil.copyfile(plan.images, file)
@@ -54,8 +54,14 @@ def _done(store: Store, folder: Path) -> Done:
 
 
 def _unread(store: Store, rejects: str, folder: Path) -> set[str]:
+    """What could not be read; nothing where the table of it is damaged, which is written anew in any case."""
     file = _fetched(store, rejects, folder / "rejects.parquet")
-    return set(read_table(file, ["path"])["path"].to_pylist()) if file is not None else set()
+    try:
+        with damage_found(rejects):
+            return set(read_table(file, ["path"])["path"].to_pylist()) if file is not None else set()
+    except Damaged as damage:
+        logger.warning("%s: %s; what could not be read is tried by the next call", store, damage)
+        return set()
 
 
 def _fetched(store: Store, name: str, file: Path) -> Path | None:
