@@ -327,6 +327,34 @@ def test_what_a_killed_pack_has_done_is_not_read_again(
     assert_holds(tmp_path / "pack", tree)
 
 
+KILLED_WHILE_WRITING = """
+import os, sys
+from mission9 import files
+from mission9.pack import make_pack
+last = sys.argv.pop()
+replace = files.Path.replace
+def killed(self, target):
+    if target.name.endswith(last) or str(target.parent).endswith(last):
+        os.kill(os.getpid(), 9)
+    return replace(self, target)
+files.Path.replace = killed
+make_pack.make_pack(*sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("at", ["images", "index", "rejects", "plan.parquet", "done", layout.MANIFEST])
+def test_what_a_killed_pack_was_writing_is_cleared_away(at: str, tree: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tree), str(pack), at], check=False)
+    assert killed.returncode == -9
+    assert list(pack.rglob(".*"))
+    (pack / layout.IMAGES).mkdir(exist_ok=True)
+    (pack / layout.IMAGES / ".theirs.parquet.0123456789ab").write_text("theirs")
+    packed(tree, pack)
+    assert [file.name for file in pack.rglob(".*")] == [".theirs.parquet.0123456789ab"]
+    assert_holds(pack, tree)
+
+
 def test_what_a_killed_pack_has_read_at_last_is_in_one_part(
     odd_tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,9 @@ FIRST_PATHS = b"mission9.first_paths"
 # What parts, indexes and rejects are called: nothing else in their folders is ours.
 FILE_NAME = re.compile(r"[0-9a-f]{32}(?:\.index)?\.parquet")
 
+# What a file is called until it is whole; of one that was killed it stays.
+PARTIAL_NAME = re.compile(rf"\.(?:{re.escape(MANIFEST)}|plan\.parquet|{FILE_NAME.pattern})\.[0-9a-f]{{12}}")
+
 _KEY = re.compile(rf"({INDEX}/[0-9a-f]{{32}}\.index|{REJECTS}/[0-9a-f]{{32}})\.parquet")
 _INDEX_FILE = re.compile(rf"(.*)/({INDEX}/[0-9a-f]{{32}}\.index\.parquet)", re.DOTALL)
 

@@ -23,7 +23,17 @@ from mission9.files import (
 )
 from mission9.folder_lock import sign, take_lock
 from mission9.output import REPORT, SHARDS
-from mission9.pack.layout import DONE, LOCK, MANIFEST, PLAN_FILE, STATE
+from mission9.pack.layout import (
+    DONE,
+    IMAGES,
+    INDEX,
+    LOCK,
+    MANIFEST,
+    PARTIAL_NAME,
+    PLAN_FILE,
+    REJECTS,
+    STATE,
+)
 from mission9.s3.address import Address, is_s3
 from mission9.untrusted import read_file
 
@@ -93,10 +103,18 @@ class FolderStore:
         with lock:
             sign(lock)
             try:
+                self._clear_partials()
                 yield
             finally:
                 if not names and os.listdir(self.root / STATE) == [Path(LOCK).name]:
                     remove_folder(self.root if is_new else self.root / STATE)
+
+    def _clear_partials(self) -> None:
+        """Delete what calls that were killed had begun to write."""
+        for folder in (self.root, *(self.root / name for name in (IMAGES, INDEX, REJECTS, STATE, DONE))):
+            for file in files_in(folder) if folder.is_dir() else ():
+                if PARTIAL_NAME.fullmatch(file.name):
+                    remove_file(file)
 
     def lengths(self, folder: str) -> dict[str, int]:
         place = self.root / folder
