@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mission9.config import RunConfig
 from mission9.errors import ImageError, InputError
 from mission9.pack import layout, plan_pack, write_part
 from mission9.pack.make_pack import make_pack
+from mission9.pack.read_pack import PackSource
 from mission9.pack.show_pack import PackReport
 from mission9.pack.store import store_of
 from mission9.pipeline import run
@@ -169,6 +171,39 @@ def test_nothing_is_read_again_for_what_is_as_it_was(tree: Path, tmp_path: Path)
     packed(tree, tmp_path / "pack")
     assert packed(tree, tmp_path / "pack").read == 0
     assert packed(tree, tmp_path / "pack", overwrite=True).read == 15
+
+
+def test_a_pack_may_be_brought_up_to_date_while_it_is_read(
+    tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 6 * len(pictures[0]))
+    pack = tmp_path / "pack"
+    packed(tree, pack)
+    before = source_of(settled(str(pack)))
+    assert before.read("Training/a/1.jpg", max_bytes=MOST) == pictures[1]  # by which it knows the old index
+    other = PackSource(settled(str(pack)))
+    read, lock, done = PackSource.read, threading.Lock(), threading.Event()
+
+    def while_brought_up_to_date(self: PackSource, path: str, *, max_bytes: int) -> bytes:
+        with lock:
+            if not done.is_set():
+                (tree / "Training/a/2.jpg").unlink()
+                (tree / "Training/a/3.jpg").write_bytes(pictures[8])
+                packed(tree, pack)
+                packed(tree, pack, overwrite=True)
+                done.set()
+        return read(self, path, max_bytes=max_bytes)
+
+    monkeypatch.setattr(PackSource, "read", while_brought_up_to_date)
+    source_of.cache_clear()
+    report = features_run(pack, tmp_path / "output")
+    assert (report.listed, report.rejected) == (15, 1)
+    (reject,) = pq.read_table(tmp_path / "output/rejects").to_pylist()
+    assert (reject["path"], reject["reason"]) == ("Training/a/2.jpg", "vanished")
+    for source in (before, other):
+        for row in rows_of(tree)[0]:
+            assert source.read(row["path"], max_bytes=MOST) == (tree / row["path"]).read_bytes()
+    assert features_run(pack, tmp_path / "output").rejected == 0
 
 
 def flip(file: Path, at: int) -> None:

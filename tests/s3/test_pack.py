@@ -14,6 +14,7 @@ from mission9.config import RunConfig
 from mission9.errors import ImageError
 from mission9.pack import layout, plan_pack, write_part
 from mission9.pack.make_pack import make_pack
+from mission9.pack.read_pack import PackSource
 from mission9.pack.store import store_of
 from mission9.pipeline import run
 from mission9.s3 import range_reader
@@ -125,6 +126,27 @@ def test_a_killed_pack_goes_on_from_what_is_in_the_bucket(
     monkeypatch.setattr(write_part.WriteParts, "__call__", call)
     assert make_pack(address, pack).read == 15 - made[0]
     assert_holds(pack, address)
+
+
+def test_a_pack_in_a_bucket_may_be_brought_up_to_date_while_it_is_read(
+    bucket: Bucket, tree: Path, pictures: list[bytes]
+) -> None:
+    pack = f"{bucket}/pack"
+    make_pack(str(tree), pack)
+    source, other = PackSource(settled(pack)), PackSource(settled(pack))
+    assert source.read("Training/a/1.jpg", max_bytes=2**28) == pictures[1]  # by which it knows the old index
+    (tree / "Training/a/2.jpg").unlink()
+    make_pack(str(tree), pack)
+    for reader in (source, other):
+        assert reader.read("Training/a/3.jpg", max_bytes=2**28) == pictures[3]
+        assert reader.read("Training/a/1.jpg", max_bytes=2**28) == pictures[1]
+        with pytest.raises(ImageError) as gone:
+            reader.read("Training/a/2.jpg", max_bytes=2**28)
+        assert gone.value.reason == "vanished"
+    bucket.delete(*(key for key in bucket.keys if key.startswith(f"pack/{layout.IMAGES}/")))
+    with pytest.raises(ImageError) as gone:
+        PackSource(settled(pack)).read("Training/a/3.jpg", max_bytes=2**28)
+    assert gone.value.reason == "vanished"
 
 
 @pytest.mark.slow

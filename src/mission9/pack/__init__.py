@@ -7,6 +7,7 @@ plan_pack   rows of a listing -> which of them a pack holds already, and parts f
 write_part  a part's number -> its images, read many at a time, in one file     (on worker processes)
 show_pack   the index of parts that are done, then the manifest, which comes last
 make_pack   the whole of it, from a listing to what is shown
+read_index  the rows of the index, and what it says of one path
 read_pack   a path -> the image's bytes; pages that are read on are fetched as a whole
 
     PACK/mission9-pack.json         the manifest, written last: which index is the pack

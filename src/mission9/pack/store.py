@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from mission9.errors import OutputError
+from mission9.errors import Mission9Error, OutputError
 from mission9.files import (
     appearing,
     files_in,
@@ -78,6 +78,15 @@ class Store(Protocol):
 def store_of(place: str) -> Store:
     """What holds the files of a pack, by where it is."""
     return BucketStore(Address.of(place)) if is_s3(place) else FolderStore(Path(place).absolute())
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether what a store raises says that there is no such file."""
+    if isinstance(error, Mission9Error):
+        from mission9.s3.objects import is_gone  # a bucket's, which is in use already
+
+        return is_gone(error)
+    return isinstance(error, FileNotFoundError)
 
 
 @dataclass(frozen=True)
