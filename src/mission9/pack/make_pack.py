@@ -90,15 +90,14 @@ def make_pack_by_spark(
     from mission9.pack.spark_pack import write_by_spark  # loads what other packs do not need
 
     store = _store(output)
+    images, pack = real_root(input), real_root(output)
+    if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
+        raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
     with storage_told(output), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
         written = write_by_spark(input, store, Path(scratch), all_files=all_files)
         report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
         for group in row_groups(written.plan.images, columns=["split"]):
             report.splits.update(group["split"].to_pylist())
-        if not report.listed:
-            raise InputError(
-                f"there are no images in {input} ({report.skipped.total()} other files); give another --input"
-            )
         _shown(store, written.plan, report)
     return report
 

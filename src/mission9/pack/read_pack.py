@@ -1,7 +1,7 @@
 """A pack as a source of images: a path -> its bytes, by the index; what is read on is fetched a page at a time.
 
-A pack may be brought up to date while it is read. Its old index goes then, with the parts that were made anew: who finds
-one gone looks again, in the pack that stands by then.
+A pack may be brought up to date while it is read. Its old index goes then, with the parts that were made anew: who
+finds one gone looks again, in the pack that stands by then.
 """
 
 from __future__ import annotations
