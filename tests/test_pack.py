@@ -167,6 +167,18 @@ def test_a_pack_is_brought_up_to_date(
     assert tables(output) == tables(tmp_path / "wanted")
 
 
+def test_what_has_changed_is_told(
+    tree: Path, tmp_path: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]
+    assert main(command) == 0
+    assert "that the pack held" not in capsys.readouterr().out
+    (tree / "Training/a/1.jpg").write_bytes(pictures[7])
+    (tree / "Test/b/0.jpg").unlink()
+    assert main(command) == 0
+    assert "2 that the pack held have changed or are gone\n" in capsys.readouterr().out
+
+
 def test_nothing_is_read_again_for_what_is_as_it_was(tree: Path, tmp_path: Path) -> None:
     packed(tree, tmp_path / "pack")
     assert packed(tree, tmp_path / "pack").read == 0

@@ -11,7 +11,7 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.errors import ImageError
+from mission9.errors import ImageError, InputError
 from mission9.pack import layout, plan_pack, write_part
 from mission9.pack.make_pack import make_pack
 from mission9.pack.read_pack import PackSource
@@ -123,6 +123,8 @@ def test_a_killed_pack_goes_on_from_what_is_in_the_bucket(
     with pytest.raises(KeyboardInterrupt):
         make_pack(address, pack)
     assert f"pack/{layout.MANIFEST}" not in bucket.keys
+    with pytest.raises(InputError, match="is not finished"):
+        run(RunConfig(input=pack, output=f"{bucket}/out", **SETTINGS))
     monkeypatch.setattr(write_part.WriteParts, "__call__", call)
     assert make_pack(address, pack).read == 15 - made[0]
     assert_holds(pack, address)
