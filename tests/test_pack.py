@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import ImageError, InputError
 from mission9.pack import layout, plan_pack, write_part
-from mission9.pack.make_pack import PackReport, make_pack
+from mission9.pack.make_pack import make_pack
+from mission9.pack.read_pack import PackSource
+from mission9.pack.show_pack import PackReport
 from mission9.pack.store import store_of
 from mission9.pipeline import run
 from mission9.sources import settled, source_of
@@ -164,10 +167,55 @@ def test_a_pack_is_brought_up_to_date(
     assert tables(output) == tables(tmp_path / "wanted")
 
 
+def test_what_has_changed_is_told(
+    tree: Path, tmp_path: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]
+    assert main(command) == 0
+    assert "that the pack held" not in capsys.readouterr().out
+    (tree / "Training/a/1.jpg").write_bytes(pictures[7])
+    (tree / "Test/b/0.jpg").unlink()
+    assert main(command) == 0
+    assert "2 that the pack held have changed or are gone\n" in capsys.readouterr().out
+
+
 def test_nothing_is_read_again_for_what_is_as_it_was(tree: Path, tmp_path: Path) -> None:
     packed(tree, tmp_path / "pack")
     assert packed(tree, tmp_path / "pack").read == 0
     assert packed(tree, tmp_path / "pack", overwrite=True).read == 15
+
+
+def test_a_pack_may_be_brought_up_to_date_while_it_is_read(
+    tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 6 * len(pictures[0]))
+    pack = tmp_path / "pack"
+    packed(tree, pack)
+    before = source_of(settled(str(pack)))
+    assert before.read("Training/a/1.jpg", max_bytes=MOST) == pictures[1]  # by which it knows the old index
+    other = PackSource(settled(str(pack)))
+    read, lock, done = PackSource.read, threading.Lock(), threading.Event()
+
+    def while_brought_up_to_date(self: PackSource, path: str, *, max_bytes: int) -> bytes:
+        with lock:
+            if not done.is_set():
+                (tree / "Training/a/2.jpg").unlink()
+                (tree / "Training/a/3.jpg").write_bytes(pictures[8])
+                packed(tree, pack)
+                packed(tree, pack, overwrite=True)
+                done.set()
+        return read(self, path, max_bytes=max_bytes)
+
+    monkeypatch.setattr(PackSource, "read", while_brought_up_to_date)
+    source_of.cache_clear()
+    report = features_run(pack, tmp_path / "output")
+    assert (report.listed, report.rejected) == (15, 1)
+    (reject,) = pq.read_table(tmp_path / "output/rejects").to_pylist()
+    assert (reject["path"], reject["reason"]) == ("Training/a/2.jpg", "vanished")
+    for source in (before, other):
+        for row in rows_of(tree)[0]:
+            assert source.read(row["path"], max_bytes=MOST) == (tree / row["path"]).read_bytes()
+    assert features_run(pack, tmp_path / "output").rejected == 0
 
 
 def flip(file: Path, at: int) -> None:
@@ -298,25 +346,89 @@ def test_a_killed_pack_shows_nothing_half_done_and_goes_on(tree: Path, tmp_path:
     assert_holds(pack, tree)
 
 
-def test_what_a_killed_pack_has_done_is_not_read_again(
-    tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan_pack, "PART_BYTES", 3 * len(pictures[0]))
+def packed_until_killed(images: Path, pack: Path, monkeypatch: pytest.MonkeyPatch, *, parts: int) -> int:
+    """Pack, and be killed after so many parts; tell how many images are in them."""
     made: list[int] = []
     call = write_part.WriteParts.__call__
 
     def until_killed(self: write_part.WriteParts, number: int) -> bytes:
-        if len(made) == 2:
+        if len(made) == parts:
             raise KeyboardInterrupt
         made.append(self.parts[number].images)
         return call(self, number)
 
-    monkeypatch.setattr(write_part.WriteParts, "__call__", until_killed)
-    monkeypatch.setattr("mission9.pack.make_pack._write_parts", in_this_process)
-    with pytest.raises(KeyboardInterrupt):
-        packed(tree, tmp_path / "pack")
-    monkeypatch.setattr(write_part.WriteParts, "__call__", call)
-    assert packed(tree, tmp_path / "pack").read == 15 - sum(made)
+    with monkeypatch.context() as patch:
+        patch.setattr(write_part.WriteParts, "__call__", until_killed)
+        patch.setattr("mission9.pack.make_pack._write_parts", in_this_process)
+        with pytest.raises(KeyboardInterrupt):
+            packed(images, pack)
+    return sum(made)
+
+
+def test_what_a_killed_pack_has_done_is_not_read_again(
+    tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 3 * len(pictures[0]))
+    made = packed_until_killed(tree, tmp_path / "pack", monkeypatch, parts=2)
+    assert packed(tree, tmp_path / "pack").read == 15 - made
+    assert_holds(tmp_path / "pack", tree)
+
+
+KILLED_WHILE_WRITING = """
+import os, sys
+from mission9 import files
+from mission9.pack import make_pack
+last = sys.argv.pop()
+replace = files.Path.replace
+def killed(self, target):
+    if target.name.endswith(last) or str(target.parent).endswith(last):
+        os.kill(os.getpid(), 9)
+    return replace(self, target)
+files.Path.replace = killed
+make_pack.make_pack(*sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("at", ["images", "index", "rejects", "plan.parquet", "done", layout.MANIFEST])
+def test_what_a_killed_pack_was_writing_is_cleared_away(at: str, tree: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(tree), str(pack), at], check=False)
+    assert killed.returncode == -9
+    assert list(pack.rglob(".*"))
+    (pack / layout.IMAGES).mkdir(exist_ok=True)
+    (pack / layout.IMAGES / ".theirs.parquet.0123456789ab").write_text("theirs")
+    packed(tree, pack)
+    assert [file.name for file in pack.rglob(".*")] == [".theirs.parquet.0123456789ab"]
+    assert_holds(pack, tree)
+
+
+def test_what_a_killed_pack_has_read_at_last_is_in_one_part(
+    odd_tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that the pack before could not read, read by a call that was killed before it was shown."""
+    monkeypatch.setattr(plan_pack, "PART_BYTES", 6 * len(pictures[0]))
+    other = odd_tree / "Training/b/gone-2.jpg"
+    other.symlink_to("nothing-2.jpg")
+    assert packed(odd_tree, tmp_path / "pack").rejected == 2
+    for number, name in enumerate(("nothing.jpg", "nothing-2.jpg", "h.jpg", "i.jpg", "j.jpg", "k.jpg", "l.jpg")):
+        (odd_tree / "Training/b" / name).write_bytes(pictures[number])
+    assert packed_until_killed(odd_tree, tmp_path / "pack", monkeypatch, parts=1)
+    other.unlink()
+    assert packed(odd_tree, tmp_path / "pack").rejected == 0
+    assert_holds(tmp_path / "pack", odd_tree)
+    assert packed(odd_tree, tmp_path / "pack").read == 0
+
+
+@pytest.mark.parametrize("full", ["PART_IMAGES", "PART_BYTES"])
+def test_a_full_part_stays_whatever_it_is_full_by(
+    full: str, tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_pack, full, 5 if full == "PART_IMAGES" else 5 * len(pictures[0]))
+    parts = packed(tree, tmp_path / "pack").parts
+    assert parts >= 3
+    assert packed(tree, tmp_path / "pack").read == 0
+    (tree / "Training/b/9.jpg").write_bytes(pictures[9])
+    assert packed(tree, tmp_path / "pack").read < 6
     assert_holds(tmp_path / "pack", tree)
 
 
@@ -347,6 +459,34 @@ def test_places_that_cannot_hold_a_pack_are_refused(
     assert (tmp_path / "others" / "letter.txt").read_text() == "dear"
 
 
+def test_the_results_of_a_run_are_not_packed_over(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "Training/a/broken.jpg").write_bytes(b"no image")
+    results = tmp_path / "results"
+    features_run(tree, results)
+    before = tables(results)
+    assert before["rejects"]
+    command = ["pack", "--input", str(tree), "--output", str(results)]
+    assert main(command) == 2
+    assert "holds the results of a run" in capsys.readouterr().err
+    (results / "run.json").rename(tmp_path / "run.json")  # as after a run that failed
+    assert main(command) == 2
+    (results / layout.STATE / "shards").rename(tmp_path / "shards")
+    assert main(command) == 2
+    (tmp_path / "run.json").rename(results / "run.json")
+    assert tables(results) == before
+    # A run that was refused has left its lock in a pack, which stays one; so does what others have put beside it.
+    pack = tmp_path / "pack"
+    packed(tree, pack)
+    assert main(["run", "--input", str(tree), "--output", str(pack), "--weights", "demo"]) == 2
+    (pack / layout.IMAGES / "notes.txt").write_text("theirs")
+    (pack / layout.REJECTS / "part-00000.parquet").write_text("theirs")
+    packed(tree, pack, overwrite=True)
+    assert (pack / layout.IMAGES / "notes.txt").read_text() == "theirs"
+    assert (pack / layout.REJECTS / "part-00000.parquet").read_text() == "theirs"
+
+
 def test_of_two_that_pack_at_once_one_is_refused(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,13 +495,90 @@ def test_of_two_that_pack_at_once_one_is_refused(
     assert "another is packing into" in capsys.readouterr().err
 
 
+def test_so_many_parts_are_never_open_at_a_time(tmp_path: Path, pictures: list[bytes]) -> None:
+    folder = tmp_path / "images" / "a"
+    folder.mkdir(parents=True)
+    for number in range(120):
+        (folder / f"{number:03}.jpg").write_bytes(b"%d" % number)
+    script = PACK_SLOWLY.replace("6_000", "2").replace("time.sleep(0.3)", "pass")
+    limited = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)){script}"
+    subprocess.run([sys.executable, "-c", limited, str(tmp_path / "images"), str(tmp_path / "pack")], check=True)
+    assert len(list((tmp_path / "pack" / layout.IMAGES).iterdir())) > 100
+    assert_holds(tmp_path / "pack", tmp_path / "images")
+
+
+@pytest.mark.parametrize("which", ["rejects", "done", "done, of another"])
+def test_a_damaged_small_file_costs_what_it_told_of(
+    which: str, odd_tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pack = tmp_path / "pack"
+    packed(odd_tree, pack)
+    first = set((pack / layout.DONE).iterdir())
+    (file,) = (pack / layout.REJECTS).iterdir() if which == "rejects" else first
+    if "another" in which:
+        rows = pq.read_table(file)
+        pq.write_table(rows.slice(3), file)
+    else:
+        os.truncate(file, file.stat().st_size // 2)
+    command = ["pack", "--input", str(odd_tree), "--output", str(pack)]
+    assert main(command) == 0
+    (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
+    assert "by the next call" in line if which == "rejects" else "that part is made anew" in line
+    assert (first == set((pack / layout.DONE).iterdir())) == (which == "rejects")
+    caplog.clear()
+    assert main(command) == 0
+    assert not [record for record in caplog.records if "damaged" in record.getMessage()]
+    assert_holds(pack, odd_tree)
+
+
+def test_a_part_that_is_damaged_as_soon_as_it_is_made_is_told(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_part, "_write_index", lambda file, _: file.write_bytes(b"PAR1"))
+    assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 1
+    assert "pack again with --overwrite" in capsys.readouterr().err
+
+
+def test_settings_that_are_not_possible_are_told(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    pack = ["pack", "--output", str(tmp_path / "pack"), "--input"]
+    for command, words in (
+        ([*pack, str(tree), "--workers", "-1"], "give 1 or more"),
+        ([*pack, str(tree), "--workers", "0"], "give 1 or more"),
+        ([*pack, "memory://[abc/x"], "is no address"),
+        (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is no address"),
+        ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials have no place in an address"),
+    ):
+        assert main(command) == 2, command
+        said = capsys.readouterr().err
+        assert words in said
+        assert "not-to-be-told" not in said
+    assert not (tmp_path / "pack").exists()
+    assert main([*pack, f"file://{tree}"]) == 0
+    assert rows_of(tmp_path / "pack") == rows_of(tree)
+    main(["doctor", "--input", f"file://{tree}", "--output", str(tmp_path / "out"), "--weights", "demo"])
+    assert "images: 3 of Test, 12 of Training" in capsys.readouterr().out
+
+
+def test_names_of_folders_that_are_not_utf_8(tree: Path, tmp_path: Path) -> None:
+    images = tree.rename(os.fsdecode(bytes(tmp_path) + b"/p\xeaches"))
+    pack = Path(os.fsdecode(bytes(tmp_path) + b"/p\xeaches, packed"))
+    assert main(["pack", "--input", str(images), "--output", str(pack)]) == 0
+    assert b"p\\\\xeaches" in (pack / layout.MANIFEST).read_bytes()
+    assert rows_of(pack) == rows_of(images)
+    assert content_of(pack, "Training/a/1.jpg") == (images / "Training/a/1.jpg").read_bytes()
+
+
 def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:
     """Peaks of the processes that plan many and few differ by what a row group holds."""
     script = """
 import resource, sys
 from pathlib import Path
 import pyarrow as pa
-from mission9.pack.plan_pack import plan_pack
+from mission9.pack.plan_pack import Done, plan_pack
 from mission9.schema import LISTING
 from mission9.tables import TableWriter
 count, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -370,7 +587,7 @@ with TableWriter(folder / "listing.parquet", LISTING) as writer:
         names = [f"Training/{start:08}/{n:05}.jpg" for n in range(10_000)]
         columns = [names, ["Training"] * 10_000, [str(start)] * 10_000, [5000] * 10_000, [1] * 10_000]
         writer.write_batch(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, LISTING)], schema=LISTING))
-plan = plan_pack(folder / "listing.parquet", None, folder, done=(), again=())
+plan = plan_pack(folder / "listing.parquet", None, folder, Done())
 assert plan.todo_images == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -47,6 +47,32 @@ def test_spark_packs_what_python_packs(
     assert len(pq.read_table(tmp_path / "spark" / layout.IMAGES)) == 18
 
 
+def test_spark_reads_nothing_of_what_is_no_image(
+    spark: SparkSession, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("Training/b/film.mp4", "Training/b/dot.", "Training/b/large.v2.TAR", "list", "x.json")
+    for name in (*names, "Training/b/none", "Training/b/BIG.Jpeg"):
+        (tree / name).write_bytes(b"x")
+    with (tree / "Training/b/film.mp4").open("wb") as film:
+        film.truncate(3 << 30)  # more than Spark can hold
+    command = ["pack", "--input", str(tree), "--reader", "spark", "--output"]
+    assert main([*command, str(tmp_path / "spark")]) == 0
+    packed(tree, tmp_path / "python")
+    assert without_times(tmp_path / "spark") == without_times(tmp_path / "python")
+    assert rows_of(tmp_path / "spark")[1].skipped == rows_of(tmp_path / "python")[1].skipped
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "all"), "--all-files"]) == 2
+    assert "3,221,225,472 bytes" in capsys.readouterr().err
+    for place in (tree, tree / "Training" / "pack"):
+        assert main([*command, str(place)]) == 2
+        assert "among the images" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "x.json").write_text("{}")
+    assert main(["pack", "--input", str(tmp_path / "none"), "--reader", "spark", "--output", str(tmp_path / "p")]) == 2
+    assert "there are no images in" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
 def test_what_spark_cannot_read_is_told(
     spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,9 +33,12 @@ def store_url(place: str) -> str:
     """The address as it travels to workers.
 
     Raises:
-        ConfigError: it holds credentials, or is of a web server.
+        ConfigError: it holds credentials, is of a web server, or is no address.
     """
-    parts = urlsplit(place)
+    try:
+        parts = urlsplit(place)
+    except ValueError as error:
+        raise ConfigError(f"{place} is no address ({error}): give the folder of your images, or a URL") from error
     if _USER.match(parts.netloc) and parts.scheme.lower() not in _AT_ACCOUNT:
         name = f"FSSPEC_{parts.scheme.upper()}_USERNAME"
         raise ConfigError(

@@ -58,6 +58,33 @@ def test_every_known_layout_ends_where_a_run_looks(
     assert {file.stat().st_mtime for file in fetched.images.rglob("*.jpg")} == {1722772800.0}
 
 
+@pytest.mark.parametrize("time", [(1980, 0, 0, 0, 0, 0), (2024, 15, 31, 31, 63, 62)])
+def test_a_zip_without_times_is_sound(time: tuple[int, ...], tmp_path: Path, pictures: list[bytes]) -> None:
+    files = dataset("A", pictures)
+    fetched = fetch_dataset(tmp_path / "dataset", archive=make_zip(tmp_path / "a.zip", files, date_time=time))
+    assert images_below(fetched.images) == wanted(files, DEFAULT)
+    assert {file.stat().st_mtime for file in fetched.images.rglob("*.jpg")} == {315532800.0}
+
+
+@pytest.mark.parametrize("time", [str(2**70), str(-(2**70)), "inf", "nan"])
+def test_times_that_no_file_can_have_are_brought_into_bounds(time: str, tmp_path: Path, pictures: list[bytes]) -> None:
+    files = dataset("A", pictures)
+    archive = make_tar(tmp_path / "a.tar", files, pax_headers={"mtime": time})
+    fetched = fetch_dataset(tmp_path / "dataset", archive=archive)
+    assert images_below(fetched.images) == wanted(files, DEFAULT)
+    assert all(abs(file.stat().st_mtime) < 2**33 for file in fetched.images.rglob("*.jpg"))
+
+
+def test_an_archive_whose_name_is_not_utf_8(tmp_path: Path, pictures: list[bytes]) -> None:
+    archive = make_zip(tmp_path / "a.zip", dataset("A", pictures))
+    archive = archive.rename(os.fsdecode(bytes(tmp_path) + b"/p\xeaches.zip"))
+    command = ["fetch", "--archive", str(archive), "--output", str(tmp_path / "dataset")]
+    assert main(command) == 0
+    facts = json.loads((tmp_path / "dataset" / "fruits-360_dataset" / SOURCE).read_bytes())
+    assert facts["archive"] == r"p\xeaches.zip"
+    assert main(command) == 0
+
+
 def test_a_variant_is_chosen_or_asked_for(tmp_path: Path, pictures: list[bytes]) -> None:
     for layout in ("B", "C"):
         files = dataset(layout, pictures)

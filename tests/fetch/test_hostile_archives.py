@@ -165,6 +165,31 @@ def test_damaged_ones(make: Callable[[Path, Files], Path], tmp_path: Path, capsy
     refused(tmp_path / "none.zip", "there is no archive", tmp_path, capsys)
 
 
+@pytest.mark.parametrize("damage", ["name", "lzma", "bzip2"])
+def test_a_zip_whose_damage_each_library_tells_in_its_own_way(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = {"lzma": zipfile.ZIP_LZMA, "bzip2": zipfile.ZIP_BZIP2}.get(damage, zipfile.ZIP_STORED)
+    files = {**GOOD, "Training/a/p\u00eache.jpg": os.urandom(1000)}
+    archive = make_zip(tmp_path / "a.zip", files, compress_type=kind)
+    content = bytearray(archive.read_bytes())
+    if damage == "name":  # which is said to be UTF-8
+        content = content.replace("\u00ea".encode(), b"\xeae")
+    else:
+        at = content.index(b"Training/a/1.jpg") + len("Training/a/1.jpg")
+        content[at + 4 : at + 8] = b"\xff" * 4
+    archive.write_bytes(content)
+    refused(archive, "or damaged", tmp_path, capsys)
+
+
+def test_headers_one_in_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 5
+    chain = (header.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")) * 3000
+    (tmp_path / "a.tar").write_bytes(chain + make_tar(tmp_path / "good.tar", GOOD, "w").read_bytes())
+    refused(tmp_path / "a.tar", "or damaged", tmp_path, capsys)
+
+
 def test_an_encrypted_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = make_zip(tmp_path / "a.zip", GOOD)
     content = bytearray(archive.read_bytes())

@@ -106,8 +106,13 @@ def test_the_pinned_version_comes_from_kaggle(kaggle: Kaggle, tmp_path: Path, pi
     assert (facts["dataset"], facts["version"]) == ("moltean/fruits", 100)
     assert facts["archive_sha256"] == hashlib.sha256(kaggle.archive).hexdigest()
     assert os.listdir(tmp_path / "dataset") == ["fruits-360_dataset"]
+    # As an earlier call leaves it that is killed when the folder has just appeared.
+    left = tmp_path / "dataset" / ".mission9-fetch" / "moltean-fruits-100.zip"
+    left.parent.mkdir()
+    left.write_bytes(kaggle.archive)
     again = fetch(kaggle, tmp_path / "dataset")
     assert "is there already" in again.stdout
+    assert os.listdir(tmp_path / "dataset") == ["fruits-360_dataset"]
     assert len(kaggle.asked) == 2
     assert fetch(kaggle, tmp_path / "dataset", "--version", "11").returncode == 2
 

@@ -11,9 +11,10 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.errors import ImageError
+from mission9.errors import ImageError, InputError
 from mission9.pack import layout, plan_pack, write_part
 from mission9.pack.make_pack import make_pack
+from mission9.pack.read_pack import PackSource
 from mission9.pack.store import store_of
 from mission9.pipeline import run
 from mission9.s3 import range_reader
@@ -122,9 +123,32 @@ def test_a_killed_pack_goes_on_from_what_is_in_the_bucket(
     with pytest.raises(KeyboardInterrupt):
         make_pack(address, pack)
     assert f"pack/{layout.MANIFEST}" not in bucket.keys
+    with pytest.raises(InputError, match="is not finished"):
+        run(RunConfig(input=pack, output=f"{bucket}/out", **SETTINGS))
     monkeypatch.setattr(write_part.WriteParts, "__call__", call)
     assert make_pack(address, pack).read == 15 - made[0]
     assert_holds(pack, address)
+
+
+def test_a_pack_in_a_bucket_may_be_brought_up_to_date_while_it_is_read(
+    bucket: Bucket, tree: Path, pictures: list[bytes]
+) -> None:
+    pack = f"{bucket}/pack"
+    make_pack(str(tree), pack)
+    source, other = PackSource(settled(pack)), PackSource(settled(pack))
+    assert source.read("Training/a/1.jpg", max_bytes=2**28) == pictures[1]  # by which it knows the old index
+    (tree / "Training/a/2.jpg").unlink()
+    make_pack(str(tree), pack)
+    for reader in (source, other):
+        assert reader.read("Training/a/3.jpg", max_bytes=2**28) == pictures[3]
+        assert reader.read("Training/a/1.jpg", max_bytes=2**28) == pictures[1]
+        with pytest.raises(ImageError) as gone:
+            reader.read("Training/a/2.jpg", max_bytes=2**28)
+        assert gone.value.reason == "vanished"
+    bucket.delete(*(key for key in bucket.keys if key.startswith(f"pack/{layout.IMAGES}/")))
+    with pytest.raises(ImageError) as gone:
+        PackSource(settled(pack)).read("Training/a/3.jpg", max_bytes=2**28)
+    assert gone.value.reason == "vanished"
 
 
 @pytest.mark.slow
@@ -157,6 +181,15 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
     bucket.put("others/letter.txt", b"dear")
     assert main(["pack", "--input", str(tree), "--output", f"{bucket}/others"]) == 2
     assert "letter.txt, which is no pack" in capsys.readouterr().err
+    run(RunConfig(input=str(tree), output=f"{bucket}/results", no_report=True, **SETTINGS))
+    there = [key for key in bucket.keys if key.startswith("results/")]
+    for taken in ("results/run.json", ""):
+        assert main(["pack", "--input", str(tree), "--output", f"{bucket}/results"]) == 2
+        assert "holds the results of a run" in capsys.readouterr().err
+        if taken:
+            bucket.delete(taken)
+            there.remove(taken)
+    assert [key for key in bucket.keys if key.startswith("results/")] == there
     assert main(["pack", "--input", str(tree), "--output", str(bucket)]) == 2
     assert "at the top" in capsys.readouterr().err
     with store_of(f"{bucket}/pack").lock():

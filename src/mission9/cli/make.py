@@ -204,6 +204,8 @@ def pack(
         print(f"{name:<12}{count:>9,} listed")
     if report.skipped:
         say(_skipped(report.skipped))
+    if report.gone:
+        say(f"{report.gone:,} that the pack held have changed or are gone")
     if report.rejected:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common())
         say(f"{report.rejected:,} could not be read ({reasons}): each is a row of {report.place}/rejects")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import calendar
 import gzip
 import io
+import lzma
 import mmap
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -26,6 +28,16 @@ MOST_ENTRIES = 2_000_000
 _ZIP_ENTRY = b"PK\x01\x02"
 _GZIP = b"\x1f\x8b"
 _MOST_AT_ONCE = 64 << 20  # what tarfile may read of a header: a long name takes a page
+
+# The times that a file can have on every file system, and the one that zip files have who know none.
+_EARLIEST, _LATEST = -(1 << 31), (1 << 32) - 1
+_NO_TIME = calendar.timegm((1980, 1, 1, 0, 0, 0))
+
+# What the libraries raise of an archive that is no such thing, whatever is wrong in it.
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(ValueError, OverflowError, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,12 @@ def damage_told(archive: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
-        text = str(error).partition("\n")[0]
+    except Bomb:
+        raise
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+            raise
+        text = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{archive} is no .zip, .tar or .tar.gz, or damaged ({text}): download it again") from error
 
 
@@ -92,9 +108,16 @@ def _zip_entries(archive: Path) -> Iterator[Entry]:
         raise Bomb(f"it holds more than {MOST_ENTRIES:,} entries")
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
-            # What comes after a NUL, Python leaves away.
-            name = info.orig_filename
-            yield Entry(name, _zip_kind(info), info.file_size, info.compress_size, calendar.timegm(info.date_time))
+            yield _zip_entry(info, _zip_kind(info))
+
+
+def _zip_entry(info: zipfile.ZipInfo, kind: Kind) -> Entry:
+    try:
+        modified = calendar.timegm(info.date_time)
+    except ValueError:  # a month that there is not: many programs write none
+        modified = _NO_TIME
+    # What comes after a NUL, Python leaves away in `filename`.
+    return Entry(info.orig_filename, kind, info.file_size, info.compress_size, modified)
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> Kind:
@@ -112,9 +135,8 @@ def _zip_contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tupl
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             if not info.is_dir() and wanted(info.orig_filename):
-                time = calendar.timegm(info.date_time)
                 with opened.open(info) as content:
-                    yield Entry(info.orig_filename, "file", info.file_size, info.compress_size, time), content
+                    yield _zip_entry(info, "file"), content
 
 
 class _Bounded(io.RawIOBase):
@@ -157,8 +179,16 @@ def _tar_entries(archive: Path) -> Iterator[Entry]:
         for count, member in enumerate(_members(opened)):
             if count >= MOST_ENTRIES:
                 raise Bomb(f"it holds more than {MOST_ENTRIES:,} entries")
-            yield Entry(member.name, _tar_kind(member), member.size, None, int(member.mtime))
+            yield _tar_entry(member, _tar_kind(member))
         _check_rest(opened)
+
+
+def _tar_entry(member: tarfile.TarInfo, kind: Kind) -> Entry:
+    try:
+        modified = min(max(int(member.mtime), _EARLIEST), _LATEST)
+    except (ValueError, OverflowError):  # no number, or one without end
+        modified = _NO_TIME
+    return Entry(member.name, kind, member.size, None, modified)
 
 
 def _check_rest(opened: tarfile.TarFile) -> None:
@@ -195,4 +225,4 @@ def _tar_contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tupl
         for member in _members(opened):
             content = opened.extractfile(member) if member.isreg() and wanted(member.name) else None
             if content is not None:
-                yield Entry(member.name, "file", member.size, None, int(member.mtime)), content
+                yield _tar_entry(member, "file"), content

@@ -22,6 +22,7 @@ from mission9.fetch.find_layout import Folder, Variant, find_layout
 from mission9.fetch.kaggle import DATASET, VERSION, dataset_page, download
 from mission9.files import file_sha256, make_folder, remove_folder, write_whole
 from mission9.folder_lock import sign, take_lock
+from mission9.names import to_text
 from mission9.stages.list_images import Found, list_images
 from mission9.storage import storage_told
 from mission9.untrusted import read_json
@@ -79,18 +80,18 @@ def fetch_dataset(
         raise InputError(f"there is no archive {archive}; give a .zip, .tar or .tar.gz file")
     with storage_told(output), _locked(output) as work:
         digest = file_sha256(archive) if archive is not None else None
-        there = _there(output, digest, version, variant)
-        if there is not None:
-            return Fetched(output / FOLDER / IMAGES, there, is_new=False)
         file = archive or work / f"{DATASET.replace('/', '-')}-{version}.zip"
+        source = _there(output, digest, version, variant)
+        is_new = source is None
+        if source is None:
+            if archive is None:
+                download(version, file)
+            source = _unpack(file, work / "new", variant, None if archive is not None else version)
+            os.sync()  # what appears is on the disk, whatever happens to the machine
+            os.rename(work / "new", output / FOLDER)
         if archive is None:
-            download(version, file)
-        source = _unpack(file, work / "new", variant, None if archive is not None else version)
-        os.sync()  # what appears is on the disk, whatever happens to the machine
-        os.rename(work / "new", output / FOLDER)
-        if archive is None:
-            file.unlink()
-    return Fetched(output / FOLDER / IMAGES, source, is_new=True)
+            file.unlink(missing_ok=True)  # also where an earlier call was killed before it came to that
+    return Fetched(output / FOLDER / IMAGES, source, is_new)
 
 
 @contextmanager
@@ -158,7 +159,7 @@ def _unpack(file: Path, new: Path, variant: Variant | None, version: int | None)
         dataset=DATASET if version else None,
         version=version,
         page=dataset_page(version) if version else None,
-        archive=file.name,
+        archive=to_text(os.fsencode(file.name)),
         archive_sha256=file_sha256(file),
         archive_bytes=size,
         folder="/".join(layout),

@@ -59,6 +59,12 @@ PACK_REJECTS = REJECTS_TABLE
 # In the metadata of an index, the first path of each row group.
 FIRST_PATHS = b"mission9.first_paths"
 
+# What parts, indexes and rejects are called: nothing else in their folders is ours.
+FILE_NAME = re.compile(r"[0-9a-f]{32}(?:\.index)?\.parquet")
+
+# What a file is called until it is whole; of one that was killed it stays.
+PARTIAL_NAME = re.compile(rf"\.(?:{re.escape(MANIFEST)}|plan\.parquet|{FILE_NAME.pattern})\.[0-9a-f]{{12}}")
+
 _KEY = re.compile(rf"({INDEX}/[0-9a-f]{{32}}\.index|{REJECTS}/[0-9a-f]{{32}})\.parquet")
 _INDEX_FILE = re.compile(rf"(.*)/({INDEX}/[0-9a-f]{{32}}\.index\.parquet)", re.DOTALL)
 
@@ -143,21 +149,32 @@ def find_index(root: str) -> str | None:
 
 
 def _manifest_content(root: str) -> bytes | None:
-    if is_s3(root):
-        from mission9.s3.objects import get, is_gone  # loads what other runs do not need
-
-        try:
-            return get(Address.of(root) / MANIFEST, MOST_MANIFEST_BYTES, InputError)
-        except InputError as error:
-            if is_gone(error):
-                return None
-            # What is wrong is with the prefix, which is what the user knows of.
-            raise InputError(str(error).replace(f"/{MANIFEST}:", ":")) from error.__cause__
-    file = Path(root, MANIFEST)
-    if Path(root, PLAN_FILE).is_file() and not file.exists():
+    content, is_begun = _manifest_in_bucket(root) if is_s3(root) else _manifest_in_folder(root)
+    if content is None and is_begun:
         raise InputError(f"the pack in {root} is not finished: give the command mission9 pack again that makes it")
+    return content
+
+
+def _manifest_in_bucket(root: str) -> tuple[bytes | None, bool]:
+    """The manifest, if there is one; if not, whether there is the plan of a pack."""
+    from mission9.s3.objects import get, head, is_gone  # loads what other runs do not need
+
+    address = Address.of(root)
     try:
-        return file.read_bytes() if file.is_file() and os.path.getsize(file) <= MOST_MANIFEST_BYTES else None
+        return get(address / MANIFEST, MOST_MANIFEST_BYTES, InputError), True
+    except InputError as error:
+        if is_gone(error):
+            return None, head(address / PLAN_FILE, InputError) is not None
+        # What is wrong is with the prefix, which is what the user knows of.
+        raise InputError(str(error).replace(f"/{MANIFEST}:", ":")) from error.__cause__
+
+
+def _manifest_in_folder(root: str) -> tuple[bytes | None, bool]:
+    file = Path(root, MANIFEST)
+    try:
+        if file.is_file() and os.path.getsize(file) <= MOST_MANIFEST_BYTES:
+            return file.read_bytes(), True
+        return None, Path(root, PLAN_FILE).is_file() and not file.exists()
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}; mend its permissions") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from mission9.schema import LISTING
 from mission9.tables import TableWriter, row_groups
 
 # Large enough that a listing of parts is nothing and a request costs nothing beside what it brings; small enough that a
-# worker makes one in a minute. One below half of it is made anew together with what is new.
+# worker makes one in a minute. One below half of both is made anew together with what is new.
 PART_BYTES = 256 * 1024 * 1024
 PART_IMAGES = 50_000
 
@@ -42,6 +42,26 @@ class Known(NamedTuple):
     part: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What earlier calls have done: whole `parts`, and of those that the manifest names, `shown`, what was `unread`."""
+
+    parts: Collection[str] = ()
+    shown: Collection[str] = ()
+    unread: Collection[str] = ()
+
+    def holds(self, known: Known, row: Row | None) -> bool:
+        """Whether it is done what is to be done for a row."""
+        return known.row == row and known.part in self.parts and not self.is_to_try(known)
+
+    def is_to_try(self, known: Known) -> bool:
+        """Whether an image could not be read, and is tried again.
+
+        A part that no manifest names is of a call that was killed: what it holds by now, it has tried again.
+        """
+        return known.part in self.shown and known.row.path in self.unread
+
+
 class Part(NamedTuple):
     """A part to make: the `number`-th row group of the rows to do."""
 
@@ -62,49 +82,51 @@ class PackPlan:
     gone: int = 0
 
 
-def plan_pack(
-    listing: Path, earlier: Path | None, folder: Path, *, done: Collection[str], again: Collection[str]
-) -> PackPlan:
-    """Cut what no part in `done` holds into new parts. Both files of the plan are written into `folder`.
+def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: Done) -> PackPlan:
+    """Cut what is not done into new parts. Both files of the plan are written into `folder`.
 
     A part that holds an image which has changed, or is gone, is made anew, so that whoever reads the parts as tables
-    sees the images that there are, each once. Images whose paths are in `again`, which could not be read, are tried.
+    sees the images that there are, each once. What could not be read is tried again.
     """
     plan = PackPlan(folder / "plan.parquet", folder / "todo.parquet")
-    stale, plan.gone = _stale(listing, earlier, done, again)
-    usable = set(done) - stale
+    stale, plan.gone = _stale(listing, earlier, done)
+    usable = replace(done, parts=set(done.parts) - stale)
     with TableWriter(plan.images, PACK_PLAN) as images, TableWriter(plan.todo, LISTING) as todo:
         cutter = _Cutter(todo, plan)
         for pairs in _batches(_beside(_rows(listing), _known(earlier))):
             keys = []
             for row, known in pairs:
-                is_kept = known is not None and known.row == row and known.part in usable and row.path not in again
-                keys.append(known.part if known is not None and is_kept else cutter.add(row))
-            plan.kept.update(usable.intersection(keys))
+                if known is not None and usable.holds(known, row):
+                    plan.kept.add(known.part)
+                    keys.append(known.part)
+                else:
+                    keys.append(cutter.add(row))
             columns = [list(column) for column in zip(*(row for row, _ in pairs), strict=True)]
             images.write_batch(_batch([*columns, keys], PACK_PLAN))
         cutter.end()
     return plan
 
 
-def _stale(listing: Path, earlier: Path | None, done: Collection[str], again: Collection[str]) -> tuple[set[str], int]:
+def _stale(listing: Path, earlier: Path | None, done: Done) -> tuple[set[str], int]:
     """The parts that hold what is not listed any more, and how many of such rows there are.
 
     Where there is anything to do, the parts that are small as well.
     """
     stale: set[str] = set()
     sizes: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     gone = fresh = 0
     for row, known in _beside(_rows(listing), _known(earlier)):
-        if known is not None and known.row.path in again:
+        if known is not None and done.is_to_try(known):
             continue  # it is in no part, and whether it can be read now is no reason to make others anew
-        if known is not None and known.part in done:
+        if known is not None and known.part in done.parts:
             sizes[known.part] += known.row.bytes
+            images[known.part] += 1
             if known.row != row:
                 stale.add(known.part)
                 gone += 1
-        fresh += row is not None and not (known is not None and known.row == row and known.part in done)
-    small = {part for part, size in sizes.items() if 2 * size < PART_BYTES}
+        fresh += row is not None and not (known is not None and done.holds(known, row))
+    small = {part for part, size in sizes.items() if 2 * size < PART_BYTES and 2 * images[part] < PART_IMAGES}
     return (stale | small if fresh or stale or len(small) > 1 else stale), gone
 
 

@@ -7,7 +7,6 @@ name ends its job; who needs those reads by Python.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -23,14 +22,14 @@ import pyarrow.parquet as pq
 
 from mission9.config import RunConfig
 from mission9.errors import ConservationError, InputError, TaskError
-from mission9.names import to_text
+from mission9.names import IMAGE_EXTENSIONS, to_text
 from mission9.pack.layout import PACK_PLAN, PLAN_FILE, done_file
 from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
 from mission9.pack.store import Store
 from mission9.pack.write_part import Read, write_part
 from mission9.schema import NO_SPLIT
 from mission9.session import find_or_start_session
-from mission9.stages.list_images import SPLIT_FOLDERS, skipped_as
+from mission9.stages.list_images import SPLIT_FOLDERS
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.tables import TableWriter
 from mission9.watch import progress
@@ -44,7 +43,7 @@ logger = logging.getLogger(__name__)
 _BATCH_SETTING, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", "64"
 
 _AUTHORITY = re.compile(r"[a-zA-Z][\w+.-]*:(?://[^/]*)?")
-_SUMMARY = "number int, key string, images long, skipped string"
+_SUMMARY = "number int, key string, images long"
 
 
 class Written(NamedTuple):
@@ -94,36 +93,49 @@ def write_by_spark(place: str, store: Store, folder: Path, *, all_files: bool) -
 
 def _written(spark: SparkSession, place: str, store: Store, folder: Path, *, all_files: bool) -> Written:
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
-    facts = files.selectExpr("count(*) AS files", "sum(length) AS bytes", "max(length) AS largest").collect()[0]
-    if not facts.files:
+    if files.select("path").first() is None:
         raise InputError(f"Spark sees no files below {place}; give another --input")
-    if facts.largest > MAX_BYTES:
-        raise InputError(
-            f"a file below {place} has {facts.largest:,} bytes, and an image at most {MAX_BYTES:,}: move it"
-        )
     top = _top(files, place)
+    images, skipped = (files, Counter()) if all_files else _images_among(files, top)
+    facts = images.selectExpr("count(*) AS files", "sum(length) AS bytes", "max(length) AS largest").collect()[0]
+    if not facts.files:
+        raise InputError(f"there are no images in {place} ({skipped.total()} other files); give another --input")
+    if facts.largest > MAX_BYTES:
+        raise InputError(f"an image below {place} has {facts.largest:,} bytes, and one may have {MAX_BYTES:,}: move it")
     parts = max(-(-facts.bytes // PART_BYTES), -(-facts.files // PART_IMAGES), 1)
-    rows = files.repartitionByRange(int(parts), "path").sortWithinPartitions("path")
+    # Spark reads what is larger than it can hold before it asks for the name, but not before it asks for the length.
+    rows = images.where(f"length <= {MAX_BYTES}").repartitionByRange(int(parts), "path").sortWithinPartitions("path")
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        skipped: Counter[str] = Counter()
-        images = (image for batch in batches for image in _images(batch, top, skipped, all_files=all_files))
         key = uuid.uuid4().hex  # a task tried twice writes two, and only one is told of
-        count = write_part(store, key, images)
-        summary = [[_partition_number()], [key], [count], [json.dumps(skipped)]]
-        yield pa.record_batch([pa.array(summary[0], pa.int32()), *summary[1:]], ["number", "key", "images", "skipped"])
+        count = write_part(store, key, (image for batch in batches for image in _images(batch, top)))
+        summary = [[_partition_number()], [key], [count]]
+        yield pa.record_batch([pa.array(summary[0], pa.int32()), *summary[1:]], ["number", "key", "images"])
 
     told = sorted(rows.mapInArrow(write, _SUMMARY).collect())
-    skipped: Counter[str] = Counter()
-    for summary in told:
-        skipped.update(json.loads(summary.skipped))
     done = [Part(row.number, row.key, row.images) for row in told if row.images]
-    if sum(part.images for part in done) + skipped.total() != facts.files:
-        raise ConservationError(f"Spark sees {facts.files} files, and {sum(part.images for part in done)} came")
+    if sum(part.images for part in done) != facts.files:
+        raise ConservationError(f"Spark sees {facts.files} images, and {sum(part.images for part in done)} came")
     return Written(_plan(store, folder, done), skipped)
 
 
-def _images(batch: pa.RecordBatch, top: _Top, skipped: Counter[str], *, all_files: bool) -> Iterator[Read]:
+def _images_among(files: DataFrame, top: _Top) -> tuple[DataFrame, Counter[str]]:
+    """The files that are images by their names, and the others by extension, as `skipped_as` has it: none is read."""
+    from pyspark.sql import functions
+
+    name = functions.substring_index("path", "/", -1)
+    has_dot = functions.instr(name, ".") > 0
+    behind_dot = functions.lower(functions.substring_index(name, ".", -1))
+    extension = functions.when(has_dot, functions.concat(functions.lit("."), behind_dot))
+    is_at_top = functions.col("path") == functions.concat(functions.lit(top.prefix), name)
+    is_beside = functions.lit(top.beside_splits) & is_at_top
+    is_image = functions.when(has_dot, extension.isin(*IMAGE_EXTENSIONS)).otherwise(~is_beside)
+    others = files.where(~is_image).select(functions.coalesce(extension, functions.lit("(none)")).alias("extension"))
+    counts = others.groupBy("extension").count().collect()
+    return files.where(is_image), Counter({row["extension"]: row["count"] for row in counts})
+
+
+def _images(batch: pa.RecordBatch, top: _Top) -> Iterator[Read]:
     columns = [
         batch["path"].to_pylist(),
         batch["modificationTime"].cast(pa.timestamp("ns")).cast(pa.int64()).to_pylist(),
@@ -131,10 +143,6 @@ def _images(batch: pa.RecordBatch, top: _Top, skipped: Counter[str], *, all_file
     for path, modified, content in zip(*columns, batch["content"].to_pylist(), strict=True):
         progress()
         parts = path.removeprefix(top.prefix).split("/")
-        why = skipped_as(parts[-1].encode(), beside_splits=top.beside_splits and len(parts) == 1)
-        if why is not None and not all_files:
-            skipped[why] += 1
-            continue
         split = SPLIT_FOLDERS.get(parts[0].lower(), NO_SPLIT) if len(parts) > 1 else NO_SPLIT
         label = parts[-2] if len(parts) > 1 else top.name
         row = Row(to_text("/".join(parts).encode()), split, to_text(label.encode()), len(content), modified)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from mission9.errors import OutputError
+from mission9.errors import Mission9Error, OutputError
 from mission9.files import (
     appearing,
     files_in,
@@ -22,9 +22,25 @@ from mission9.files import (
     write_whole,
 )
 from mission9.folder_lock import sign, take_lock
-from mission9.pack.layout import LOCK, MANIFEST, STATE
+from mission9.output import REPORT, SHARDS
+from mission9.pack.layout import (
+    DONE,
+    IMAGES,
+    INDEX,
+    LOCK,
+    MANIFEST,
+    PARTIAL_NAME,
+    PLAN_FILE,
+    REJECTS,
+    STATE,
+)
 from mission9.s3.address import Address, is_s3
 from mission9.untrusted import read_file
+
+# By the one a pack is known, finished or not; by the other a result of a run, whose tables a pack would replace. The
+# lock of runs is in neither: one that was refused here has left it in a pack, too.
+_OF_PACKS = {MANIFEST, PLAN_FILE, LOCK, DONE}
+_OF_RESULTS = {REPORT, f"{STATE}/{SHARDS}"}
 
 
 class Store(Protocol):
@@ -64,6 +80,15 @@ def store_of(place: str) -> Store:
     return BucketStore(Address.of(place)) if is_s3(place) else FolderStore(Path(place).absolute())
 
 
+def is_missing(error: Exception) -> bool:
+    """Whether what a store raises says that there is no such file."""
+    if isinstance(error, Mission9Error):
+        from mission9.s3.objects import is_gone  # a bucket's, which is in use already
+
+        return is_gone(error)
+    return isinstance(error, FileNotFoundError)
+
+
 @dataclass(frozen=True)
 class FolderStore:
     """A folder."""
@@ -78,8 +103,8 @@ class FolderStore:
         try:
             if self.root.exists() and not self.root.is_dir():
                 raise OutputError(f"the output {self.root} is a file; give a folder with --output")
-            names = [name for name in os.listdir(self.root) if not name.startswith(".")] if self.root.exists() else []
-            _check_is_pack(names, str(self.root))
+            names = _names_in(self.root)
+            _check_is_pack({*names, *(f"{STATE}/{name}" for name in _names_in(self.root / STATE))}, str(self.root))
             is_new = not self.root.exists()
             lock = take_lock(self.root / LOCK, f"another is packing into {self.root}")
         except OSError as error:
@@ -87,10 +112,18 @@ class FolderStore:
         with lock:
             sign(lock)
             try:
+                self._clear_partials()
                 yield
             finally:
                 if not names and os.listdir(self.root / STATE) == [Path(LOCK).name]:
                     remove_folder(self.root if is_new else self.root / STATE)
+
+    def _clear_partials(self) -> None:
+        """Delete what calls that were killed had begun to write."""
+        for folder in (self.root, *(self.root / name for name in (IMAGES, INDEX, REJECTS, STATE, DONE))):
+            for file in files_in(folder) if folder.is_dir() else ():
+                if PARTIAL_NAME.fullmatch(file.name):
+                    remove_file(file)
 
     def lengths(self, folder: str) -> dict[str, int]:
         place = self.root / folder
@@ -142,13 +175,10 @@ class BucketStore:
     @contextmanager
     def lock(self) -> Iterator[None]:
         from mission9.s3.lease import leased
-        from mission9.s3.listings import list_level
 
         if not self.root.key:
             raise OutputError(f"the pack would lie at the top of {self.root}: give {self.root}/PREFIX")
-        objects, prefixes = list_level(self.root, OutputError)
-        names = [*(self.root.relative(found.key) for found in objects), *(prefix.name for prefix in prefixes)]
-        _check_is_pack([name for name in names if name], str(self.root))
+        _check_is_pack(_names_at(self.root) | {f"{STATE}/{name}" for name in _names_at(self.root / STATE)}, str(self))
         with leased(self.root / LOCK):
             yield
 
@@ -194,7 +224,26 @@ class BucketStore:
         delete([self.root / name for name in names])
 
 
-def _check_is_pack(names: list[str], place: str) -> None:
-    """Refuse a place that holds files of others."""
-    if names and MANIFEST not in names and STATE not in names:
-        raise OutputError(f"the output {place} holds {sorted(names)[0]}, which is no pack: give another --output")
+def _names_in(folder: Path) -> list[str]:
+    """What lies in a folder, if there is one; not what is hidden."""
+    return [file.name for file in files_in(folder) if not file.name.startswith(".")] if folder.is_dir() else []
+
+
+def _names_at(address: Address) -> set[str]:
+    """What lies directly below a prefix."""
+    from mission9.s3.listings import list_level
+
+    objects, prefixes = list_level(address, OutputError)
+    return {name for name in (*(address.relative(found.key) for found in objects), *(p.name for p in prefixes)) if name}
+
+
+def _check_is_pack(names: set[str], place: str) -> None:
+    """Refuse a place that holds files of others, or the result of a run.
+
+    Raises:
+        OutputError: saying which.
+    """
+    if names & _OF_RESULTS:
+        raise OutputError(f"the output {place} holds the results of a run, and no pack: give another --output")
+    if names - {STATE} and not names & _OF_PACKS:
+        raise OutputError(f"the output {place} holds {min(names - {STATE})}, which is no pack: give another --output")

@@ -256,12 +256,21 @@ def head(address: Address, kind: type[Mission9Error] = StorageError) -> Listed |
         Mission9Error: of that kind: it does not tell.
     """
     try:
-        with told(address, kind):
-            return Listed.of(tried(partial(_head, address)))
+        return look_at(address, kind)
     except kind as error:
         if is_gone(error):
             return None
         raise
+
+
+def look_at(address: Address, kind: type[Mission9Error] = StorageError) -> Listed:
+    """What the server tells of one object, which must be there.
+
+    Raises:
+        Mission9Error: of that kind: it is not, or the server does not tell.
+    """
+    with told(address, kind):
+        return Listed.of(tried(partial(_head, address)))
 
 
 def _head(address: Address) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mission9.errors import StorageError
 from mission9.s3.address import Address
 from mission9.s3.client import store_of
-from mission9.s3.objects import Cut, head, tried
+from mission9.s3.objects import Cut, look_at, tried
 from mission9.s3.told import told
 
 if TYPE_CHECKING:
@@ -37,10 +37,7 @@ class RangeReader(io.RawIOBase):
     """
 
     def __init__(self, address: Address) -> None:
-        found = head(address)
-        if found is None:
-            raise StorageError(f"{address} is not there: give the same command again")
-        self._address, self._size, self._at = address, found.size, 0
+        self._address, self._size, self._at = address, look_at(address).size, 0
 
     def readable(self) -> bool:
         return True

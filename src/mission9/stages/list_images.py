@@ -14,8 +14,10 @@ import pyarrow as pa
 from mission9.errors import InputError
 from mission9.files import is_passing, patiently
 from mission9.names import IMAGE_EXTENSIONS, to_text
+from mission9.places import real_root
 from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
 from mission9.sources import settled, source_of
+from mission9.urls import is_url
 
 # A PCA is fitted on the first of these of which there are images.
 FITTING = (TRAINING, NO_SPLIT)
@@ -111,7 +113,8 @@ def check_folder(root: str) -> None:
     Raises:
         InputError: saying why.
     """
-    source_of(root).check()
+    # What a URL may not hold is refused before its store is asked, and file:// means a folder.
+    source_of(real_root(root) if is_url(root) else root).check()
 
 
 def check_is_folder(root: str) -> None:
