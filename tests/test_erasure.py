@@ -232,6 +232,13 @@ def test_nothing_outside_of_the_images_is_ever_deleted(output: Path, images: Pat
             erased_from(output, name, with_source=True)
     assert (tmp_path / "precious.jpg").read_bytes() == b"precious"
     assert state_of(output) == before
+    beside = Path(f"{images}-private")  # whose name goes on where that of the images ends
+    beside.mkdir()
+    (beside / "precious.jpg").write_bytes(b"precious")
+    (images / "beside").symlink_to(beside)
+    with pytest.raises(InputError):
+        erased_from(output, "beside/precious.jpg", with_source=True)
+    assert (beside / "precious.jpg").read_bytes() == b"precious"
     (images / "new.jpg").write_bytes(b"not seen by a run yet")
     receipt = erased_from(output, "new.jpg", with_source=True)
     assert receipt is not None

@@ -54,7 +54,8 @@ def is_there(root: str, path: str) -> bool:
     if any(part in ("", ".", "..") for part in path.split("/")):
         return False
     file = to_path(root, path)
-    is_below = os.path.realpath(os.path.dirname(file)).startswith(os.fsencode(root.rstrip("/")))
+    top, folder = os.path.realpath(os.fsencode(root)), os.path.realpath(os.path.dirname(file))
+    is_below = folder == top or folder.startswith(top.rstrip(b"/") + b"/")  # images-private is beside images
     return is_below and (os.path.isfile(file) or os.path.islink(file))
 
 
