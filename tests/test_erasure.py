@@ -353,7 +353,13 @@ def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, c
     assert_is_of_the_others(output, images, tmp_path, [])
     assert main(["retain", str(output), "--days", "30", "--source"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert main(["retain", str(output), "--days", "0"]) == 2
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e300", "36501"])
+def test_retain_takes_no_time_that_cannot_be_meant(tmp_path: Path, days: str, capsys: Any) -> None:
+    (tmp_path / "_state").mkdir()
+    assert main(["retain", str(tmp_path), "--days", days]) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
 KILLED = """

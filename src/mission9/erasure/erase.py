@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 Why = Literal["erase", "retain"]
 
 _DAY = 86_400 * 1_000_000_000  # nanoseconds
+_MOST_DAYS = 36_500
 
 
 @dataclass
@@ -76,6 +77,12 @@ class Request:
     with_source: bool = False
     input: str | None = None
     pseudonyms: Pseudonyms | None = None
+
+    def __post_init__(self) -> None:
+        if self.why == "retain" and not 0 < self.days <= _MOST_DAYS:
+            raise ConfigError(
+                f"--days {self.days:g} is no time to keep images: give more than 0, at most {_MOST_DAYS:,}"
+            )
 
 
 def erase(place: str, request: Request) -> Receipt | None:
