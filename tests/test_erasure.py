@@ -434,7 +434,8 @@ def test_the_search_finds_a_name_in_every_form(tmp_path: Path, name: str) -> Non
     from urllib.parse import quote
 
     file, looked_for = tmp_path / "file", search(["z/other.png", name], [])
-    for form in (name, escape(name), quote(name), json.dumps(name), json.dumps(name, ensure_ascii=False)):
+    in_csv = name.replace('"', '""')
+    for form in (name, escape(name), quote(name), json.dumps(name), json.dumps(name, ensure_ascii=False), in_csv):
         for before in (b"", b"x" * 13, os.urandom(1 << 12), b"\n" * ((1 << 24) - 3)):
             file.write_bytes(before + b'"' + form.encode() + b"\n")
             assert looked_for.is_in(file), form

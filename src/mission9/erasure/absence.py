@@ -110,9 +110,9 @@ class Search:
 
 
 def _forms(name: str) -> set[bytes]:
-    """A name as files may have it: as it is, in JSON, in HTML, in addresses."""
-    texts = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1], html.escape(name), quote(name)}
-    in_scripts = json.dumps(name, ensure_ascii=False)[1:-1]
+    """A name as files may have it: as it is, in JSON, in HTML, in scripts, in addresses, in CSV."""
+    in_scripts = in_json = json.dumps(name, ensure_ascii=False)[1:-1]
     for character in "<>&":
         in_scripts = in_scripts.replace(character, f"\\u{ord(character):04x}")
-    return {text.encode() for text in (*texts, in_scripts)}
+    others = (json.dumps(name)[1:-1], html.escape(name), quote(name), name.replace('"', '""'))
+    return {text.encode() for text in (name, in_json, in_scripts, *others)}
