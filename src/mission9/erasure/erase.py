@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.audit_log import RECEIPTS, append
-from mission9.encryption import VARIABLE, encrypted_by, is_encrypted
+from mission9.encryption import encrypted_by, is_encrypted, key_of
 from mission9.erasure.absence import Search
 from mission9.erasure.ids import Image, check_known, images_of
 from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
@@ -103,11 +102,7 @@ def erase(place: str, request: Request) -> Receipt | None:
 
 def _key(place: str) -> str | None:
     """Where the key is of an output that is encrypted."""
-    if is_s3(place) or not is_encrypted(Path(place, STATE)):
-        return None
-    if not os.environ.get(VARIABLE):
-        raise ConfigError(f"what {place} holds is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
-    return os.environ[VARIABLE]
+    return key_of(Path(place)) if not is_s3(place) and is_encrypted(Path(place, STATE)) else None
 
 
 def _check_there(place: str) -> None:
