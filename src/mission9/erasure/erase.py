@@ -263,9 +263,10 @@ class _Erasure:
 
     def _not_reached(self) -> list[str]:
         """What an erasure cannot reach, and a person must see to."""
-        left = ["copies and backups that others made", "copies in the caches of other machines and users"]
-        if self._config.get("mlflow"):
-            left.append("what the run sent to MLflow: delete that run there")
+        left = ["copies and backups that others made"]
+        if is_s3(self._place):
+            left.append("copies in the caches of other machines and users")
+        left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
         elif self._missed:
