@@ -6,20 +6,19 @@ import hashlib
 import json
 import logging
 import time
-import uuid
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.audit_log import RECEIPTS, append
 from mission9.encryption import encrypted_by, is_encrypted, key_of
 from mission9.erasure.absence import Search
 from mission9.erasure.ids import Image, check_known, images_of
 from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
+from mission9.erasure.receipt import Receipt, Why, keep
 from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
@@ -35,31 +34,8 @@ from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 
-Why = Literal["erase", "retain"]
-
 _DAY = 86_400 * 1_000_000_000  # nanoseconds
 _MOST_DAYS = 36_500
-
-
-@dataclass
-class Receipt:
-    """What was erased, without a name in clear: images by keyed hashes, files by the hash of all of theirs."""
-
-    action: Why
-    time: str
-    images: list[str]
-    erased: int
-    rows_of_shards: int
-    result: dict[str, Any]
-    source: dict[str, Any]
-    old_versions: int
-    searched_files: int
-    run_id: str
-    digest_before: str
-    digest_after: str
-    not_reached: list[str]
-    audit: dict[str, Any] = field(default_factory=dict)
-    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -240,23 +216,17 @@ class _Erasure:
 
     def _note(self, new: Collection[str], **facts: Any) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
-        request, hashes = self._request, sorted(map(self._erased.hash_of, self._names))
         receipt = Receipt(
-            action=request.why,
-            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            images=hashes,
+            action=self._request.why,
+            with_source=self._request.with_source,
+            images=sorted(map(self._erased.hash_of, self._names)),
             erased=len(new),
             run_id=str(self._output.last_report().get("run_id", "")),
             digest_after=self._digest(),
             not_reached=self._not_reached(),
             **facts,
         )
-        receipt.file = f"{STATE}/{RECEIPTS}/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.json"
-        content = json.dumps(asdict(receipt), indent=2).encode()
-        counts = {"images": len(hashes), "with_source": request.with_source, "why": request.why}
-        about = {"receipt_sha256": hashlib.sha256(content).hexdigest(), "run_id": receipt.run_id}
-        receipt.audit = append(self._state, "erased", counts | about)
-        self._state.write(receipt.file.removeprefix(f"{STATE}/"), json.dumps(asdict(receipt), indent=2).encode())
+        self._erased.audit = keep(receipt, self._state)
         self._erased.is_pending = False
         self._erased.save(self._state)
         return receipt
@@ -271,7 +241,7 @@ class _Erasure:
             left.append("the images themselves (--source deletes them)")
         elif self._missed:
             left.append(f"{self._missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
-        return left if is_s3(self._place) else [each for each in left if "other machines" not in each]
+        return left
 
     def _digest(self) -> str:
         """One SHA-256 for the published tables, as their checksums tell of them."""

@@ -6,7 +6,8 @@ import hmac
 import json
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,13 +24,14 @@ ERASED = "(erased)"  # counted in the place of an extension
 class Tombstones:
     """Hashes of the paths of erased images; `is_pending` from the moment they are noted until all of them are gone.
 
-    The key is of this output alone. Whoever has it can find out whether a path that they guess was erased, as the next
-    run must.
+    `audit` says where the audit log ended with the last erasure. The key is of this output alone. Whoever has it can
+    find out whether a path that they guess was erased, as the next run must.
     """
 
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     hashes: set[str] = field(default_factory=set)
     is_pending: bool = False
+    audit: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(state: StateFiles) -> Tombstones:
@@ -43,7 +45,8 @@ class Tombstones:
             return Tombstones()
         try:
             found = json.loads(content)
-            return Tombstones(bytes.fromhex(found["key"]), set(found["hashes"]), bool(found["is_pending"]))
+            hashes, audit = set(found["hashes"]), dict(found["audit"])
+            return Tombstones(bytes.fromhex(found["key"]), hashes, bool(found["is_pending"]), audit)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise OutputError(
                 f"{ERASED_FILE} in the state of the output is damaged, and without it erased images would come back: "
@@ -52,7 +55,7 @@ class Tombstones:
 
     def save(self, state: StateFiles) -> None:
         """Note them in the state of an output."""
-        found = {"key": self.key.hex(), "is_pending": self.is_pending, "hashes": sorted(self.hashes)}
+        found = asdict(self) | {"key": self.key.hex(), "hashes": sorted(self.hashes)}
         state.write(ERASED_FILE, json.dumps(found).encode())
 
     def hash_of(self, path: str) -> str:
