@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.erasure.absence import Search
-from mission9.erasure.erase import Receipt, Request, erase
+from mission9.erasure.erase import Request, erase
+from mission9.erasure.receipt import Receipt
+from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
 from mission9.open_output import open_output
+from mission9.output import Output
 from mission9.pack.make_pack import make_pack
 from mission9.pca import PCAModel
 from mission9.pipeline import run
@@ -340,12 +344,17 @@ def test_what_is_left_anywhere_is_told_and_the_same_command_goes_on(output: Path
     assert erased_from(output, *ERASED) is None
 
 
+def make_old(images: Path, names: list[str]) -> None:
+    """Have images that changed last forty days ago."""
+    old = time.time() - 40 * 86_400
+    for name in names:
+        os.utime(images / name, (old, old))
+
+
 def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["retain", str(output), "--days", "30"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    old = time.time() - 40 * 86_400
-    for name in ERASED:
-        os.utime(images / name, (old, old))
+    make_old(images, ERASED)
     run_into(output, images)
     assert main(["retain", str(output), "--days", "30", "--source"]) == 0
     assert "4 images erased" in capsys.readouterr().out
@@ -361,6 +370,69 @@ def test_retain_takes_no_time_that_cannot_be_meant(tmp_path: Path, days: str, ca
     (tmp_path / "_state").mkdir()
     assert main(["retain", str(tmp_path), "--days", days]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def killed(output: Path, request: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure that ends where shards and plans are written without the images, and the result is not."""
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mission9.erasure.erase.remake", kill)
+        with pytest.raises(KeyboardInterrupt):
+            erase(str(output), request)
+
+
+def test_what_was_killed_is_in_the_receipt_of_what_goes_on(
+    output: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    command = ["retain", str(output), "--days", "30"]
+    killed(output, Request("retain", days=30), monkeypatch)
+    assert main(command) == 0
+    words = capsys.readouterr().out
+    assert "4 images erased, 4 rows of shards" in words
+    assert "4 images of an erasure that was cut short were known by their hashes alone" in words
+    (receipt,) = (output / "_state/receipts").iterdir()
+    told = json.loads(receipt.read_bytes())
+    assert (len(set(told["images"])), told["erased"], told["searched_by_hash_alone"]) == (4, 4, 4)
+    assert json.loads((output / "_state/audit.jsonl").read_text().splitlines()[-1])["images"] == 4
+    assert names_in(output, ERASED) == set()
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_another_erasure_goes_on_with_one_that_was_killed(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(output, Request("erase", ERASED[:2]), monkeypatch)
+    receipt = erased_from(output, ERASED[2])
+    assert receipt is not None
+    hash_of = Tombstones.of(Output(output).state_files).hash_of
+    assert receipt.images == sorted(map(hash_of, ERASED[:3]))
+    assert (receipt.erased, receipt.rows_of_shards, receipt.searched_by_hash_alone) == (3, 3, 2)
+    assert names_in(output, ERASED[:3]) == set()
+    receipt = erased_from(output, ERASED[3])
+    assert receipt is not None
+    assert (len(receipt.images), receipt.erased) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_what_has_a_hash_alone_is_found_where_paths_are(
+    output: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    killed(output, Request("erase", ERASED), monkeypatch)
+    file, table = output / f"left.{kind}", pa.table({"n": [1, 2], "path": ["a", ERASED[3]]})
+    if kind == "csv":
+        pa.csv.write_csv(table.set_column(1, "path", [["a", f"'{ERASED[3]}"]]), file)
+    else:
+        pq.write_table(table, file)
+    with pytest.raises(ErasureError, match=f"left.{kind}"):
+        erased_from(output, "Test/a/0.jpg")
+    file.unlink()
+    receipt = erased_from(output, "Test/a/0.jpg")
+    assert receipt is not None
+    assert len(receipt.images) == 5
 
 
 KILLED = """

@@ -14,7 +14,8 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.erase import Receipt, Request, erase
+from mission9.erasure.erase import Request, erase
+from mission9.erasure.receipt import Receipt
 from mission9.errors import OutputError
 from mission9.pipeline import run
 from mission9.pseudonyms import Pseudonyms

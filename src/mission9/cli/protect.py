@@ -15,7 +15,8 @@ from mission9.cli.console import say
 from mission9.config import Flag
 
 if TYPE_CHECKING:
-    from mission9.erasure.erase import Receipt, Request
+    from mission9.erasure.erase import Request
+    from mission9.erasure.receipt import Receipt
 
 _Json = Annotated[bool, Parameter(name="--json", negative="")]
 _Input = Annotated[str | None, Parameter("--input")]
@@ -154,6 +155,9 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
     deleted = ", ".join(f"{count:,} {what}" for what, count in receipt.source.items() if count)
     say(f"source: {deleted or 'as it was'}; old versions deleted: {receipt.old_versions:,}")
     say(f"searched {receipt.searched_files:,} files: no name is left")
+    if receipt.searched_by_hash_alone:
+        count = f"{receipt.searched_by_hash_alone:,} images of an erasure that was cut short"
+        say(f"{count} were known by their hashes alone: those were searched in all columns of paths")
     say(f"not reached: {'; '.join(receipt.not_reached)}")
     say(f"receipt: {output.rstrip('/')}/{receipt.file}")
 

@@ -11,18 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.encryption import encrypted_by, is_encrypted, key_of
-from mission9.erasure.absence import Search
+from mission9.erasure.absence import Search, holds_erased_paths
 from mission9.erasure.ids import Image, check_known, images_of
 from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
 from mission9.erasure.receipt import Receipt, Why, keep
 from mission9.erasure.remake import Remade, Standing, remake
-from mission9.erasure.rewrite import rewrite
+from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
-from mission9.erasure.tombstones import Tombstones
+from mission9.erasure.tombstones import Pending, Tombstones
 from mission9.errors import ConfigError, ErasureError, OutputError
 from mission9.open_output import open_output
 from mission9.output import STATE, Output
@@ -99,35 +98,24 @@ class _Erasure:
             check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
         self._names = self._chosen()
-        self._missed = 0  # images that are to be deleted, and are not where they should be
         self._public = {self._public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
-        """All steps in order."""
-        new = [name for name in self._names if self._erased.hash_of(name) not in self._erased.hashes]
+        """All steps in order; one that was killed before is gone on with."""
+        new = [name for name in self._names if not self._erased.has(name)]
         sources = [name for name in self._names if self._root and is_there(self._root, name)]
-        if not (new or sources or self._erased.is_pending):
+        was_pending = self._erased.is_pending
+        if not (new or sources or was_pending):
             return None
-        self._missed = len(self._names) - len(sources)
-        before, was_pending = self._digest(), self._erased.is_pending
-        self._erased.hashes.update(map(self._erased.hash_of, {*new, *map(self._public_name, new)}))
-        self._erased.is_pending = True
-        self._erased.save(self._state)
-        deleted = delete_sources(self._root, sources) if sources else Deleted()
-        standing = copy_of_standing(self._output, self._place, self._is_public)
-        rows = self._rewrite()
-        remade = self._remake(standing, is_touched=was_pending or rows > 0)
-        old = self._clear_away()
+        self._note(new)
+        self._delete(sources)
+        standing = copy_of_standing(self._output, self._place, self._erased.holds)
+        self._rewrite()
+        remade = self._remake(standing, is_touched=was_pending or self._erased.pending.rows_of_shards > 0)
+        forget_copies(self._place)
+        old = old_versions(self._place, delete=True)
         searched = self._prove_absence()
-        return self._note(
-            new,
-            rows_of_shards=rows,
-            result=asdict(remade),
-            source=asdict(deleted),
-            old_versions=old,
-            searched_files=searched,
-            digest_before=before,
-        )
+        return self._keep_receipt(remade, old, searched, missed=len(self._names) - len(sources))
 
     def _chosen(self) -> list[str]:
         request = self._request
@@ -150,18 +138,28 @@ class _Erasure:
         pseudonyms = self._request.pseudonyms
         return pseudonyms.name(path) if pseudonyms else path
 
-    def _is_public(self, paths: pa.ChunkedArray) -> pa.Array:
-        """Of which names in the tables the images are erased, by this command or one before."""
-        by_name = pc.is_in(paths, value_set=pa.array(sorted(self._public), pa.string()))
-        return pc.or_(pa.chunked_array([self._erased.holds(paths)]), by_name).combine_chunks()
+    def _note(self, new: Collection[str]) -> None:
+        """Have every later run leave the images out, and whoever goes on with this know what it was."""
+        erased, pending = self._erased, self._erased.pending
+        hashes = erased.hashes_of({*new, *map(self._public_name, new)})
+        shards = map(self._output.shards, self._output.fingerprints())
+        pending.digest_before = pending.digest_before or self._digest()
+        pending.erased += len(new)
+        pending.rows_of_shards += sum(rows_of(folder, Tombstones(erased.key, hashes)) for folder in shards)
+        pending.images |= erased.hashes_of(self._names)
+        erased.hashes |= hashes
+        erased.save(self._state)
 
-    def _rewrite(self) -> int:
-        output, count = self._output, 0
-        for fingerprint in output.fingerprints():
-            count += rewrite(output.shards(fingerprint), self._erased)
-            output.share_shards(fingerprint)
-        output.forget_rejects()
-        return count
+    def _delete(self, sources: Collection[str]) -> None:
+        if sources:
+            self._erased.pending.source.update(asdict(delete_sources(self._root, sources)))
+            self._erased.save(self._state)
+
+    def _rewrite(self) -> None:
+        for fingerprint in self._output.fingerprints():
+            rewrite(self._output.shards(fingerprint), self._erased)
+            self._output.share_shards(fingerprint)
+        self._output.forget_rejects()
 
     def _remake(self, standing: Standing | None, *, is_touched: bool) -> Remade:
         output = self._output
@@ -183,10 +181,6 @@ class _Erasure:
         write_report_if_possible(self._output.root)
         self._output.publish_page()
 
-    def _clear_away(self) -> int:
-        forget_copies(self._place)
-        return old_versions(self._place, delete=True)
-
     def _prove_absence(self) -> int:
         """Search everything that is left; how many files.
 
@@ -196,7 +190,7 @@ class _Erasure:
         search, count, found = Search([*self._names, *self._public], self._kept_with), 0, []
         for told, file in files_to_search(self._output, self._place):
             count += 1
-            if search.is_in(file):
+            if search.is_in(file) or holds_erased_paths(file, self._erased.holds):
                 found.append(told)
         if old_versions(self._place, delete=False):
             found.append("old versions of objects")
@@ -214,24 +208,31 @@ class _Erasure:
                 for group in row_groups(plan, ["path"]) if plan.exists() else ():
                     yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
 
-    def _note(self, new: Collection[str], **facts: Any) -> Receipt:
+    def _keep_receipt(self, remade: Remade, old: int, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
+        pending = self._erased.pending
         receipt = Receipt(
             action=self._request.why,
             with_source=self._request.with_source,
-            images=sorted(map(self._erased.hash_of, self._names)),
-            erased=len(new),
+            images=sorted(pending.images),
+            erased=pending.erased,
+            rows_of_shards=pending.rows_of_shards,
+            result=asdict(remade),
+            source=asdict(Deleted()) | pending.source,
+            old_versions=old,
+            searched_files=searched,
+            searched_by_hash_alone=len(pending.images - self._erased.hashes_of(self._names)),
             run_id=str(self._output.last_report().get("run_id", "")),
+            digest_before=pending.digest_before,
             digest_after=self._digest(),
-            not_reached=self._not_reached(),
-            **facts,
+            not_reached=self._not_reached(missed),
         )
         self._erased.audit = keep(receipt, self._state)
-        self._erased.is_pending = False
+        self._erased.pending = Pending()
         self._erased.save(self._state)
         return receipt
 
-    def _not_reached(self) -> list[str]:
+    def _not_reached(self, missed: int) -> list[str]:
         """What an erasure cannot reach, and a person must see to."""
         left = ["copies and backups that others made"]
         if is_s3(self._place):
@@ -239,8 +240,8 @@ class _Erasure:
         left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
-        elif self._missed:
-            left.append(f"{self._missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
+        elif missed:
+            left.append(f"{missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
         return left
 
     def _digest(self) -> str:

@@ -20,7 +20,8 @@ Why = Literal["erase", "retain"]
 class Receipt:
     """What was erased, without a name in clear: images by keyed hashes, files by the hash of all of theirs.
 
-    `audit` says where the log ended before; the record that comes next there is this receipt's.
+    Those of an erasure that was cut short before are among them; of `searched_by_hash_alone` this one was not told the
+    names. `audit` says where the log ended before; the record that comes next there is this receipt's.
     """
 
     action: Why
@@ -31,6 +32,7 @@ class Receipt:
     source: dict[str, Any]
     old_versions: int
     searched_files: int
+    searched_by_hash_alone: int
     run_id: str
     digest_before: str
     digest_after: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from mission9.errors import ConfigError, StorageError
@@ -59,7 +59,7 @@ def is_there(root: str, path: str) -> bool:
     return is_below and (os.path.isfile(file) or os.path.islink(file))
 
 
-def delete_sources(root: str, paths: Sequence[str]) -> Deleted:
+def delete_sources(root: str, paths: Collection[str]) -> Deleted:
     """Delete images; those that are gone already do not matter.
 
     Raises:
