@@ -12,7 +12,8 @@ import pytest
 from mission9.audit_log import AUDIT_LOG, append, verify
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.erase import Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
 from mission9.files import file_sha256
 from mission9.output import Output
 from mission9.pipeline import run

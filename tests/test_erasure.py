@@ -22,7 +22,8 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.erasure.absence import Search
-from mission9.erasure.erase import Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
 from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
@@ -363,6 +364,32 @@ def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, c
     assert_is_of_the_others(output, images, tmp_path, [])
     assert main(["retain", str(output), "--days", "30", "--source"]) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_retain_finds_the_images_that_a_run_left_out(output: Path, images: Path, capsys: Any) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    assert main(["retain", str(output), "--days", "30"]) == 0
+    run_into(output, images)  # which lists none of them
+    (images / "never seen.jpg").write_bytes(b"by any run")
+    make_old(images, ["never seen.jpg"])
+    os.utime(images / ERASED[0])  # it changed since
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert "source: 3 files" in capsys.readouterr().out
+    assert [name for name in ERASED if (images / name).exists()] == ERASED[:1]
+    assert (images / "never seen.jpg").exists()
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert capsys.readouterr().out == f"nothing to do: {output} holds nothing of them, nor does the input\n"
+
+
+def test_retain_deletes_no_file_that_changed_since(output: Path, images: Path) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    os.utime(images / ERASED[0])
+    receipt = erase(str(output), Request("retain", days=30, with_source=True))
+    assert receipt is not None
+    assert (receipt.erased, receipt.source["files"]) == (3, 3)
+    assert names_in(output, ERASED) == set(ERASED[:1])
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e300", "36501"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.erase import Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
 from mission9.errors import OutputError
 from mission9.pipeline import run
@@ -125,6 +127,22 @@ def test_nothing_is_left_in_any_version(versioned: Versioned, images: Path, tmp_
     report = run(RunConfig(input=source, output=place, **SETTINGS))
     assert report.images_inferred == 0
     assert report.skipped == {"(erased)": 3}
+
+
+@pytest.mark.slow
+def test_retain_deletes_what_it_erased_before(versioned: Versioned, images: Path) -> None:
+    source, place = versioned.upload(images), f"s3://{versioned.name}/results"
+    run(RunConfig(input=source, output=place, **SETTINGS))
+    time.sleep(2)  # servers tell whole seconds
+    old = 0.5 / 86_400
+    assert erase(place, Request("retain", days=old)) is not None
+    versioned.client.delete_object(Bucket=versioned.name, Key=f"images/{ERASED[0]}")  # old versions are left
+    with_source = Request("retain", days=old, with_source=True, input=source)  # no result is left that says it
+    receipt = erase(place, with_source)
+    assert receipt is not None
+    assert receipt.source["versions"] == 2 * 16 + 1
+    assert not [key for key, _ in versioned.versions() if key.startswith("images/")]
+    assert erase(place, with_source) is None
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from mission9.cli.console import say
 from mission9.config import Flag
 
 if TYPE_CHECKING:
-    from mission9.erasure.erase import Request
+    from mission9.erasure.chosen import Request
     from mission9.erasure.receipt import Receipt
 
 _Json = Annotated[bool, Parameter(name="--json", negative="")]
@@ -94,7 +94,7 @@ def erase(
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file; ids are paths or pseudonyms then.
     """
-    from mission9.erasure.erase import Request
+    from mission9.erasure.chosen import Request
     from mission9.erasure.ids import read_ids
     from mission9.pseudonyms import Pseudonyms
 
@@ -132,7 +132,7 @@ def retain(
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file.
     """
-    from mission9.erasure.erase import Request
+    from mission9.erasure.chosen import Request
     from mission9.pseudonyms import Pseudonyms
 
     pseudonyms = Pseudonyms.of(pseudonymise)
@@ -144,7 +144,7 @@ def _carry_out(output: str, request: Request) -> None:
 
     receipt = carry_out(output, request)
     if receipt is None:
-        say(f"nothing to do: {output} holds nothing of them")
+        say(f"nothing to do: {output} holds nothing of them{', nor does the input' if request.with_source else ''}")
     else:
         _print_receipt(receipt, output)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,17 @@ import pyarrow.compute as pc
 
 from mission9.encryption import encrypted_by, is_encrypted, key_of
 from mission9.erasure.absence import Search, holds_erased_paths
-from mission9.erasure.ids import Image, check_known, images_of
+from mission9.erasure.chosen import Request, chosen
 from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
-from mission9.erasure.receipt import Receipt, Why, keep
+from mission9.erasure.receipt import Receipt, keep
 from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
 from mission9.erasure.tombstones import Pending, Tombstones
-from mission9.errors import ConfigError, ErasureError, OutputError
+from mission9.errors import ErasureError, OutputError
 from mission9.open_output import open_output
 from mission9.output import STATE, Output
-from mission9.pseudonyms import Pseudonyms, check_key
+from mission9.pseudonyms import check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
 from mission9.storage import storage_told
@@ -33,38 +32,13 @@ from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 
-_DAY = 86_400 * 1_000_000_000  # nanoseconds
-_MOST_DAYS = 36_500
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be erased: ids of a file, or all that is older than so many days; also the images, `with_source`.
-
-    Of a result of `pseudonyms`, ids are paths or pseudonyms.
-    """
-
-    why: Why
-    ids: Sequence[str] = ()
-    ids_file: Path = Path()
-    days: float = 0.0
-    with_source: bool = False
-    input: str | None = None
-    pseudonyms: Pseudonyms | None = None
-
-    def __post_init__(self) -> None:
-        if self.why == "retain" and not 0 < self.days <= _MOST_DAYS:
-            raise ConfigError(
-                f"--days {self.days:g} is no time to keep images: give more than 0, at most {_MOST_DAYS:,}"
-            )
-
 
 def erase(place: str, request: Request) -> Receipt | None:
     """Erase images from an output, and from the input if that is asked for; None where there is nothing to do.
 
     Raises:
         OutputError: there is no output, or another run is writing it.
-        InputError: an id names nothing.
+        InputError: an id names nothing, or nothing that can be deleted.
         ErasureError: something is left.
         StorageError: a disk or bucket fails; the same command goes on.
     """
@@ -97,8 +71,8 @@ class _Erasure:
         if report:
             check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
-        self._names = self._chosen()
-        self._public = {self._public_name(name) for name in self._names} | {name for name in request.ids if name}
+        self._names = chosen(request, output, self._erased, self._root)
+        self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
         """All steps in order; one that was killed before is gone on with."""
@@ -117,31 +91,10 @@ class _Erasure:
         searched = self._prove_absence()
         return self._keep_receipt(remade, old, searched, missed=len(self._names) - len(sources))
 
-    def _chosen(self) -> list[str]:
-        request = self._request
-        if request.why == "retain":
-            oldest = time.time_ns() - int(request.days * _DAY)
-            return sorted({image.path for image in images_of(self._output) if image.modified < oldest})
-        wanted = {name for name in request.ids if name}
-        images = images_of(self._output)
-        paths = {name: image.path for image in images for name in self._ids_of(image) if name in wanted}
-        known = set(paths)
-        known |= {name for name in wanted - known if self._erased.hash_of(name) in self._erased.hashes}
-        known |= {name for name in wanted - known if self._root and is_there(self._root, name)}
-        check_known(request.ids, known, request.ids_file)
-        return sorted({paths.get(name, name) for name in wanted})
-
-    def _ids_of(self, image: Image) -> set[str]:
-        return {image.path, self._public_name(image.path)}
-
-    def _public_name(self, path: str) -> str:
-        pseudonyms = self._request.pseudonyms
-        return pseudonyms.name(path) if pseudonyms else path
-
     def _note(self, new: Collection[str]) -> None:
         """Have every later run leave the images out, and whoever goes on with this know what it was."""
         erased, pending = self._erased, self._erased.pending
-        hashes = erased.hashes_of({*new, *map(self._public_name, new)})
+        hashes = erased.hashes_of({*new, *map(self._request.public_name, new)})
         shards = map(self._output.shards, self._output.fingerprints())
         pending.digest_before = pending.digest_before or self._digest()
         pending.erased += len(new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +58,21 @@ def _listed(plan: Path) -> Iterator[Image]:
         return
 
 
-def check_known(ids: Iterable[str], known: set[str], file: Path) -> None:
+def check_known(ids: Iterable[str], known: Collection[str], file: Path) -> None:
     """Refuse ids that name nothing: a mistake in one would leave an image where it is. They are told by their lines.
 
     Raises:
         InputError: there are such.
     """
-    unknown = [number for number, name in enumerate(ids, 1) if name and name not in known]
+    unknown = {name for name in ids if name and name not in known}
     if unknown:
-        told = ", ".join(map(str, unknown[:_MOST_TOLD])) + (" and more" if len(unknown) > _MOST_TOLD else "")
         raise InputError(
-            f"{len(unknown):,} ids in {file} name no image of this result (lines {told}), nor one erased before: "
-            "nothing was erased; give paths as the tables have them"
+            f"{len(unknown):,} ids in {file} name no image of this result (lines {lines_of(ids, unknown)}), nor one "
+            "erased before: nothing was erased; give paths as the tables have them"
         )
+
+
+def lines_of(ids: Iterable[str], some: Collection[str]) -> str:
+    """The numbers of the lines that some ids are in."""
+    lines = [str(number) for number, name in enumerate(ids, 1) if name in some]
+    return ", ".join(lines[:_MOST_TOLD]) + (" and more" if len(lines) > _MOST_TOLD else "")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mission9.errors import StorageError
@@ -19,6 +22,8 @@ class Version(NamedTuple):
     key: str
     version: str
     is_current: bool
+    changed: datetime
+    is_marker: bool = False
 
 
 def versions_of(address: Address) -> list[Version]:
@@ -37,6 +42,17 @@ def old_versions_below(prefix: Address) -> list[Version]:
         StorageError: they cannot be listed.
     """
     return [found for found in _below(prefix.bucket, f"{prefix.key}/") if not found.is_current]
+
+
+def last_changes_below(prefix: Address) -> Iterator[tuple[str, datetime]]:
+    """Every key below a prefix of which a version is kept, deleted or not, and when its newest one came.
+
+    Raises:
+        StorageError: they cannot be listed.
+    """
+    kept = (found for found in _below(prefix.bucket, f"{prefix.key}/" if prefix.key else "") if not found.is_marker)
+    for key, versions in groupby(kept, key=attrgetter("key")):  # servers list them by key
+        yield key, max(version.changed for version in versions)
 
 
 def delete_versions(bucket: str, versions: Sequence[Version]) -> None:
@@ -62,9 +78,9 @@ def _below(bucket: str, prefix: str) -> Iterator[Version]:
     with _told(bucket, "s3:ListBucketVersions"):
         for page in pages:
             for found in page.get("Versions", []):
-                yield Version(found["Key"], found["VersionId"], bool(found.get("IsLatest")))
+                yield Version(found["Key"], found["VersionId"], bool(found.get("IsLatest")), found["LastModified"])
             for found in page.get("DeleteMarkers", []):
-                yield Version(found["Key"], found["VersionId"], is_current=False)
+                yield Version(found["Key"], found["VersionId"], False, found["LastModified"], is_marker=True)
 
 
 @contextmanager
