@@ -69,6 +69,7 @@ def forged(lines: list[str]) -> list[str]:
         (lambda lines: lines[:-2], "had 3 by run.json: its end is missing"),
         (lambda lines: lines[:-2], "had 3 by receipts/"),
         (lambda _: [], "its end is missing"),
+        (lambda _: [], "there is no record in audit.jsonl"),
         (forged, "record 4 of audit.jsonl is not the one that erased.json"),
     ],
 )
@@ -106,3 +107,5 @@ def test_a_chain_made_anew_is_found_by_what_run_json_notes(output: Path) -> None
 
 def test_without_an_output_nothing_is_whole(tmp_path: Path) -> None:
     assert main(["audit", "--verify", str(tmp_path / "none")]) == 2
+    (tmp_path / "none/_state").mkdir(parents=True)  # of which no run has come to an end
+    assert main(["audit", "--verify", str(tmp_path / "none")]) == 1

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,28 @@ def test_what_is_left_anywhere_is_told_and_the_same_command_goes_on(output: Path
     (output / "notes.txt").unlink()
     assert erased_from(output, *ERASED) is not None
     assert erased_from(output, *ERASED) is None
+
+
+@pytest.mark.parametrize("names", [["done.parquet"], ["done.parquet", "images.parquet"]])
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:100]), Path.unlink])
+def test_plans_that_cannot_be_read_are_no_empty_ones(
+    output: Path, images: Path, names: list[str], spoil: Callable[[Path], object], capsys: Any
+) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    (shards,) = (output / "_state/shards").iterdir()
+    for name in names:
+        spoil(shards / name)
+    before = state_of(output)
+    assert main(["retain", str(output), "--days", "30"]) == 2
+    assert f"{shards} is missing or damaged" in capsys.readouterr().err
+    with pytest.raises(OutputError, match="run again"):
+        erased_from(output, ERASED[0])
+    assert state_of(output) == before
+    run_into(output, images)
+    assert main(["retain", str(output), "--days", "30"]) == 0
+    assert "4 images erased" in capsys.readouterr().out
+    assert names_in(output, ERASED) == set()
 
 
 def make_old(images: Path, names: list[str]) -> None:

@@ -51,6 +51,8 @@ def ended(state: StateFiles) -> dict[str, Any]:
 def verify(state: StateFiles, report: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the log of an output whose `run.json` is `report`, a sentence each."""
     lines = _lines(state)
+    if not lines:
+        yield f"there is no record in {AUDIT_LOG}: no run has come to an end here, or it was deleted"
     yield from _problems_of_chain(lines)
     for where, noted in _noted(state, report):
         yield from _problems_of_end(lines, where, noted)

@@ -192,6 +192,19 @@ def test_it_refuses_beside_a_run(bucket: Bucket, images: Path) -> None:
         erased_from(place)
 
 
+def test_a_prefix_that_holds_no_output_is_told(bucket: Bucket, tmp_path: Path, capsys: Any) -> None:
+    bucket.put("other/file.txt", b"of somebody")
+    for place in (f"{bucket}/typo", f"{bucket}/other"):
+        for command in (
+            ["audit", "--verify", place],
+            ["retain", place, "--days", "1"],
+            ["erase", place, "--ids", str(ids_file(tmp_path))],
+        ):
+            assert main(command) == 2
+            assert f"there is no output of mission9 in {place}" in capsys.readouterr().err
+    assert bucket.keys == ["other/file.txt"]
+
+
 def ids_file(folder: Path) -> Path:
     file = folder / "ids.txt"
     file.write_text("\n".join(ERASED))

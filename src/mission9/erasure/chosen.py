@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mission9.erasure.ids import check_known, images_of, lines_of
+from mission9.erasure.ids import check_is_listed, check_known, images_of, lines_of
 from mission9.erasure.receipt import Why
 from mission9.erasure.sources import images_in, is_there
 from mission9.erasure.tombstones import Tombstones
@@ -48,8 +48,10 @@ def chosen(request: Request, output: Output, erased: Tombstones, root: str) -> l
 
     Raises:
         InputError: an id names nothing, or an image that was erased before and is to be deleted is nowhere.
-        OutputError: a plan is damaged.
+        OutputError: a plan is damaged, or missing.
     """
+    if not erased.is_pending:  # a killed erasure may have left none, where nothing is to be left
+        check_is_listed(output)
     if request.why == "retain":
         return sorted(_old(request, output, erased, root))
     return sorted(_named(request, output, erased, root))

@@ -21,9 +21,10 @@ from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
 from mission9.erasure.tombstones import Pending, Tombstones
-from mission9.errors import ErasureError, OutputError
+from mission9.errors import ErasureError
 from mission9.open_output import open_output
 from mission9.output import STATE, Output
+from mission9.places import check_output
 from mission9.pseudonyms import check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
@@ -37,12 +38,12 @@ def erase(place: str, request: Request) -> Receipt | None:
     """Erase images from an output, and from the input if that is asked for; None where there is nothing to do.
 
     Raises:
-        OutputError: there is no output, or another run is writing it.
+        OutputError: there is no output, a plan of it is damaged, or another run is writing it.
         InputError: an id names nothing, or nothing that can be deleted.
         ErasureError: something is left.
         StorageError: a disk or bucket fails; the same command goes on.
     """
-    _check_there(place)
+    check_output(place)
     with storage_told(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
         for fingerprint in output.fingerprints():
             output.bring_shards(fingerprint)
@@ -52,11 +53,6 @@ def erase(place: str, request: Request) -> Receipt | None:
 def _key(place: str) -> str | None:
     """Where the key is of an output that is encrypted."""
     return key_of(Path(place)) if not is_s3(place) and is_encrypted(Path(place, STATE)) else None
-
-
-def _check_there(place: str) -> None:
-    if not is_s3(place) and not Path(place, STATE).is_dir():
-        raise OutputError(f"there is no output of mission9 in {place}: give the folder of the results")
 
 
 class _Erasure:
