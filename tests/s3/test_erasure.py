@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,12 @@ from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
 from mission9.errors import OutputError
+from mission9.page_file import PAGE
 from mission9.pipeline import run
 from mission9.pseudonyms import Pseudonyms
 from mission9.results import Results
 from mission9.s3.address import Address
+from mission9.s3.mirror import mirror_of
 from mission9.s3.output import open_bucket_output
 from mission9.stages.verify_output import verify_output
 from tests.s3.conftest import Bucket
@@ -190,6 +193,37 @@ def test_it_refuses_beside_a_run(bucket: Bucket, images: Path) -> None:
         pytest.raises(OutputError, match="another run is writing"),
     ):
         erased_from(place)
+
+
+def test_no_page_or_table_of_a_result_before_comes_back(
+    bucket: Bucket, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no page")
+
+    def pages() -> dict[str, str]:
+        there = [key for key in bucket.keys if key.endswith(PAGE)]
+        return {key: re.findall(rb'"mission9-run" content="(\w+)"', bucket.get(key))[0].decode() for key in there}
+
+    place, here = f"{bucket}/results", str(tmp_path / "here")
+    monkeypatch.setenv("XDG_CACHE_HOME", here)
+    run(RunConfig(input=str(images), output=place, **SETTINGS))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert erased_from(place) is not None
+    before = pages()
+    assert before == {f"results/runs/{run_id}/{PAGE}": run_id for run_id in before.values()}
+    monkeypatch.setenv("XDG_CACHE_HOME", here)
+    monkeypatch.setattr("mission9.html_report.write_report", fail)
+    receipt = erased_from(place, with_source=True)
+    assert receipt is not None
+    assert receipt.result["model"] == "unchanged: none of its images is erased"
+    assert pages() == before
+    mirror = Path(mirror_of(Address.of(place), "output"))
+    assert not [path for path in mirror.iterdir() if path.name not in ("run.json", "_state")]
+    with open_bucket_output(Address.of(place), overwrite=False) as output:
+        (output.root / PAGE).write_text('<meta name="mission9-run" content="0123">')
+        output.publish_page()
+    assert pages() == before
 
 
 def test_a_prefix_that_holds_no_output_is_told(bucket: Bucket, tmp_path: Path, capsys: Any) -> None:

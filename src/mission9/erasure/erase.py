@@ -117,9 +117,8 @@ class _Erasure:
             return Remade(0, "none: no result stood")
         # An erasure that was killed may have left what it replaced, and somebody may have deleted tables.
         if standing.erased == 0 and not is_touched:
-            remade = Remade(standing.report.listed, "unchanged: none of its images is erased")
-        else:
-            remade = remake(output, standing, self._request.pseudonyms)
+            return Remade(standing.report.listed, "unchanged: none of its images is erased")
+        remade = remake(output, standing, self._request.pseudonyms)
         if output.last_report() and not (self._config.get("no_report") or self._config.get("encrypt_key")):
             self._write_page()
         return remade
