@@ -195,6 +195,19 @@ def test_it_refuses_beside_a_run(bucket: Bucket, images: Path) -> None:
         erased_from(place)
 
 
+def test_uploads_that_never_ended_are_aborted(versioned: Versioned, images: Path) -> None:
+    place, client = f"s3://{versioned.name}/results", versioned.client
+    run(RunConfig(input=str(images), output=place, **SETTINGS))
+    for key in ("results/runs/0/report.html", "results/notes.txt", "results-beside/report.html"):
+        upload = client.create_multipart_upload(Bucket=versioned.name, Key=key)["UploadId"]
+        client.upload_part(Bucket=versioned.name, Key=key, UploadId=upload, PartNumber=1, Body=ERASED[0].encode())
+    receipt = erased_from(place)
+    assert receipt is not None
+    assert receipt.unfinished_uploads == 2
+    left = client.list_multipart_uploads(Bucket=versioned.name).get("Uploads", [])
+    assert [each["Key"] for each in left] == ["results-beside/report.html"]
+
+
 def test_no_page_or_table_of_a_result_before_comes_back(
     bucket: Bucket, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,7 +153,8 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
     say(f"{len(receipt.images):,} images erased, {receipt.rows_of_shards:,} rows of shards")
     say(f"result: {receipt.result['images']:,} images; model: {receipt.result['model']}")
     deleted = ", ".join(f"{count:,} {what}" for what, count in receipt.source.items() if count)
-    say(f"source: {deleted or 'as it was'}; old versions deleted: {receipt.old_versions:,}")
+    say(f"source: {deleted or 'as it was'}")
+    say(f"old versions deleted: {receipt.old_versions:,}; unfinished uploads: {receipt.unfinished_uploads:,}")
     say(f"searched {receipt.searched_files:,} files: no name is left")
     if receipt.searched_by_hash_alone:
         count = f"{receipt.searched_by_hash_alone:,} images of an erasure that was cut short"

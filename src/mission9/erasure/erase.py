@@ -15,7 +15,14 @@ import pyarrow.compute as pc
 from mission9.encryption import encrypted_by, is_encrypted, key_of
 from mission9.erasure.absence import Search, holds_erased_paths
 from mission9.erasure.chosen import Request, chosen
-from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
+from mission9.erasure.places import (
+    Unseen,
+    copy_of_standing,
+    delete_unseen,
+    files_to_search,
+    forget_copies,
+    is_unseen_left,
+)
 from mission9.erasure.receipt import Receipt, keep
 from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite, rows_of
@@ -83,9 +90,9 @@ class _Erasure:
         self._rewrite()
         remade = self._remake(standing, is_touched=was_pending or self._erased.pending.rows_of_shards > 0)
         forget_copies(self._place)
-        old = old_versions(self._place, delete=True)
+        unseen = delete_unseen(self._place)
         searched = self._prove_absence()
-        return self._keep_receipt(remade, old, searched, missed=len(self._names) - len(sources))
+        return self._keep_receipt(remade, unseen, searched, missed=len(self._names) - len(sources))
 
     def _note(self, new: Collection[str]) -> None:
         """Have every later run leave the images out, and whoever goes on with this know what it was."""
@@ -140,8 +147,8 @@ class _Erasure:
             count += 1
             if search.is_in(file) or holds_erased_paths(file, self._erased.holds):
                 found.append(told)
-        if old_versions(self._place, delete=False):
-            found.append("old versions of objects")
+        if is_unseen_left(self._place):
+            found.append("old versions of objects, or unfinished uploads")
         if found:
             raise ErasureError(
                 f"something of the erased images is left in {self._place}: {', '.join(found[:5])}; see who writes "
@@ -156,7 +163,7 @@ class _Erasure:
                 for group in row_groups(plan, ["path"]) if plan.exists() else ():
                     yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
 
-    def _keep_receipt(self, remade: Remade, old: int, searched: int, *, missed: int) -> Receipt:
+    def _keep_receipt(self, remade: Remade, unseen: Unseen, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
         pending = self._erased.pending
         receipt = Receipt(
@@ -167,7 +174,8 @@ class _Erasure:
             rows_of_shards=pending.rows_of_shards,
             result=asdict(remade),
             source=asdict(Deleted()) | pending.source,
-            old_versions=old,
+            old_versions=unseen.versions,
+            unfinished_uploads=unseen.uploads,
             searched_files=searched,
             searched_by_hash_alone=len(pending.images - self._erased.hashes_of(self._names)),
             run_id=str(self._output.last_report().get("run_id", "")),

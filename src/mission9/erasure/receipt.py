@@ -31,6 +31,7 @@ class Receipt:
     result: dict[str, Any]
     source: dict[str, Any]
     old_versions: int
+    unfinished_uploads: int
     searched_files: int
     searched_by_hash_alone: int
     run_id: str
