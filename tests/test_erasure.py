@@ -467,14 +467,27 @@ def test_another_erasure_goes_on_with_one_that_was_killed(output: Path, monkeypa
     assert (len(receipt.images), receipt.erased) == (1, 1)
 
 
+def test_a_receipt_is_silent_of_no_image_that_may_lie_in_the_input(
+    output: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(output, Request("erase", ERASED[:2]), monkeypatch)
+    receipt = erased_from(output, ERASED[2], with_source=True)
+    assert receipt is not None
+    assert receipt.source["files"] == 1
+    assert (images / ERASED[0]).exists()
+    assert "2 images of an erasure that was cut short, unless it was to delete them" in receipt.not_reached
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 def test_what_has_a_hash_alone_is_found_where_paths_are(
     output: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     killed(output, Request("erase", ERASED), monkeypatch)
-    file, table = output / f"left.{kind}", pa.table({"n": [1, 2], "path": ["a", ERASED[3]]})
+    file, table = output / f"left.{kind}", pa.table({"n": [1, 2], "path": ["a\nb", ERASED[3]]})
+    pq.write_table(pa.table({"path": [1, 2]}), output / "others.parquet")
+    (output / "others.csv").write_text("n\n1\n")
     if kind == "csv":
-        pa.csv.write_csv(table.set_column(1, "path", [["a", f"'{ERASED[3]}"]]), file)
+        pa.csv.write_csv(table.set_column(1, "path", [["a\nb", f"'{ERASED[3]}"]]), file)
     else:
         pq.write_table(table, file)
     with pytest.raises(ErasureError, match=f"left.{kind}"):

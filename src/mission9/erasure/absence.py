@@ -30,6 +30,7 @@ _BINARY = (".parquet", ".safetensors", ".bin")
 
 PATH = "path"
 _PATHS = pa.csv.ConvertOptions(include_columns=[PATH], column_types={PATH: pa.string()}, strings_can_be_null=False)
+_LINES = pa.csv.ParseOptions(newlines_in_values=True)
 
 _IN_WORDS = re.compile(rb"[A-Za-z0-9+/=_.-]")
 
@@ -120,7 +121,8 @@ def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Arr
     """Whether a table's column of paths has one of images that are known by their hashes alone."""
     if file.suffix == ".parquet":
         with opened(file) as parquet:
-            if PATH not in parquet.schema_arrow.names:
+            schema = parquet.schema_arrow
+            if PATH not in schema.names or not pa.types.is_string(schema.field(PATH).type):
                 return False
             groups = (parquet.read_row_group(number, [PATH])[PATH] for number in range(parquet.num_row_groups))
             return any(is_erased(paths).true_count for paths in groups)
@@ -130,7 +132,10 @@ def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Arr
 def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
     """The paths in a CSV, as they are there, and without the apostrophe that keeps spreadsheets from computing them."""
     try:
-        with open_to_read(file) as content, pa.csv.open_csv(content, convert_options=_PATHS) as batches:
+        with (
+            open_to_read(file) as content,
+            pa.csv.open_csv(content, parse_options=_LINES, convert_options=_PATHS) as batches,
+        ):
             for batch in batches:
                 yield batch[PATH]
                 yield pc.replace_substring_regex(batch[PATH], pattern="^'", replacement="")

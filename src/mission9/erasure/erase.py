@@ -177,7 +177,7 @@ class _Erasure:
             old_versions=unseen.versions,
             unfinished_uploads=unseen.uploads,
             searched_files=searched,
-            searched_by_hash_alone=len(pending.images - self._erased.hashes_of(self._names)),
+            searched_by_hash_alone=self._unnamed,
             run_id=str(self._output.last_report().get("run_id", "")),
             digest_before=pending.digest_before,
             digest_after=self._digest(),
@@ -188,6 +188,11 @@ class _Erasure:
         self._erased.save(self._state)
         return receipt
 
+    @property
+    def _unnamed(self) -> int:
+        """How many images of an erasure that was cut short this one was not told."""
+        return len(self._erased.pending.images - self._erased.hashes_of(self._names))
+
     def _not_reached(self, missed: int) -> list[str]:
         """What an erasure cannot reach, and a person must see to."""
         left = ["copies and backups that others made"]
@@ -196,7 +201,9 @@ class _Erasure:
         left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
-        elif missed:
+        elif unnamed := self._unnamed:
+            left.append(f"{unnamed:,} images of an erasure that was cut short, unless it was to delete them")
+        if missed and self._request.with_source:
             left.append(f"{missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
         return left
 

@@ -1,4 +1,4 @@
-"""What a bucket keeps that no listing shows: old versions of objects, and unfinished uploads; found and deleted for good."""
+"""What a bucket keeps that no listing shows, old versions of objects and unfinished uploads: found, and deleted."""
 
 from __future__ import annotations
 
