@@ -12,7 +12,9 @@ import pytest
 from mission9.audit_log import AUDIT_LOG, append, verify
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.erase import Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
+from mission9.files import file_sha256
 from mission9.output import Output
 from mission9.pipeline import run
 
@@ -51,7 +53,7 @@ def changed(lines: list[str]) -> list[str]:
 
 
 def forged(lines: list[str]) -> list[str]:
-    """The last record changed: nothing after it says what it was, but the receipt."""
+    """The last record changed: nothing after it says what it was, but what is noted beside the tombstones."""
     return [*lines[:-1], lines[-1].replace('"images": 1', '"images": 0')]
 
 
@@ -63,10 +65,12 @@ def forged(lines: list[str]) -> list[str]:
         (lambda lines: [lines[1], lines[0], *lines[2:]], "does not follow"),
         (lambda lines: [*lines[:1], *lines[:1], *lines[1:]], "does not follow"),
         (lambda lines: ["{", *lines[1:]], "record 1 of audit.jsonl is damaged"),
-        (lambda lines: lines[:-1], "had 4 by receipts/"),
+        (lambda lines: lines[:-1], "had 4 by erased.json"),
         (lambda lines: lines[:-2], "had 3 by run.json: its end is missing"),
+        (lambda lines: lines[:-2], "had 3 by receipts/"),
         (lambda _: [], "its end is missing"),
-        (forged, "record 4 of audit.jsonl is not the one that receipts/"),
+        (lambda _: [], "there is no record in audit.jsonl"),
+        (forged, "record 4 of audit.jsonl is not the one that erased.json"),
     ],
 )
 def test_what_is_wrong_is_found(
@@ -77,6 +81,18 @@ def test_what_is_wrong_is_found(
     assert any(told in problem for problem in problems(output)), problems(output)
     assert main(["audit", "--verify", str(output)]) == 1
     assert "problems in the log" in capsys.readouterr().out
+
+
+def test_a_receipt_is_what_the_log_says_it_is(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (receipt,) = (output / "_state/receipts").iterdir()
+    record = json.loads((output / "_state" / AUDIT_LOG).read_text().splitlines()[-1])
+    assert record["receipt_sha256"] == file_sha256(receipt)
+    told = json.loads(receipt.read_bytes())
+    receipt.write_text(json.dumps(told | {"images": []}, indent=2))
+    assert problems(output) == [f"receipts/{receipt.name} is not the one of which record 4 tells: it was changed"]
+    receipt.unlink()
+    assert problems(output) == [f"receipts/{receipt.name}, of which record 4 tells, is missing"]
+    assert main(["audit", "--verify", str(output)]) == 1
 
 
 def test_a_chain_made_anew_is_found_by_what_run_json_notes(output: Path) -> None:
@@ -91,3 +107,5 @@ def test_a_chain_made_anew_is_found_by_what_run_json_notes(output: Path) -> None
 
 def test_without_an_output_nothing_is_whole(tmp_path: Path) -> None:
     assert main(["audit", "--verify", str(tmp_path / "none")]) == 2
+    (tmp_path / "none/_state").mkdir(parents=True)  # of which no run has come to an end
+    assert main(["audit", "--verify", str(tmp_path / "none")]) == 1

@@ -12,7 +12,8 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.encryption import encrypted_by, is_encrypted
-from mission9.erasure.erase import Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
 from mission9.errors import ConfigError
 from mission9.files import file_sha256
 from mission9.pipeline import run

@@ -10,20 +10,26 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.erasure.absence import Search
-from mission9.erasure.erase import Receipt, Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
+from mission9.erasure.receipt import Receipt
+from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
 from mission9.open_output import open_output
+from mission9.output import Output
 from mission9.pack.make_pack import make_pack
 from mission9.pca import PCAModel
 from mission9.pipeline import run
@@ -128,6 +134,7 @@ def test_the_receipt_tells_no_name(output: Path) -> None:
     plain = {hashlib.sha256(name.encode()).hexdigest() for name in ERASED}
     assert not plain.intersection(told["images"])  # which anybody could have guessed
     assert told["digest_before"] != told["digest_after"]
+    assert "MLflow" in "; ".join(told["not_reached"])  # it may have been sent there by another command
     assert not [name for name in ERASED if name in content or Path(name).name in content]
 
 
@@ -232,6 +239,13 @@ def test_nothing_outside_of_the_images_is_ever_deleted(output: Path, images: Pat
             erased_from(output, name, with_source=True)
     assert (tmp_path / "precious.jpg").read_bytes() == b"precious"
     assert state_of(output) == before
+    beside = Path(f"{images}-private")  # whose name goes on where that of the images ends
+    beside.mkdir()
+    (beside / "precious.jpg").write_bytes(b"precious")
+    (images / "beside").symlink_to(beside)
+    with pytest.raises(InputError):
+        erased_from(output, "beside/precious.jpg", with_source=True)
+    assert (beside / "precious.jpg").read_bytes() == b"precious"
     (images / "new.jpg").write_bytes(b"not seen by a run yet")
     receipt = erased_from(output, "new.jpg", with_source=True)
     assert receipt is not None
@@ -332,12 +346,39 @@ def test_what_is_left_anywhere_is_told_and_the_same_command_goes_on(output: Path
     assert erased_from(output, *ERASED) is None
 
 
+@pytest.mark.parametrize("names", [["done.parquet"], ["done.parquet", "images.parquet"]])
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:100]), Path.unlink])
+def test_plans_that_cannot_be_read_are_no_empty_ones(
+    output: Path, images: Path, names: list[str], spoil: Callable[[Path], object], capsys: Any
+) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    (shards,) = (output / "_state/shards").iterdir()
+    for name in names:
+        spoil(shards / name)
+    before = state_of(output)
+    assert main(["retain", str(output), "--days", "30"]) == 2
+    assert f"{shards} is missing or damaged" in capsys.readouterr().err
+    with pytest.raises(OutputError, match="run again"):
+        erased_from(output, ERASED[0])
+    assert state_of(output) == before
+    run_into(output, images)
+    assert main(["retain", str(output), "--days", "30"]) == 0
+    assert "4 images erased" in capsys.readouterr().out
+    assert names_in(output, ERASED) == set()
+
+
+def make_old(images: Path, names: list[str]) -> None:
+    """Have images that changed last forty days ago."""
+    old = time.time() - 40 * 86_400
+    for name in names:
+        os.utime(images / name, (old, old))
+
+
 def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["retain", str(output), "--days", "30"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    old = time.time() - 40 * 86_400
-    for name in ERASED:
-        os.utime(images / name, (old, old))
+    make_old(images, ERASED)
     run_into(output, images)
     assert main(["retain", str(output), "--days", "30", "--source"]) == 0
     assert "4 images erased" in capsys.readouterr().out
@@ -346,7 +387,115 @@ def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, c
     assert_is_of_the_others(output, images, tmp_path, [])
     assert main(["retain", str(output), "--days", "30", "--source"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert main(["retain", str(output), "--days", "0"]) == 2
+
+
+def test_retain_finds_the_images_that_a_run_left_out(output: Path, images: Path, capsys: Any) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    assert main(["retain", str(output), "--days", "30"]) == 0
+    run_into(output, images)  # which lists none of them
+    (images / "never seen.jpg").write_bytes(b"by any run")
+    make_old(images, ["never seen.jpg"])
+    os.utime(images / ERASED[0])  # it changed since
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert "source: 3 files" in capsys.readouterr().out
+    assert [name for name in ERASED if (images / name).exists()] == ERASED[:1]
+    assert (images / "never seen.jpg").exists()
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert capsys.readouterr().out == f"nothing to do: {output} holds nothing of them, nor does the input\n"
+
+
+def test_retain_deletes_no_file_that_changed_since(output: Path, images: Path) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    os.utime(images / ERASED[0])
+    receipt = erase(str(output), Request("retain", days=30, with_source=True))
+    assert receipt is not None
+    assert (receipt.erased, receipt.source["files"]) == (3, 3)
+    assert names_in(output, ERASED) == set(ERASED[:1])
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e300", "36501"])
+def test_retain_takes_no_time_that_cannot_be_meant(tmp_path: Path, days: str, capsys: Any) -> None:
+    (tmp_path / "_state").mkdir()
+    assert main(["retain", str(tmp_path), "--days", days]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def killed(output: Path, request: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure that ends where shards and plans are written without the images, and the result is not."""
+
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mission9.erasure.erase.remake", kill)
+        with pytest.raises(KeyboardInterrupt):
+            erase(str(output), request)
+
+
+def test_what_was_killed_is_in_the_receipt_of_what_goes_on(
+    output: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    make_old(images, ERASED)
+    run_into(output, images)
+    command = ["retain", str(output), "--days", "30"]
+    killed(output, Request("retain", days=30), monkeypatch)
+    assert main(command) == 0
+    words = capsys.readouterr().out
+    assert "4 images erased, 4 rows of shards" in words
+    assert "4 images of an erasure that was cut short were known by their hashes alone" in words
+    (receipt,) = (output / "_state/receipts").iterdir()
+    told = json.loads(receipt.read_bytes())
+    assert (len(set(told["images"])), told["erased"], told["searched_by_hash_alone"]) == (4, 4, 4)
+    assert json.loads((output / "_state/audit.jsonl").read_text().splitlines()[-1])["images"] == 4
+    assert names_in(output, ERASED) == set()
+    assert main(command) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_another_erasure_goes_on_with_one_that_was_killed(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(output, Request("erase", ERASED[:2]), monkeypatch)
+    receipt = erased_from(output, ERASED[2])
+    assert receipt is not None
+    hash_of = Tombstones.of(Output(output).state_files).hash_of
+    assert receipt.images == sorted(map(hash_of, ERASED[:3]))
+    assert (receipt.erased, receipt.rows_of_shards, receipt.searched_by_hash_alone) == (3, 3, 2)
+    assert names_in(output, ERASED[:3]) == set()
+    receipt = erased_from(output, ERASED[3])
+    assert receipt is not None
+    assert (len(receipt.images), receipt.erased) == (1, 1)
+
+
+def test_a_receipt_is_silent_of_no_image_that_may_lie_in_the_input(
+    output: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(output, Request("erase", ERASED[:2]), monkeypatch)
+    receipt = erased_from(output, ERASED[2], with_source=True)
+    assert receipt is not None
+    assert receipt.source["files"] == 1
+    assert (images / ERASED[0]).exists()
+    assert "2 images of an erasure that was cut short, unless it was to delete them" in receipt.not_reached
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_what_has_a_hash_alone_is_found_where_paths_are(
+    output: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    killed(output, Request("erase", ERASED), monkeypatch)
+    file, table = output / f"left.{kind}", pa.table({"n": [1, 2], "path": ["a\nb", ERASED[3]]})
+    pq.write_table(pa.table({"path": [1, 2]}), output / "others.parquet")
+    (output / "others.csv").write_text("n\n1\n")
+    if kind == "csv":
+        pa.csv.write_csv(table.set_column(1, "path", [["a\nb", f"'{ERASED[3]}"]]), file)
+    else:
+        pq.write_table(table, file)
+    with pytest.raises(ErasureError, match=f"left.{kind}"):
+        erased_from(output, "Test/a/0.jpg")
+    file.unlink()
+    receipt = erased_from(output, "Test/a/0.jpg")
+    assert receipt is not None
+    assert len(receipt.images) == 5
 
 
 KILLED = """
@@ -421,7 +570,8 @@ def test_the_search_finds_a_name_in_every_form(tmp_path: Path, name: str) -> Non
     from urllib.parse import quote
 
     file, looked_for = tmp_path / "file", search(["z/other.png", name], [])
-    for form in (name, escape(name), quote(name), json.dumps(name), json.dumps(name, ensure_ascii=False)):
+    in_csv = name.replace('"', '""')
+    for form in (name, escape(name), quote(name), json.dumps(name), json.dumps(name, ensure_ascii=False), in_csv):
         for before in (b"", b"x" * 13, os.urandom(1 << 12), b"\n" * ((1 << 24) - 3)):
             file.write_bytes(before + b'"' + form.encode() + b"\n")
             assert looked_for.is_in(file), form

@@ -11,8 +11,9 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.erase import Request, erase
-from mission9.errors import ConfigError
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
+from mission9.errors import ConfigError, InputError
 from mission9.evaluate import evaluate
 from mission9.output import STATE
 from mission9.pipeline import run
@@ -22,7 +23,7 @@ from mission9.schema import vectors
 from mission9.secret_keys import read_key
 from mission9.spark_pipeline import SparkImagePipeline
 from mission9.stages.verify_output import verify_output
-from tests.test_erasure import names_in
+from tests.test_erasure import killed, names_in
 
 KEY = "planted-secret-of-this-test"
 SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5}
@@ -163,3 +164,39 @@ def test_the_notebook_says_that_it_makes_none(key: str, spark: object, tmp_path:
     pipeline = SparkImagePipeline(pseudonymise=key)
     with pytest.raises(ConfigError, match="whole runs only"):
         pipeline.save_pca_results(None, str(tmp_path))  # type: ignore[arg-type]
+
+
+def test_images_are_deleted_by_pseudonyms_that_were_erased_before(
+    output: Path, images: Path, key: str, names: list[str], tmp_path: Path
+) -> None:
+    pseudonyms = Pseudonyms.of(key)
+    assert pseudonyms is not None
+    ids = [pseudonyms.name(name) for name in names[:2]]
+    assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is not None
+    assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is None
+    (tmp_path / "other").mkdir()
+    before = (output / "_state/erased.json").read_bytes()
+    with pytest.raises(InputError, match=r"2 ids in .* \(lines 1, 2\) were erased before, and nothing in .*other"):
+        erase(str(output), Request("erase", ids, Path("ids.txt"), 0, True, str(tmp_path / "other"), pseudonyms))
+    assert (output / "_state/erased.json").read_bytes() == before
+    receipt = erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
+    assert receipt is not None
+    assert (len(receipt.images), receipt.erased, receipt.source["files"]) == (2, 0, 2)
+    assert not [name for name in names[:2] if (images / name).exists()]
+    with pytest.raises(InputError, match="were erased before"):  # nobody can tell whether they were these
+        erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
+    paths = Request("erase", names[:2], with_source=True, pseudonyms=pseudonyms)
+    assert erase(str(output), paths) is None
+
+
+def test_a_killed_erasure_by_pseudonyms_goes_on(
+    output: Path, images: Path, key: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pseudonyms = Pseudonyms.of(key)
+    assert pseudonyms is not None
+    request = Request("erase", [pseudonyms.name(name) for name in names[:2]], with_source=True, pseudonyms=pseudonyms)
+    killed(output, request, monkeypatch)
+    receipt = erase(str(output), request)
+    assert receipt is not None
+    assert (len(receipt.images), receipt.erased, receipt.source["files"]) == (2, 2, 2)
+    assert names_in(output, names[:2]) == set()

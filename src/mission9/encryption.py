@@ -64,13 +64,22 @@ def for_reading(head: bytes, path: Path) -> dict[str, Any]:
     """
     if not head.startswith(_MAGIC):
         return {}
-    source = _source or os.environ.get(VARIABLE)
-    if not source:
-        raise ConfigError(f"{path} is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
     from pyarrow.parquet.encryption import DecryptionConfiguration
 
-    factory, connection = _factory(read_key(source, OPTION))
+    factory, connection = _factory(read_key(key_of(path), OPTION))
     return {"decryption_properties": factory.file_decryption_properties(connection, DecryptionConfiguration())}
+
+
+def key_of(encrypted: Path) -> str:
+    """Where the key is of what is encrypted: env:NAME or a file.
+
+    Raises:
+        ConfigError: nobody has said.
+    """
+    source = _source or os.environ.get(VARIABLE)
+    if not source:
+        raise ConfigError(f"{encrypted} is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
+    return source
 
 
 def is_encrypted(state: Path) -> bool | None:

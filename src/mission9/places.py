@@ -38,6 +38,25 @@ def result_here(place: str | Path, *, to_verify: bool = False) -> Path:
     return copy_result(Address.of(str(place)), to_verify=to_verify)
 
 
+def check_output(place: str) -> None:
+    """Refuse where no run has written: a name that was mistyped must not pass for an output with nothing in it.
+
+    Raises:
+        OutputError: there is no output.
+        StorageError: the bucket does not tell.
+    """
+    from mission9.output import STATE
+
+    if is_s3(place):
+        from mission9.s3.copies import is_output
+
+        is_there = is_output(Address.of(place))
+    else:
+        is_there = Path(place, STATE).is_dir()
+    if not is_there:
+        raise OutputError(f"there is no output of mission9 in {place}: give the folder, or prefix, of the results")
+
+
 def state_of(place: str) -> tuple[StateFiles, dict[str, Any]]:
     """Small files of the state of an output, and the report of the result that stands; empty if none does.
 
@@ -47,10 +66,9 @@ def state_of(place: str) -> tuple[StateFiles, dict[str, Any]]:
     """
     from mission9.output import STATE, Output
 
+    check_output(place)
     if not is_s3(place):
         output = Output(Path(place).absolute())
-        if not output.state.is_dir():
-            raise OutputError(f"there is no output of mission9 in {place}: give the folder of the results")
         return output.state_files, output.last_report()
     from mission9.s3.copies import last_report
     from mission9.s3.state import BucketState

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,16 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.erase import Receipt, Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
+from mission9.erasure.receipt import Receipt
 from mission9.errors import OutputError
+from mission9.page_file import PAGE
 from mission9.pipeline import run
 from mission9.pseudonyms import Pseudonyms
 from mission9.results import Results
 from mission9.s3.address import Address
+from mission9.s3.mirror import mirror_of
 from mission9.s3.output import open_bucket_output
 from mission9.stages.verify_output import verify_output
 from tests.s3.conftest import Bucket
@@ -127,6 +133,22 @@ def test_nothing_is_left_in_any_version(versioned: Versioned, images: Path, tmp_
 
 
 @pytest.mark.slow
+def test_retain_deletes_what_it_erased_before(versioned: Versioned, images: Path) -> None:
+    source, place = versioned.upload(images), f"s3://{versioned.name}/results"
+    run(RunConfig(input=source, output=place, **SETTINGS))
+    time.sleep(2)  # servers tell whole seconds
+    old = 0.5 / 86_400
+    assert erase(place, Request("retain", days=old)) is not None
+    versioned.client.delete_object(Bucket=versioned.name, Key=f"images/{ERASED[0]}")  # old versions are left
+    with_source = Request("retain", days=old, with_source=True, input=source)  # no result is left that says it
+    receipt = erase(place, with_source)
+    assert receipt is not None
+    assert receipt.source["versions"] == 2 * 16 + 1
+    assert not [key for key, _ in versioned.versions() if key.startswith("images/")]
+    assert erase(place, with_source) is None
+
+
+@pytest.mark.slow
 def test_another_machine_goes_on(versioned: Versioned, images: Path, tmp_path: Path, monkeypatch: Any) -> None:
     source, place = versioned.upload(images), f"s3://{versioned.name}/results"
     run(RunConfig(input=source, output=place, **SETTINGS))
@@ -171,6 +193,63 @@ def test_it_refuses_beside_a_run(bucket: Bucket, images: Path) -> None:
         pytest.raises(OutputError, match="another run is writing"),
     ):
         erased_from(place)
+
+
+def test_uploads_that_never_ended_are_aborted(versioned: Versioned, images: Path) -> None:
+    place, client = f"s3://{versioned.name}/results", versioned.client
+    run(RunConfig(input=str(images), output=place, **SETTINGS))
+    for key in ("results/runs/0/report.html", "results/notes.txt", "results-beside/report.html"):
+        upload = client.create_multipart_upload(Bucket=versioned.name, Key=key)["UploadId"]
+        client.upload_part(Bucket=versioned.name, Key=key, UploadId=upload, PartNumber=1, Body=ERASED[0].encode())
+    receipt = erased_from(place)
+    assert receipt is not None
+    assert receipt.unfinished_uploads == 2
+    left = client.list_multipart_uploads(Bucket=versioned.name).get("Uploads", [])
+    assert [each["Key"] for each in left] == ["results-beside/report.html"]
+
+
+def test_no_page_or_table_of_a_result_before_comes_back(
+    bucket: Bucket, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no page")
+
+    def pages() -> dict[str, str]:
+        there = [key for key in bucket.keys if key.endswith(PAGE)]
+        return {key: re.findall(rb'"mission9-run" content="(\w+)"', bucket.get(key))[0].decode() for key in there}
+
+    place, here = f"{bucket}/results", str(tmp_path / "here")
+    monkeypatch.setenv("XDG_CACHE_HOME", here)
+    run(RunConfig(input=str(images), output=place, **SETTINGS))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    assert erased_from(place) is not None
+    before = pages()
+    assert before == {f"results/runs/{run_id}/{PAGE}": run_id for run_id in before.values()}
+    monkeypatch.setenv("XDG_CACHE_HOME", here)
+    monkeypatch.setattr("mission9.html_report.write_report", fail)
+    receipt = erased_from(place, with_source=True)
+    assert receipt is not None
+    assert receipt.result["model"] == "unchanged: none of its images is erased"
+    assert pages() == before
+    mirror = Path(mirror_of(Address.of(place), "output"))
+    assert not [path for path in mirror.iterdir() if path.name not in ("run.json", "_state")]
+    with open_bucket_output(Address.of(place), overwrite=False) as output:
+        (output.root / PAGE).write_text('<meta name="mission9-run" content="0123">')
+        output.publish_page()
+    assert pages() == before
+
+
+def test_a_prefix_that_holds_no_output_is_told(bucket: Bucket, tmp_path: Path, capsys: Any) -> None:
+    bucket.put("other/file.txt", b"of somebody")
+    for place in (f"{bucket}/typo", f"{bucket}/other"):
+        for command in (
+            ["audit", "--verify", place],
+            ["retain", place, "--days", "1"],
+            ["erase", place, "--ids", str(ids_file(tmp_path))],
+        ):
+            assert main(command) == 2
+            assert f"there is no output of mission9 in {place}" in capsys.readouterr().err
+    assert bucket.keys == ["other/file.txt"]
 
 
 def ids_file(folder: Path) -> Path:

@@ -15,7 +15,8 @@ from mission9.cli.console import say
 from mission9.config import Flag
 
 if TYPE_CHECKING:
-    from mission9.erasure.erase import Receipt, Request
+    from mission9.erasure.chosen import Request
+    from mission9.erasure.receipt import Receipt
 
 _Json = Annotated[bool, Parameter(name="--json", negative="")]
 _Input = Annotated[str | None, Parameter("--input")]
@@ -93,7 +94,7 @@ def erase(
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file; ids are paths or pseudonyms then.
     """
-    from mission9.erasure.erase import Request
+    from mission9.erasure.chosen import Request
     from mission9.erasure.ids import read_ids
     from mission9.pseudonyms import Pseudonyms
 
@@ -131,7 +132,7 @@ def retain(
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file.
     """
-    from mission9.erasure.erase import Request
+    from mission9.erasure.chosen import Request
     from mission9.pseudonyms import Pseudonyms
 
     pseudonyms = Pseudonyms.of(pseudonymise)
@@ -143,7 +144,7 @@ def _carry_out(output: str, request: Request) -> None:
 
     receipt = carry_out(output, request)
     if receipt is None:
-        say(f"nothing to do: {output} holds nothing of them")
+        say(f"nothing to do: {output} holds nothing of them{', nor does the input' if request.with_source else ''}")
     else:
         _print_receipt(receipt, output)
 
@@ -152,8 +153,12 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
     say(f"{len(receipt.images):,} images erased, {receipt.rows_of_shards:,} rows of shards")
     say(f"result: {receipt.result['images']:,} images; model: {receipt.result['model']}")
     deleted = ", ".join(f"{count:,} {what}" for what, count in receipt.source.items() if count)
-    say(f"source: {deleted or 'as it was'}; old versions deleted: {receipt.old_versions:,}")
+    say(f"source: {deleted or 'as it was'}")
+    say(f"old versions deleted: {receipt.old_versions:,}; unfinished uploads: {receipt.unfinished_uploads:,}")
     say(f"searched {receipt.searched_files:,} files: no name is left")
+    if receipt.searched_by_hash_alone:
+        count = f"{receipt.searched_by_hash_alone:,} images of an erasure that was cut short"
+        say(f"{count} were known by their hashes alone: those were searched in all columns of paths")
     say(f"not reached: {'; '.join(receipt.not_reached)}")
     say(f"receipt: {output.rstrip('/')}/{receipt.file}")
 

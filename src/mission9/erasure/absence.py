@@ -1,4 +1,7 @@
-"""A search of files for names that must be gone: in every byte, and in every column of Parquet files."""
+"""A search of files for names that must be gone: in every byte, and in every column of Parquet files.
+
+Of names that are known by their hashes alone, columns of paths are searched.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 
 from mission9.files import open_to_read
 from mission9.tables import opened
@@ -23,6 +27,10 @@ _BLOCK = 1 << 24
 
 # Of these, columns were searched, or they are numbers.
 _BINARY = (".parquet", ".safetensors", ".bin")
+
+PATH = "path"
+_PATHS = pa.csv.ConvertOptions(include_columns=[PATH], column_types={PATH: pa.string()}, strings_can_be_null=False)
+_LINES = pa.csv.ParseOptions(newlines_in_values=True)
 
 _IN_WORDS = re.compile(rb"[A-Za-z0-9+/=_.-]")
 
@@ -109,10 +117,36 @@ class Search:
         return False
 
 
+def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Array], pa.Array]) -> bool:
+    """Whether a table's column of paths has one of images that are known by their hashes alone."""
+    if file.suffix == ".parquet":
+        with opened(file) as parquet:
+            schema = parquet.schema_arrow
+            if PATH not in schema.names or not pa.types.is_string(schema.field(PATH).type):
+                return False
+            groups = (parquet.read_row_group(number, [PATH])[PATH] for number in range(parquet.num_row_groups))
+            return any(is_erased(paths).true_count for paths in groups)
+    return file.suffix == ".csv" and any(is_erased(paths).true_count for paths in _paths_of_csv(file))
+
+
+def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
+    """The paths in a CSV, as they are there, and without the apostrophe that keeps spreadsheets from computing them."""
+    try:
+        with (
+            open_to_read(file) as content,
+            pa.csv.open_csv(content, parse_options=_LINES, convert_options=_PATHS) as batches,
+        ):
+            for batch in batches:
+                yield batch[PATH]
+                yield pc.replace_substring_regex(batch[PATH], pattern="^'", replacement="")
+    except (pa.ArrowException, KeyError):  # it is none of ours
+        return
+
+
 def _forms(name: str) -> set[bytes]:
-    """A name as files may have it: as it is, in JSON, in HTML, in addresses."""
-    texts = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1], html.escape(name), quote(name)}
-    in_scripts = json.dumps(name, ensure_ascii=False)[1:-1]
+    """A name as files may have it: as it is, in JSON, in HTML, in scripts, in addresses, in CSV."""
+    in_scripts = in_json = json.dumps(name, ensure_ascii=False)[1:-1]
     for character in "<>&":
         in_scripts = in_scripts.replace(character, f"\\u{ord(character):04x}")
-    return {text.encode() for text in (*texts, in_scripts)}
+    others = (json.dumps(name)[1:-1], html.escape(name), quote(name), name.replace('"', '""'))
+    return {text.encode() for text in (name, in_json, in_scripts, *others)}

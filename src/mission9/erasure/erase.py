@@ -5,30 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import time
-import uuid
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.audit_log import RECEIPTS, append
-from mission9.encryption import VARIABLE, encrypted_by, is_encrypted
-from mission9.erasure.absence import Search
-from mission9.erasure.ids import Image, check_known, images_of
-from mission9.erasure.places import copy_of_standing, files_to_search, forget_copies, old_versions
+from mission9.encryption import encrypted_by, is_encrypted, key_of
+from mission9.erasure.absence import Search, holds_erased_paths
+from mission9.erasure.chosen import Request, chosen
+from mission9.erasure.places import (
+    Unseen,
+    copy_of_standing,
+    delete_unseen,
+    files_to_search,
+    forget_copies,
+    is_unseen_left,
+)
+from mission9.erasure.receipt import Receipt, keep
 from mission9.erasure.remake import Remade, Standing, remake
-from mission9.erasure.rewrite import rewrite
+from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
-from mission9.erasure.tombstones import Tombstones
-from mission9.errors import ConfigError, ErasureError, OutputError
+from mission9.erasure.tombstones import Pending, Tombstones
+from mission9.errors import ErasureError
 from mission9.open_output import open_output
 from mission9.output import STATE, Output
-from mission9.pseudonyms import Pseudonyms, check_key
+from mission9.places import check_output
+from mission9.pseudonyms import check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
 from mission9.storage import storage_told
@@ -36,58 +40,17 @@ from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 
-Why = Literal["erase", "retain"]
-
-_DAY = 86_400 * 1_000_000_000  # nanoseconds
-
-
-@dataclass
-class Receipt:
-    """What was erased, without a name in clear: images by keyed hashes, files by the hash of all of theirs."""
-
-    action: Why
-    time: str
-    images: list[str]
-    erased: int
-    rows_of_shards: int
-    result: dict[str, Any]
-    source: dict[str, Any]
-    old_versions: int
-    searched_files: int
-    run_id: str
-    digest_before: str
-    digest_after: str
-    not_reached: list[str]
-    audit: dict[str, Any] = field(default_factory=dict)
-    file: str = ""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be erased: ids of a file, or all that is older than so many days; also the images, `with_source`.
-
-    Of a result of `pseudonyms`, ids are paths or pseudonyms.
-    """
-
-    why: Why
-    ids: Sequence[str] = ()
-    ids_file: Path = Path()
-    days: float = 0.0
-    with_source: bool = False
-    input: str | None = None
-    pseudonyms: Pseudonyms | None = None
-
 
 def erase(place: str, request: Request) -> Receipt | None:
     """Erase images from an output, and from the input if that is asked for; None where there is nothing to do.
 
     Raises:
-        OutputError: there is no output, or another run is writing it.
-        InputError: an id names nothing.
+        OutputError: there is no output, a plan of it is damaged, or another run is writing it.
+        InputError: an id names nothing, or nothing that can be deleted.
         ErasureError: something is left.
         StorageError: a disk or bucket fails; the same command goes on.
     """
-    _check_there(place)
+    check_output(place)
     with storage_told(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
         for fingerprint in output.fingerprints():
             output.bring_shards(fingerprint)
@@ -96,16 +59,7 @@ def erase(place: str, request: Request) -> Receipt | None:
 
 def _key(place: str) -> str | None:
     """Where the key is of an output that is encrypted."""
-    if is_s3(place) or not is_encrypted(Path(place, STATE)):
-        return None
-    if not os.environ.get(VARIABLE):
-        raise ConfigError(f"what {place} holds is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
-    return os.environ[VARIABLE]
-
-
-def _check_there(place: str) -> None:
-    if not is_s3(place) and not Path(place, STATE).is_dir():
-        raise OutputError(f"there is no output of mission9 in {place}: give the folder of the results")
+    return key_of(Path(place)) if not is_s3(place) and is_encrypted(Path(place, STATE)) else None
 
 
 class _Erasure:
@@ -120,70 +74,48 @@ class _Erasure:
         if report:
             check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
-        self._names = self._chosen()
-        self._missed = 0  # images that are to be deleted, and are not where they should be
-        self._public = {self._public_name(name) for name in self._names} | {name for name in request.ids if name}
+        self._names = chosen(request, output, self._erased, self._root)
+        self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
-        """All steps in order."""
-        new = [name for name in self._names if self._erased.hash_of(name) not in self._erased.hashes]
+        """All steps in order; one that was killed before is gone on with."""
+        new = [name for name in self._names if not self._erased.has(name)]
         sources = [name for name in self._names if self._root and is_there(self._root, name)]
-        if not (new or sources or self._erased.is_pending):
+        was_pending = self._erased.is_pending
+        if not (new or sources or was_pending):
             return None
-        self._missed = len(self._names) - len(sources)
-        before, was_pending = self._digest(), self._erased.is_pending
-        self._erased.hashes.update(map(self._erased.hash_of, {*new, *map(self._public_name, new)}))
-        self._erased.is_pending = True
-        self._erased.save(self._state)
-        deleted = delete_sources(self._root, sources) if sources else Deleted()
-        standing = copy_of_standing(self._output, self._place, self._is_public)
-        rows = self._rewrite()
-        remade = self._remake(standing, is_touched=was_pending or rows > 0)
-        old = self._clear_away()
+        self._note(new)
+        self._delete(sources)
+        standing = copy_of_standing(self._output, self._place, self._erased.holds)
+        self._rewrite()
+        remade = self._remake(standing, is_touched=was_pending or self._erased.pending.rows_of_shards > 0)
+        forget_copies(self._place)
+        unseen = delete_unseen(self._place)
         searched = self._prove_absence()
-        return self._note(
-            new,
-            rows_of_shards=rows,
-            result=asdict(remade),
-            source=asdict(deleted),
-            old_versions=old,
-            searched_files=searched,
-            digest_before=before,
-        )
+        return self._keep_receipt(remade, unseen, searched, missed=len(self._names) - len(sources))
 
-    def _chosen(self) -> list[str]:
-        request = self._request
-        if request.why == "retain":
-            oldest = time.time_ns() - int(request.days * _DAY)
-            return sorted({image.path for image in images_of(self._output) if image.modified < oldest})
-        wanted = {name for name in request.ids if name}
-        images = images_of(self._output)
-        paths = {name: image.path for image in images for name in self._ids_of(image) if name in wanted}
-        known = set(paths)
-        known |= {name for name in wanted - known if self._erased.hash_of(name) in self._erased.hashes}
-        known |= {name for name in wanted - known if self._root and is_there(self._root, name)}
-        check_known(request.ids, known, request.ids_file)
-        return sorted({paths.get(name, name) for name in wanted})
+    def _note(self, new: Collection[str]) -> None:
+        """Have every later run leave the images out, and whoever goes on with this know what it was."""
+        erased, pending = self._erased, self._erased.pending
+        hashes = erased.hashes_of({*new, *map(self._request.public_name, new)})
+        shards = map(self._output.shards, self._output.fingerprints())
+        pending.digest_before = pending.digest_before or self._digest()
+        pending.erased += len(new)
+        pending.rows_of_shards += sum(rows_of(folder, Tombstones(erased.key, hashes)) for folder in shards)
+        pending.images |= erased.hashes_of(self._names)
+        erased.hashes |= hashes
+        erased.save(self._state)
 
-    def _ids_of(self, image: Image) -> set[str]:
-        return {image.path, self._public_name(image.path)}
+    def _delete(self, sources: Collection[str]) -> None:
+        if sources:
+            self._erased.pending.source.update(asdict(delete_sources(self._root, sources)))
+            self._erased.save(self._state)
 
-    def _public_name(self, path: str) -> str:
-        pseudonyms = self._request.pseudonyms
-        return pseudonyms.name(path) if pseudonyms else path
-
-    def _is_public(self, paths: pa.ChunkedArray) -> pa.Array:
-        """Of which names in the tables the images are erased, by this command or one before."""
-        by_name = pc.is_in(paths, value_set=pa.array(sorted(self._public), pa.string()))
-        return pc.or_(pa.chunked_array([self._erased.holds(paths)]), by_name).combine_chunks()
-
-    def _rewrite(self) -> int:
-        output, count = self._output, 0
-        for fingerprint in output.fingerprints():
-            count += rewrite(output.shards(fingerprint), self._erased)
-            output.share_shards(fingerprint)
-        output.forget_rejects()
-        return count
+    def _rewrite(self) -> None:
+        for fingerprint in self._output.fingerprints():
+            rewrite(self._output.shards(fingerprint), self._erased)
+            self._output.share_shards(fingerprint)
+        self._output.forget_rejects()
 
     def _remake(self, standing: Standing | None, *, is_touched: bool) -> Remade:
         output = self._output
@@ -192,9 +124,8 @@ class _Erasure:
             return Remade(0, "none: no result stood")
         # An erasure that was killed may have left what it replaced, and somebody may have deleted tables.
         if standing.erased == 0 and not is_touched:
-            remade = Remade(standing.report.listed, "unchanged: none of its images is erased")
-        else:
-            remade = remake(output, standing, self._request.pseudonyms)
+            return Remade(standing.report.listed, "unchanged: none of its images is erased")
+        remade = remake(output, standing, self._request.pseudonyms)
         if output.last_report() and not (self._config.get("no_report") or self._config.get("encrypt_key")):
             self._write_page()
         return remade
@@ -205,10 +136,6 @@ class _Erasure:
         write_report_if_possible(self._output.root)
         self._output.publish_page()
 
-    def _clear_away(self) -> int:
-        forget_copies(self._place)
-        return old_versions(self._place, delete=True)
-
     def _prove_absence(self) -> int:
         """Search everything that is left; how many files.
 
@@ -218,10 +145,10 @@ class _Erasure:
         search, count, found = Search([*self._names, *self._public], self._kept_with), 0, []
         for told, file in files_to_search(self._output, self._place):
             count += 1
-            if search.is_in(file):
+            if search.is_in(file) or holds_erased_paths(file, self._erased.holds):
                 found.append(told)
-        if old_versions(self._place, delete=False):
-            found.append("old versions of objects")
+        if is_unseen_left(self._place):
+            found.append("old versions of objects, or unfinished uploads")
         if found:
             raise ErasureError(
                 f"something of the erased images is left in {self._place}: {', '.join(found[:5])}; see who writes "
@@ -236,39 +163,49 @@ class _Erasure:
                 for group in row_groups(plan, ["path"]) if plan.exists() else ():
                     yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
 
-    def _note(self, new: Collection[str], **facts: Any) -> Receipt:
+    def _keep_receipt(self, remade: Remade, unseen: Unseen, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
-        request, hashes = self._request, sorted(map(self._erased.hash_of, self._names))
+        pending = self._erased.pending
         receipt = Receipt(
-            action=request.why,
-            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            images=hashes,
-            erased=len(new),
+            action=self._request.why,
+            with_source=self._request.with_source,
+            images=sorted(pending.images),
+            erased=pending.erased,
+            rows_of_shards=pending.rows_of_shards,
+            result=asdict(remade),
+            source=asdict(Deleted()) | pending.source,
+            old_versions=unseen.versions,
+            unfinished_uploads=unseen.uploads,
+            searched_files=searched,
+            searched_by_hash_alone=self._unnamed,
             run_id=str(self._output.last_report().get("run_id", "")),
+            digest_before=pending.digest_before,
             digest_after=self._digest(),
-            not_reached=self._not_reached(),
-            **facts,
+            not_reached=self._not_reached(missed),
         )
-        receipt.file = f"{STATE}/{RECEIPTS}/{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.json"
-        content = json.dumps(asdict(receipt), indent=2).encode()
-        counts = {"images": len(hashes), "with_source": request.with_source, "why": request.why}
-        about = {"receipt_sha256": hashlib.sha256(content).hexdigest(), "run_id": receipt.run_id}
-        receipt.audit = append(self._state, "erased", counts | about)
-        self._state.write(receipt.file.removeprefix(f"{STATE}/"), json.dumps(asdict(receipt), indent=2).encode())
-        self._erased.is_pending = False
+        self._erased.audit = keep(receipt, self._state)
+        self._erased.pending = Pending()
         self._erased.save(self._state)
         return receipt
 
-    def _not_reached(self) -> list[str]:
+    @property
+    def _unnamed(self) -> int:
+        """How many images of an erasure that was cut short this one was not told."""
+        return len(self._erased.pending.images - self._erased.hashes_of(self._names))
+
+    def _not_reached(self, missed: int) -> list[str]:
         """What an erasure cannot reach, and a person must see to."""
-        left = ["copies and backups that others made", "copies in the caches of other machines and users"]
-        if self._config.get("mlflow"):
-            left.append("what the run sent to MLflow: delete that run there")
+        left = ["copies and backups that others made"]
+        if is_s3(self._place):
+            left.append("copies in the caches of other machines and users")
+        left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
-        elif self._missed:
-            left.append(f"{self._missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
-        return left if is_s3(self._place) else [each for each in left if "other machines" not in each]
+        elif unnamed := self._unnamed:
+            left.append(f"{unnamed:,} images of an erasure that was cut short, unless it was to delete them")
+        if missed and self._request.with_source:
+            left.append(f"{missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
+        return left
 
     def _digest(self) -> str:
         """One SHA-256 for the published tables, as their checksums tell of them."""

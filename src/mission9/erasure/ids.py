@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.errors import ConfigError, InputError
-from mission9.output import Output
+from mission9.erasure.rewrite import raise_if_of_the_system
+from mission9.errors import ConfigError, InputError, OutputError
+from mission9.output import SHARDS, STATE, Output
 from mission9.stages.find_known import done_file, plan_file
 from mission9.tables import row_groups
 from mission9.untrusted import MIB, read_file
 
 _MOST_BYTES = 1024 * MIB
 _MOST_TOLD = 5
+
+_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -43,31 +46,61 @@ def read_ids(file: Path) -> list[str]:
 
 
 def images_of(output: Output) -> Iterator[Image]:
-    """Every image that the plans of an output name; one may come more than once."""
+    """Every image that the plans of an output name; one may come more than once.
+
+    Raises:
+        OutputError: a plan is damaged: whom it names, nobody can tell.
+    """
     for fingerprint in output.fingerprints():
-        for plan in (done_file(output.shards(fingerprint)), plan_file(output.shards(fingerprint))):
-            yield from _listed(plan)
+        folder = output.shards(fingerprint)
+        for plan in (done_file(folder), plan_file(folder)):
+            try:
+                yield from _listed(plan)
+            except _DAMAGE as error:
+                raise_if_of_the_system(error)
+                raise _unlisted(output, fingerprint) from error
+
+
+def check_is_listed(output: Output) -> None:
+    """Refuse where a result stands, and the plan is gone that lists its images: they would seem to be none.
+
+    Raises:
+        OutputError: it is.
+    """
+    fingerprint = str(output.last_report().get("fingerprint", ""))
+    if fingerprint and not done_file(output.shards(fingerprint)).exists():
+        raise _unlisted(output, fingerprint)
 
 
 def _listed(plan: Path) -> Iterator[Image]:
-    try:
-        for group in row_groups(plan, ["path", "modified"]) if plan.exists() else ():
-            for path, modified in zip(group["path"].to_pylist(), group["modified"].to_pylist(), strict=True):
-                yield Image(path, modified)
-    except (pa.ArrowException, ValueError):  # it is damaged, and goes as a whole
-        return
+    for group in row_groups(plan, ["path", "modified"]) if plan.exists() else ():
+        yield from map(Image, group["path"].to_pylist(), group["modified"].to_pylist())
 
 
-def check_known(ids: Iterable[str], known: set[str], file: Path) -> None:
+def _unlisted(output: Output, fingerprint: str) -> OutputError:
+    place = f"{output.place}/{STATE}/{SHARDS}/{fingerprint}"
+    return OutputError(
+        f"a list of images in {place} is missing or damaged, so that nobody can tell which are to be erased, and none "
+        "was: run again with the settings that it was made with, or delete that folder if it is of others than the "
+        "result's, then give the same command again"
+    )
+
+
+def check_known(ids: Iterable[str], known: Collection[str], file: Path) -> None:
     """Refuse ids that name nothing: a mistake in one would leave an image where it is. They are told by their lines.
 
     Raises:
         InputError: there are such.
     """
-    unknown = [number for number, name in enumerate(ids, 1) if name and name not in known]
+    unknown = {name for name in ids if name and name not in known}
     if unknown:
-        told = ", ".join(map(str, unknown[:_MOST_TOLD])) + (" and more" if len(unknown) > _MOST_TOLD else "")
         raise InputError(
-            f"{len(unknown):,} ids in {file} name no image of this result (lines {told}), nor one erased before: "
-            "nothing was erased; give paths as the tables have them"
+            f"{len(unknown):,} ids in {file} name no image of this result (lines {lines_of(ids, unknown)}), nor one "
+            "erased before: nothing was erased; give paths as the tables have them"
         )
+
+
+def lines_of(ids: Iterable[str], some: Collection[str]) -> str:
+    """The numbers of the lines that some ids are in."""
+    lines = [str(number) for number, name in enumerate(ids, 1) if name in some]
+    return ", ".join(lines[:_MOST_TOLD]) + (" and more" if len(lines) > _MOST_TOLD else "")

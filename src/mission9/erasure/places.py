@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mission9.erasure.remake import Holds, Standing
 from mission9.errors import OutputError
@@ -31,20 +32,38 @@ def forget_copies(place: str) -> None:
         remove_folder(mirror_of(Address.of(place), "model"))
 
 
-def old_versions(place: str, *, delete: bool) -> int:
-    """How many old versions and delete markers the bucket of an output keeps below it; they are deleted, if asked."""
+class Unseen(NamedTuple):
+    """How much a bucket keeps below an output that no listing shows: versions and delete markers, and uploads."""
+
+    versions: int = 0
+    uploads: int = 0
+
+
+def delete_unseen(place: str) -> Unseen:
+    """Delete old versions, and uploads that never ended; how many there were."""
     if not is_s3(place):
-        return 0
-    from mission9.s3.versions import delete_versions, old_versions_below
+        return Unseen()
+    from mission9.s3.versions import abort, delete_versions, old_versions_below, unfinished_below
 
     address = Address.of(place)
-    found = old_versions_below(address)
-    if not delete:
-        # Directly in the state lie the lock, which leaves a version each time it is renewed, and what names no image.
-        state = f"{(address / STATE).key}/"
-        return sum(not (key.startswith(state) and "/" not in key.removeprefix(state)) for key, *_ in found)
-    delete_versions(address.bucket, found)
-    return len(found)
+    versions, uploads = old_versions_below(address), unfinished_below(address)
+    delete_versions(address.bucket, versions)
+    abort(address.bucket, uploads)
+    return Unseen(len(versions), len(uploads))
+
+
+def is_unseen_left(place: str) -> bool:
+    """Whether any of that is left."""
+    if not is_s3(place):
+        return False
+    from mission9.s3.versions import old_versions_below, unfinished_below
+
+    address = Address.of(place)
+    # Directly in the state lie the lock, which leaves a version each time it is renewed, and what names no image.
+    state = f"{(address / STATE).key}/"
+    keys = [key for key, *_ in old_versions_below(address)]
+    versions = [key for key in keys if not key.startswith(state) or "/" in key.removeprefix(state)]
+    return bool(versions or unfinished_below(address))
 
 
 def files_to_search(output: Output, place: str) -> Iterator[tuple[str, Path]]:

@@ -37,45 +37,54 @@ def raise_if_of_the_system(error: Exception) -> None:
         raise error
 
 
-def rewrite(folder: Path, erased: Tombstones) -> int:
-    """Take erased images out of the shards committed in `folder` and out of its plans; how many there were.
+def rows_of(folder: Path, erased: Tombstones) -> int:
+    """How many rows of the shards committed in `folder` are of erased images; in what is damaged nobody can tell."""
+    count = 0
+    for key in _keys(folder):
+        try:
+            count += sum(erased.holds(read_table(file, ["path"])["path"]).true_count for file in _tables(folder, key))
+        except _DAMAGE as error:
+            raise_if_of_the_system(error)
+    return count
+
+
+def rewrite(folder: Path, erased: Tombstones) -> None:
+    """Take erased images out of the shards committed in `folder` and out of its plans.
 
     New shards are committed first, then the plans name them, then the old ones go: killed at any moment and called
     again, it ends in the same. What is damaged goes as a whole, since nobody can tell what is in it.
     """
-    names = {file.stem for file in files_in(folder) if file.suffix == ".json"}
-    renamed: dict[str, str] = {}
-    count = 0
-    for key in sorted(names):
-        new, rows = _rewrite_shard(folder, key, erased)
-        renamed[key] = new
-        count += rows
+    renamed = {key: _rewrite_shard(folder, key, erased) for key in _keys(folder)}
     kept = {new for new in renamed.values() if new}
     for plan in (plan_file(folder), done_file(folder)):
         _rewrite_plan(plan, renamed, erased)
     remove_file(folder / "todo.parquet")  # a run writes it anew
     sweep(folder, kept | {file.stem for file in (plan_file(folder), done_file(folder))})
-    return count
 
 
-def _rewrite_shard(folder: Path, key: str, erased: Tombstones) -> tuple[str, int]:
-    """The key of a shard without erased images, empty where nothing is left of it; and how many there were."""
+def _keys(folder: Path) -> list[str]:
+    return sorted(file.stem for file in files_in(folder) if file.suffix == ".json")
+
+
+def _tables(folder: Path, key: str) -> list[Path]:
+    return [file for file in (features_file(folder, key), rejects_file(folder, key)) if file.exists()]
+
+
+def _rewrite_shard(folder: Path, key: str, erased: Tombstones) -> str:
+    """The key of a shard without erased images; empty where nothing is left of it."""
     if read_marker(folder, key) is None or damaged(folder, key):
         logger.warning("the shard %s is damaged, and is deleted: the next run computes it anew", key)
-        return "", 0
-    files = [file for file in (features_file(folder, key), rejects_file(folder, key)) if file.exists()]
-    if not any(erased.holds(read_table(file, ["path"])["path"]).true_count for file in files):
-        return key, 0
-    features, rejects = read_features(folder, key), read_rejects(folder, key)
-    there = len(features) + len(rejects)
-    features, rejects = _without(features, erased), _without(rejects, erased)
+        return ""
+    if not any(erased.holds(read_table(file, ["path"])["path"]).true_count for file in _tables(folder, key)):
+        return key
+    features, rejects = _without(read_features(folder, key), erased), _without(read_rejects(folder, key), erased)
     left = len(features) + len(rejects)
     if not left:
-        return "", there
+        return ""
     split = (features if len(features) else rejects)["split"][0].as_py()
     shard = Shard(0, uuid.uuid4().hex, split, left)
     commit(folder, shard, features, rejects)
-    return shard.key, there - left
+    return shard.key
 
 
 def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from mission9.erasure.ids import Image
 from mission9.errors import ConfigError, StorageError
 from mission9.files import patiently
-from mission9.names import from_text, to_path
+from mission9.names import from_text, to_path, to_text
 from mission9.pack.layout import find_index
 from mission9.places import real_root
 from mission9.s3.address import Address, is_s3
+from mission9.stages.list_images import Found, list_images
 from mission9.urls import is_url
+
+_SECOND = 1_000_000_000  # nanoseconds
 
 
 @dataclass
@@ -31,7 +35,9 @@ def source_of(given: str | None, of_run: str) -> str:
         ConfigError: it is not, or they are in a pack or a store that single images are not deleted from.
     """
     place = given or of_run
-    if not given and (not place or "***" in place or not (is_s3(place) or os.path.isabs(place))):
+    if not place:
+        raise ConfigError("there is no result that says where its images are: give --input")
+    if not given and ("***" in place or not (is_s3(place) or os.path.isabs(place))):
         raise ConfigError(f"the run was given --input {place}, which may be another folder from here: give --input")
     root = real_root(place)
     if is_url(root):
@@ -54,11 +60,29 @@ def is_there(root: str, path: str) -> bool:
     if any(part in ("", ".", "..") for part in path.split("/")):
         return False
     file = to_path(root, path)
-    is_below = os.path.realpath(os.path.dirname(file)).startswith(os.fsencode(root.rstrip("/")))
+    top, folder = os.path.realpath(os.fsencode(root)), os.path.realpath(os.path.dirname(file))
+    is_below = folder == top or folder.startswith(top.rstrip(b"/") + b"/")  # images-private is beside images
     return is_below and (os.path.isfile(file) or os.path.islink(file))
 
 
-def delete_sources(root: str, paths: Sequence[str]) -> Deleted:
+def images_in(root: str, results: str) -> Iterator[Image]:
+    """Every file below the root of the input, but for `results`; of objects also those that only versions are left of.
+
+    Raises:
+        InputError: it cannot be listed.
+    """
+    if is_s3(root):
+        from mission9.s3.versions import last_changes_below
+
+        top = Address.of(root)
+        for key, changed in last_changes_below(top):
+            yield Image(to_text(top.relative(key).encode()), int(changed.timestamp()) * _SECOND)
+        return
+    for batch in list_images(root, Found(), all_files=True, leave_out=results):
+        yield from map(Image, batch["path"].to_pylist(), batch["modified"].to_pylist())
+
+
+def delete_sources(root: str, paths: Collection[str]) -> Deleted:
     """Delete images; those that are gone already do not matter.
 
     Raises:

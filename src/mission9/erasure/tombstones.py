@@ -5,8 +5,10 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,16 +22,37 @@ ERASED = "(erased)"  # counted in the place of an extension
 
 
 @dataclass
-class Tombstones:
-    """Hashes of the paths of erased images; `is_pending` from the moment they are noted until all of them are gone.
+class Pending:
+    """What is noted and not shown to be gone yet: `images` by their hashes, and what was counted of them so far.
 
-    The key is of this output alone. Whoever has it can find out whether a path that they guess was erased, as the next
-    run must.
+    Of the images, `erased` had not been noted before. A killed erasure is in the receipt of whichever goes on with it.
+    """
+
+    images: set[str] = field(default_factory=set)
+    erased: int = 0
+    rows_of_shards: int = 0
+    source: Counter[str] = field(default_factory=Counter)
+    digest_before: str = ""
+
+    @staticmethod
+    def of(found: dict[str, Any]) -> Pending:
+        """What `Tombstones.save` has noted."""
+        counts = (int(found["erased"]), int(found["rows_of_shards"]), Counter(found["source"]))
+        return Pending(set(found["images"]), *counts, str(found["digest_before"]))
+
+
+@dataclass
+class Tombstones:
+    """Hashes of the paths of erased images, and of what public tables called them; those `pending` may not be gone.
+
+    `audit` says where the audit log ended with the last erasure. The key is of this output alone. Whoever has it can
+    find out whether a path that they guess was erased, as the next run must.
     """
 
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     hashes: set[str] = field(default_factory=set)
-    is_pending: bool = False
+    pending: Pending = field(default_factory=Pending)
+    audit: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(state: StateFiles) -> Tombstones:
@@ -43,8 +66,9 @@ class Tombstones:
             return Tombstones()
         try:
             found = json.loads(content)
-            return Tombstones(bytes.fromhex(found["key"]), set(found["hashes"]), bool(found["is_pending"]))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            hashes, pending = set(found["hashes"]), Pending.of(found["pending"])
+            return Tombstones(bytes.fromhex(found["key"]), hashes, pending, dict(found["audit"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(
                 f"{ERASED_FILE} in the state of the output is damaged, and without it erased images would come back: "
                 "restore it, or give another --output"
@@ -52,17 +76,30 @@ class Tombstones:
 
     def save(self, state: StateFiles) -> None:
         """Note them in the state of an output."""
-        found = {"key": self.key.hex(), "is_pending": self.is_pending, "hashes": sorted(self.hashes)}
+        pending = vars(self.pending) | {"images": sorted(self.pending.images)}
+        found = {"key": self.key.hex(), "hashes": sorted(self.hashes), "pending": pending, "audit": self.audit}
         state.write(ERASED_FILE, json.dumps(found).encode())
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether an erasure was cut short."""
+        return bool(self.pending.images)
 
     def hash_of(self, path: str) -> str:
         return hmac.digest(self.key, path.encode(), "sha256").hex()
+
+    def hashes_of(self, paths: Iterable[str]) -> set[str]:
+        return set(map(self.hash_of, paths))
+
+    def has(self, path: str) -> bool:
+        """Whether a path, or what public tables called it, is noted."""
+        return self.hash_of(path) in self.hashes
 
     def holds(self, paths: pa.Array | pa.ChunkedArray) -> pa.Array:
         """Of which paths the images are erased."""
         if not self.hashes:
             return pa.array([False] * len(paths), pa.bool_())
-        return pa.array([self.hash_of(path) in self.hashes for path in paths.to_pylist()], pa.bool_())
+        return pa.array([path is not None and self.has(path) for path in paths.to_pylist()], pa.bool_())
 
     def leave_out(self, rows: Iterable[pa.RecordBatch], found: Found) -> Iterator[pa.RecordBatch]:
         """The rows of a listing without the erased images, which `found` counts as skipped."""

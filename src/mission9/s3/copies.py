@@ -13,7 +13,7 @@ from mission9.files import files_in, remove_folder, replace_folder
 from mission9.output import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
 from mission9.page_file import PAGE
 from mission9.s3.address import Address
-from mission9.s3.listings import list_below
+from mission9.s3.listings import list_below, list_level
 from mission9.s3.mirror import mirror_of
 from mission9.s3.objects import Listed, at_once, fetch, get_if_there, head, is_gone, put
 from mission9.s3.output import MOST_REPORT_BYTES, RUNS, TABLES_AT
@@ -25,6 +25,16 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 _MOST_MODEL_BYTES = 512 * MIB  # mean, components and moments, the weights, and the network in int8
 _TRIES = 3
+
+
+def is_output(address: Address) -> bool:
+    """Whether a run has written below a prefix.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    objects, prefixes = list_level(address)
+    return address / REPORT in [Address(address.bucket, found.key) for found in objects] or address / STATE in prefixes
 
 
 def copy_result(address: Address, *, to_verify: bool = False) -> Path:

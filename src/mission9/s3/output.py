@@ -30,7 +30,7 @@ from mission9.output import (
     STATE,
     Output,
 )
-from mission9.page_file import PAGE
+from mission9.page_file import PAGE, run_of
 from mission9.s3.address import Address
 from mission9.s3.lease import Lease, leased
 from mission9.s3.listings import list_below, list_level
@@ -84,11 +84,12 @@ class BucketOutput(Output):
         return BucketState(self.address / STATE)
 
     def bring_state(self) -> None:
-        """Have here what the bucket knows of earlier runs, but for shards."""
+        """Have here what the bucket knows of earlier runs, but for shards; and no page or table of another result."""
         pointer = get_if_there(self.address / REPORT, MOST_REPORT_BYTES)
-        if pointer is None:
-            (self.root / REPORT).unlink(missing_ok=True)
-        else:
+        run_id = _run_in(pointer or b"")
+        if run_id is None or run_id != self.last_report().get("run_id"):
+            super().withdraw()
+        if pointer is not None:
             write_whole(self.root / REPORT, pointer)
         _fetch_below(self.address / STATE / _CALIBRATIONS, self.state / _CALIBRATIONS)
 
@@ -139,7 +140,7 @@ class BucketOutput(Output):
 
     def publish_page(self) -> None:
         run_id = self._run_id()
-        if run_id and (self.root / PAGE).is_file():
+        if run_id and run_of(self.root / PAGE) == run_id:
             put(self.address / RUNS / run_id / PAGE, self.root / PAGE)
             logger.info("report: %s", self.address / RUNS / run_id / PAGE)
 
@@ -198,6 +199,14 @@ def _check_may_begin(address: Address, *, overwrite: bool) -> None:
             f"the output {address} holds {others[0]}, which mission9 did not write: give another prefix, or "
             "--overwrite to write beside it"
         )
+
+
+def _run_in(pointer: bytes) -> object:
+    """Which run a pointer names; None where it is damaged."""
+    try:
+        return json.loads(pointer)["run_id"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _share_below(folder: Path, address: Address, run_id: str = "") -> None:

@@ -1,0 +1,64 @@
+"""What was erased, told without a name: a file, and a record in the audit log that holds the SHA-256 of that file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mission9.audit_log import RECEIPTS, append, ended
+from mission9.output import STATE
+from mission9.state_files import StateFiles
+
+Why = Literal["erase", "retain"]
+
+
+@dataclass
+class Receipt:
+    """What was erased, without a name in clear: images by keyed hashes, files by the hash of all of theirs.
+
+    Those of an erasure that was cut short before are among them; of `searched_by_hash_alone` this one was not told the
+    names. `audit` says where the log ended before; the record that comes next there is this receipt's.
+    """
+
+    action: Why
+    images: list[str]
+    erased: int
+    rows_of_shards: int
+    result: dict[str, Any]
+    source: dict[str, Any]
+    old_versions: int
+    unfinished_uploads: int
+    searched_files: int
+    searched_by_hash_alone: int
+    run_id: str
+    digest_before: str
+    digest_after: str
+    not_reached: list[str]
+    with_source: bool
+    time: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    audit: dict[str, Any] = field(default_factory=dict)
+    file: str = ""
+
+
+def keep(receipt: Receipt, state: StateFiles) -> dict[str, Any]:
+    """Write a receipt, then the record that vouches for it; where the log ends with that.
+
+    Killed between the two, there is a receipt more than the log knows of, and never one that it misses.
+    """
+    name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.json"
+    receipt.file, receipt.audit = f"{STATE}/{RECEIPTS}/{name}", ended(state)
+    content = json.dumps(asdict(receipt), indent=2).encode()
+    state.write(f"{RECEIPTS}/{name}", content)
+    facts = {
+        "images": len(receipt.images),
+        "with_source": receipt.with_source,
+        "why": receipt.action,
+        "run_id": receipt.run_id,
+        "receipt": name,
+        "receipt_sha256": hashlib.sha256(content).hexdigest(),
+    }
+    return append(state, "erased", facts)
