@@ -14,7 +14,7 @@ from mission9.output import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Outp
 from mission9.page_file import PAGE
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
-from mission9.s3.mirror import mirror_of
+from mission9.s3.mirror import file_of, mirror_of
 from mission9.s3.objects import Listed, at_once, fetch, get_if_there, head, is_gone, put
 from mission9.s3.output import MOST_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.s3.share_shards import bring
@@ -133,7 +133,7 @@ def _copy(address: Address, there: list[Listed], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
     def copy(found: Listed) -> None:
-        file = folder / address.relative(found.key)
+        file = file_of(found.key, address, folder)
         file.parent.mkdir(parents=True, exist_ok=True)
         fetch(Address(address.bucket, found.key), file)
 

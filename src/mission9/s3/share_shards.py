@@ -89,6 +89,7 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None,
         StorageError: the bucket cannot be read.
     """
     there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
+    there = {name: found for name, found in there.items() if "/" not in name}  # all of ours lie side by side
     keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
     if only is None:
         if (done := there.get(shared_name(DONE, run_id))) is not None:
