@@ -10,7 +10,6 @@ from mission9.errors import StorageError
 from mission9.places import model_here
 from mission9.s3.address import Address
 from mission9.s3.output import open_bucket_output
-from mission9.s3.share_shards import bring
 from tests.s3.conftest import Bucket
 
 
@@ -32,14 +31,3 @@ def test_no_key_leads_out_of_the_folder_that_a_prefix_is_copied_to(bucket: Bucke
     ):
         pass
     assert not [name for name in files_below(tmp_path) if "owned" in name]
-
-
-def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, tmp_path: Path) -> None:
-    mirror = tmp_path / "deep" / "mirror"
-    mirror.mkdir(parents=True)
-    for name in (f"{tmp_path}/owned", "../owned", "deep/owned", "images.parquet/owned"):
-        bucket.put_odd(f"shards/{name}.json", b"{}")
-        bucket.put_odd(f"shards/{name}.features.parquet", b"theirs")
-    bucket.put("shards/plain.json", b"{}")
-    bring(Address(bucket.name, "shards"), mirror)
-    assert files_below(tmp_path) == ["deep/mirror/plain.json"]

@@ -21,9 +21,9 @@ from mission9.errors import Mission9Error
 from mission9.files import appearing, files_in
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
-from mission9.s3.objects import Listed, at_once, fetch, get_if_there, put
+from mission9.s3.objects import Listed, at_once, delete, fetch, get_if_there, put
 from mission9.s3.range_reader import RangeReader
-from mission9.shards import Shard, commit, damaged
+from mission9.shards import Shard, commit, damaged, features_file, rejects_file
 from mission9.stages.find_known import DONE
 from mission9.untrusted import MIB
 
@@ -56,6 +56,8 @@ class SharedShards:
     def commit(self, shard: Shard, features: pa.Table, rejects: pa.Table, mirror: Path) -> None:
         """Put a shard's features, rejects, then the marker into the bucket; and into the mirror, if it is here.
 
+        A table that this try has no rows for may be there of one that failed, and goes before the marker comes.
+
         Raises:
             RuntimeError: rows are missing or too many.
             StorageError: the bucket does not take them.
@@ -63,12 +65,20 @@ class SharedShards:
         with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
             commit(Path(scratch), shard, features, rejects)
             files = sorted(files_in(Path(scratch)), key=lambda file: file.suffix == _MARKER)
-            for file in files:
+            *tables, marker = files
+            for file in tables:
                 put(self.folder / file.name, file)
+            delete(self.folder / name for name in _tables(shard.key).difference(file.name for file in tables))
+            put(self.folder / marker.name, marker)
             with suppress(OSError):  # then it is fetched
                 for file in files if mirror.is_dir() else ():
                     with appearing(mirror / file.name) as whole:
                         shutil.copyfile(file, whole)
+
+
+def _tables(key: str) -> set[str]:
+    """The names that a shard's tables have, if it has them."""
+    return {file(Path(), key).name for file in (features_file, rejects_file)}
 
 
 def shared_name(name: str, run_id: str) -> str:
