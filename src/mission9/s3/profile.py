@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ _NAMES = {
     "aws_session_token": "session_token",
     "region": "region",
 }
+
+# What boto3 gives is good for that long at least: it renews what has ten minutes left.
+_KEPT = timedelta(minutes=10)
 
 
 def profile_name() -> str:
@@ -55,7 +59,7 @@ def _by_boto3() -> tuple[dict[str, Any], Any]:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
-        provider = Boto3CredentialProvider(boto3.Session())
+        provider = Boto3CredentialProvider(boto3.Session(), ttl=_KEPT)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"the profile {profile_name()} gives no credentials ({error}): see aws sso login") from error
     config: dict[str, Any] = {**provider.config}
