@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import ConfigError, InputError
-from mission9.s3.client import credentials_told
+from mission9.s3.environment import credentials_told
 from mission9.schema import LISTING
 from mission9.stages.list_images import Found, has_more_images, list_images
 from tests.s3.conftest import Bucket

@@ -1,7 +1,8 @@
 """Images, weights and results in a bucket that speaks S3.
 
 address       s3://bucket/key, and what is below it
-client        the one client of a process, its retries, and where its credentials come from
+environment   where to and as whom, as the environment says
+client        the one client of a process, and its retries
 profile       credentials of a profile in ~/.aws
 told          what a server answers -> one line: which address, and what to do
 objects       read, write, list, copy and delete objects

@@ -9,7 +9,7 @@ import platformdirs
 
 from mission9.errors import StorageError
 from mission9.s3.address import Address
-from mission9.s3.client import endpoint
+from mission9.s3.environment import endpoint
 from mission9.s3.odd_keys import is_odd
 
 

@@ -33,6 +33,11 @@ def is_profile_there() -> bool:
     return bool(os.environ.get("AWS_PROFILE")) or bool(_settings())
 
 
+def profile_region() -> str:
+    """The region of the profile, if there is one that has one."""
+    return _settings().get("region", "")
+
+
 def credentials_of_profile() -> tuple[dict[str, Any], Any]:
     """Settings for a client, and whoever renews them where they pass: single sign-on, assumed roles.
 
