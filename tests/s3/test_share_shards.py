@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mission9.errors import StorageError
-from mission9.s3 import share_shards
+from mission9.s3 import objects, share_shards
 from mission9.s3.address import Address
 from mission9.s3.share_shards import SharedShards, bring
 from mission9.shards import read_features, read_marker, read_rejects
@@ -30,7 +30,7 @@ def mirror(tmp_path: Path) -> Path:
 def test_nothing_of_a_try_that_failed_is_left_beside_the_marker(
     bucket: Bucket, shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put = share_shards.put
+    put = objects.put
 
     def failing(address: Address, content: bytes | Path) -> None:
         if address.name.endswith(".json"):

@@ -13,6 +13,7 @@ lease         who may write to a prefix, which ends with whoever holds it
 share_shards  shards, committed by workers that see no more than the bucket, and brought here
 mirror        the folders in which a prefix is worked on, or read
 output        a result in a bucket: worked on in a mirror, shown by one pointer
+kept_copies   folders in the cache, each made whole and kept while it is read
 copies        results and models of a bucket, brought here to be read
 control       boto3's client, for settings of buckets and versions of objects
 policy        whether a bucket is in the EU, encrypted, not public, and asks for TLS
