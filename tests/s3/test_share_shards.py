@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,9 @@ import pytest
 from mission9.errors import StorageError
 from mission9.s3 import objects, share_shards
 from mission9.s3.address import Address
-from mission9.s3.share_shards import SharedShards, bring
+from mission9.s3.listings import list_below
+from mission9.s3.objects import Listed
+from mission9.s3.share_shards import SharedShards, bring, incoming
 from mission9.shards import read_features, read_marker, read_rejects
 from tests.s3.conftest import Bucket
 from tests.test_shards import features, rejects, shard
@@ -56,3 +61,33 @@ def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, mirror: Pa
     bucket.put("shards/plain.json", b"{}")
     bring(Address(bucket.name, "shards"), mirror)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["plain.json"]
+
+
+def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
+    shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share_shards, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(share_shards, "list_below", as_encrypted)
+    fetched: list[str] = []
+    fetch = objects.fetch
+
+    def noted(address: Address, file: Path) -> None:
+        fetched.append(address.name)
+        fetch(address, file)
+
+    monkeypatch.setattr(share_shards, "fetch", noted)
+    keys = ["key0", "key1"]
+    with incoming(shared.folder, mirror, keys):
+        for number in range(2):
+            shared.commit(shard(number), features(3), rejects(2), mirror / "elsewhere")
+            time.sleep(1)
+    assert sorted(fetched) == [
+        f"{key}.{what}" for key in keys for what in ("features.parquet", "json", "rejects.parquet")
+    ]
+    assert all(read_marker(mirror, key) is not None for key in keys)
+
+
+def as_encrypted(address: Address) -> Iterator[list[Listed]]:
+    """What a bucket tells that encrypts with a key of its own: ETags that are no MD5."""
+    for page in list_below(address):
+        yield [replace(found, etag=f"encrypted-{found.etag}") for found in page]

@@ -89,11 +89,18 @@ def shared_name(name: str, run_id: str) -> str:
     return f"done-{run_id}.parquet" if name == DONE else name
 
 
-def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None, run_id: str = "") -> None:
+def bring(
+    folder: Address,
+    mirror: Path,
+    *,
+    only: Collection[str] | None = None,
+    run_id: str = "",
+    brought: set[Listed] | None = None,
+) -> None:
     """Make a mirror hold the shards that are committed in a bucket, of the keys `only`; markers come last.
 
     Without `only`, what the bucket does not hold is taken away from the mirror, and the last plan is brought too, and
-    that of the result called `run_id`.
+    that of the result called `run_id`. What is in `brought` is here already, and what comes is added.
 
     Raises:
         StorageError: the bucket cannot be read.
@@ -109,7 +116,8 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None,
     else:
         keys, plans = keys.intersection(only), set()
     wanted = [name for name in there if name.partition(".")[0] in keys or name in plans]
-    missing = [name for name in wanted if not _is_here(mirror / name, there[name])]
+    brought = set() if brought is None else brought
+    missing = [name for name in wanted if there[name] not in brought and not _is_here(mirror / name, there[name])]
     for group in (
         [name for name in missing if not name.endswith(_MARKER)],
         [name for name in missing if name.endswith(_MARKER)],
@@ -119,6 +127,7 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None,
         for file in damaged(mirror, key):
             logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
             file.unlink()
+    brought.update(there[name] for name in wanted)
 
 
 def _remove_others(mirror: Path, names: Collection[str]) -> None:
@@ -145,7 +154,8 @@ def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[N
     Raises:
         StorageError: the bucket cannot be read.
     """
-    look = partial(bring, folder, mirror, only=keys)
+    # Where the bucket encrypts with a key of its own, ETags tell nothing of contents: what came once is remembered.
+    look = partial(bring, folder, mirror, only=keys, brought=set())
     with beside(partial(_look_until, look)):
         yield
     look()
