@@ -27,7 +27,8 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
-from mission9.erasure.erase import Request, erase
+from mission9.erasure.chosen import Request
+from mission9.erasure.erase import erase
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.files import replace_folder
 from mission9.open_output import open_output

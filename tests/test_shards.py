@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mission9.errors import ConservationError
-from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
-from mission9.shards import Shard, commit, features_file, read_marker, rejects_file, sweep
+from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE
+from mission9.shards import Shard, commit, features_file, read_marker, read_rejects, rejects_file, sweep
 from mission9.stages.collect_shards import collect_shards
+from mission9.stages.compact_shards import CompactParts
+from mission9.tables import TableWriter
 
 
 def features(count: int) -> pa.Table:
@@ -77,6 +79,23 @@ def test_a_second_try_takes_the_place_of_the_first(tmp_path: Path) -> None:
     assert marker is not None
     assert (marker.features.rows, marker.rejects.rows) == (5, 0)
     assert not rejects_file(tmp_path, "key0").exists()
+
+
+def test_a_table_of_a_failed_try_is_none_of_the_shard(tmp_path: Path) -> None:
+    commit(tmp_path, shard(), features(3), rejects(2))
+    left_over = rejects_file(tmp_path, "key0").read_bytes()
+    commit(tmp_path, shard(), features(5), rejects(0))
+    rejects_file(tmp_path, "key0").write_bytes(left_over)
+    assert not len(read_rejects(tmp_path, "key0"))
+    names = [f"{n}.jpg" for n in range(3)] + ["bad0.jpg", "bad1.jpg"]
+    rows = [{"path": name, "split": "all", "shard": "key0", "part": "part0"} for name in names]
+    with TableWriter(tmp_path / "plan.parquet", PLAN) as plan:
+        plan.write_table(pa.Table.from_pylist(rows, schema=PLAN))
+    part = Shard(0, "part0", "all", 3)
+    CompactParts(tmp_path / "plan.parquet", (part,), tmp_path)(0)
+    marker = read_marker(tmp_path, "part0")
+    assert marker is not None
+    assert (marker.features.rows, marker.rejects.rows) == (3, 0)
 
 
 def test_collecting_counts_every_row_and_sweeping_leaves_only_what_is_named(tmp_path: Path) -> None:

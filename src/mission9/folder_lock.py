@@ -26,6 +26,21 @@ def take_lock(file: Path, refused: str) -> TextIO:
     return patiently(lambda: _take(file, refused))
 
 
+def wait_for_lock(file: Path) -> TextIO:
+    """The lock, as soon as no other holds it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    while True:
+        make_folder(file.parent)
+        lock = file.open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_at(lock, file):
+            return lock
+        lock.close()  # somebody took the folder away meanwhile
+
+
 def sign(lock: TextIO) -> None:
     """Say in the lock who holds it."""
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}

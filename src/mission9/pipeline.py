@@ -30,14 +30,13 @@ from mission9.runners.background import Runners
 from mission9.s3.address import is_s3
 from mission9.settle import settle
 from mission9.shards import read_marker
-from mission9.sources import settled
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.infer_features import add
 from mission9.stages.list_images import check_folder
-from mission9.stages.measure_fidelity import measure_fidelity
+from mission9.stages.measure_fidelity import fidelity_in, measure_fidelity
 from mission9.stages.plan_shards import Plan
 from mission9.stages.project import project
 from mission9.stages.report import Report
@@ -138,9 +137,8 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
     report.images_inferred = plan.images_to_do
     done_before = report.listed - plan.images_to_do
     logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
-    root = settled(report.config["input"])
     task = ExtractShards(
-        root=root,
+        root=plan.root,
         todo=plan.todo,
         shards=plan.shards,
         extraction=extraction,
@@ -204,23 +202,15 @@ def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: O
 
 def _measure_fidelity(extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report) -> None:
     last = output.last_report()
-    if not plan.shards and last.get("fingerprint") == report.fingerprint and _is_fidelity(last.get("fidelity")):
-        report.fidelity = last["fidelity"]  # of the same images and features
-    else:
-        root = settled(report.config["input"])
-        report.fidelity = measure_fidelity(collected.committed, root, extraction)
+    is_as_it_was = not plan.shards and last.get("fingerprint") == report.fingerprint
+    known = fidelity_in(last) if is_as_it_was else None  # of the same images and features
+    report.fidelity = known or measure_fidelity(collected.committed, plan.root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",
         extraction.engine.precision,
         report.fidelity["cosine_mean"],
         report.fidelity["cosine_min"],
     )
-
-
-def _is_fidelity(found: object) -> bool:
-    """Whether a `run.json` holds what `measure_fidelity` once gave, and not what somebody made of it."""
-    names = {"cosine_mean", "cosine_min"}
-    return isinstance(found, dict) and names < found.keys() and all(isinstance(n, int | float) for n in found.values())
 
 
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:

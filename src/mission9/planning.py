@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -41,7 +42,7 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     if real_root(config.input) == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
     output.bring_shards(extraction.fingerprint)
-    rows = images_of(config, output, found)
+    rows = images_of(root, config, output, found)
     check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
     known = Known(folder, check=nothing_is_as_it_was if config.overwrite else check)
     plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
@@ -50,12 +51,12 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
     logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
-    return plan
+    return replace(plan, root=root)
 
 
-def images_of(config: RunConfig, output: Output, found: Found) -> Iterator[pa.RecordBatch]:
-    """The images of a run: those that are found, without those that were erased."""
-    rows = list_images(settled(config.input), found, all_files=config.all_files, leave_out=output.place)
+def images_of(root: str, config: RunConfig, output: Output, found: Found) -> Iterator[pa.RecordBatch]:
+    """The images of a run: those that are found below the root of its input, without those that were erased."""
+    rows = list_images(root, found, all_files=config.all_files, leave_out=output.place)
     erased = Tombstones.of(output.state_files)
     if erased.is_pending:
         logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)

@@ -103,7 +103,8 @@ def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Ex
     folder = output.calibration(extraction.fingerprint)
     network = Int8Network.load(model_here(config.pca_model) if config.pca_model else folder)
     if network is None:
-        listing = images_of(config, output, Found())
-        network = calibrate_int8(settled(config.input), listing, extraction, scratch=output.work)
+        root = settled(config.input)
+        listing = images_of(root, config, output, Found())
+        network = calibrate_int8(root, listing, extraction, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)

@@ -106,19 +106,31 @@ def damaged(folder: Path, key: str) -> list[Path]:
 
 def read_features(folder: Path, key: str) -> pa.Table:
     """The features of a committed shard."""
-    file = features_file(folder, key)
-    return read_table(file).cast(FEATURES_TABLE) if file.exists() else FEATURES_TABLE.empty_table()
+    file = committed_features(folder, key)
+    return read_table(file).cast(FEATURES_TABLE) if file else FEATURES_TABLE.empty_table()
 
 
 def read_rejects(folder: Path, key: str) -> pa.Table:
     """The rejects of a committed shard."""
-    file = rejects_file(folder, key)
-    return read_table(file).cast(REJECTS_TABLE) if file.exists() else REJECTS_TABLE.empty_table()
+    file = committed_rejects(folder, key)
+    return read_table(file).cast(REJECTS_TABLE) if file else REJECTS_TABLE.empty_table()
 
 
-def rows_of(file: Path, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def committed_features(folder: Path, key: str) -> Path | None:
+    """The features file that a shard's marker vouches for; where it has none, one that is there is of a failed try."""
+    marker = read_marker(folder, key)
+    return features_file(folder, key) if marker and marker.features.rows else None
+
+
+def committed_rejects(folder: Path, key: str) -> Path | None:
+    """The rejects file that a shard's marker vouches for, as that of the features."""
+    marker = read_marker(folder, key)
+    return rejects_file(folder, key) if marker and marker.rejects.rows else None
+
+
+def rows_of(file: Path | None, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The rows of a committed file whose path is wanted, a row group at a time."""
-    if not file.exists():
+    if file is None:
         return
     for group in row_groups(file):
         progress()

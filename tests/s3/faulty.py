@@ -24,6 +24,11 @@ DENIED = (
 )
 
 
+def refusal(status: int, code: str) -> tuple[int, bytes]:
+    """What a server answers that refuses a request."""
+    return status, f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>No.</Message></Error>'.encode()
+
+
 @dataclass
 class Faults:
     """The shares of requests that fail, by how; of keys that hold a text all that are forbidden or gone."""
@@ -34,6 +39,7 @@ class Faults:
     cut: float = 0.0  # half of a body comes
     slow: float = 0.0  # a body comes in drops
     forbidden: str = ""
+    refusal: tuple[int, bytes] = (403, DENIED)  # what is answered there
     methods: tuple[str, ...] = ("GET", "PUT", "HEAD", "DELETE", "POST")
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     counts: Counter[str] = field(default_factory=Counter)
@@ -79,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "slow_down":
             return self._answer(503, {}, SLOW_DOWN)
         if fault == "forbidden":
-            return self._answer(403, {}, DENIED)
+            return self._answer(self.server.faults.refusal[0], {}, self.server.faults.refusal[1])
         if fault == "reset":
             return self._reset()
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)

@@ -38,7 +38,8 @@ def test_a_missing_bucket_and_bad_credentials_have_remedies(bucket: Bucket, monk
     assert (missing.status, missing.remedy) == ("problem", "make it, or give another")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     (refused,) = findings("s3 bucket", input=f"{bucket}/images", output=f"{bucket}/out")
-    assert (refused.status, refused.remedy) == ("problem", "renew them")
+    assert refused.status == "problem"
+    assert refused.remedy.startswith("renew them, then give the same command again")
 
 
 def test_what_is_forbidden_has_a_remedy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,19 +5,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError
+from obstore.store import S3Store
 
 from mission9.config import RunConfig
-from mission9.errors import ImageError, InputError, OutputError, StorageError
+from mission9.errors import ConfigError, ImageError, InputError, OutputError, StorageError
 from mission9.pipeline import run
-from mission9.s3 import client
+from mission9.s3 import client, objects
 from mission9.s3.address import Address
-from mission9.s3.objects import put, put_new, read
+from mission9.s3.objects import get, head, put, put_new, read
 from mission9.s3.read_object import read_object
 from mission9.stages.verify_output import verify_output
 from tests.s3.conftest import Bucket
-from tests.s3.faulty import Faults, faulty_server
+from tests.s3.faulty import Faults, faulty_server, refusal
 from tests.s3.test_run import SETTINGS, assert_same, local_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed")  # of connections that were broken on purpose
@@ -33,6 +36,14 @@ def faulty(bucket: Bucket, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> I
     with faulty_server(bucket.server.port, faults) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         yield bucket
+
+
+def get_it(address: Address) -> object:
+    return get(address, 10)
+
+
+def put_it(address: Address) -> None:
+    put(address, b"")
 
 
 @contextmanager
@@ -84,6 +95,53 @@ def test_what_is_gone_or_forbidden_is_asked_for_once(faulty: Bucket, faults: Fau
             read_object(Address(faulty.name, key), max_bytes=1 << 20)
         assert error.value.reason == reason
         assert faults.counts[f"GET /{faulty.name}/{key}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (400, "ExpiredToken", r"the credentials of the environment \(ExpiredToken\): renew them, then give the same"),
+        (403, "InvalidAccessKeyId", "renew them, then give the same command again, which goes on where"),
+        (404, "NoSuchBucket", "there is no bucket"),
+        (301, "PermanentRedirect", "is in another region than eu-west-1: set AWS_REGION to that of the bucket"),
+    ],
+)
+def test_what_no_image_can_be_read_for_ends_the_run(
+    faulty: Bucket, faults: Faults, tree: Path, monkeypatch: pytest.MonkeyPatch, status: int, code: str, told: str
+) -> None:
+    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": 4})
+    settings = {"input": faulty.upload(tree), "output": f"{faulty}/results", "no_report": True, **SETTINGS}
+    faults.forbidden, faults.refusal = "/images/Training/b", refusal(status, code)  # as if it were so from here on
+    with pytest.raises(StorageError, match=told):
+        run(RunConfig(**settings))
+    assert 0 < faults.counts["forbidden"] <= 8  # an image's, and of those that were read ahead
+    assert not [key for key in faulty.keys if "reject" in key]
+    faults.forbidden = ""
+    report = run(RunConfig(**settings))
+    assert (report.listed, report.rejected) == (15, 0)
+    assert report.images_inferred < 15
+
+
+@pytest.mark.parametrize("command", [get_it, head, put_it])
+def test_a_bucket_of_another_region_is_told_at_once(faulty: Bucket, faults: Faults, command: Any) -> None:
+    faults.forbidden, faults.refusal = "/key", refusal(301, "PermanentRedirect")
+    with pytest.raises(ConfigError, match="set AWS_REGION"):
+        command(Address(faulty.name, "key"))
+    assert faults.counts["forbidden"] == 1
+
+
+def test_credentials_that_nobody_renews_are_told_at_once(faulty: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ended() -> Any:
+        asked.append(1)
+        raise CredentialRetrievalError(provider="sso", error_msg="the session has expired")
+
+    store = S3Store(faulty.name, endpoint="http://127.0.0.1:1", region="eu-west-1", credential_provider=ended)
+    monkeypatch.setattr(objects, "store_of", lambda _: store)
+    with pytest.raises(StorageError, match=r"cannot be renewed \(.*the session has expired.*\): renew them, then give"):
+        read_object(Address(faulty.name, "a.jpg"), max_bytes=10)
+    assert len(asked) == 1
 
 
 def test_too_many_bytes_are_not_fetched(bucket: Bucket) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import ConfigError, InputError
-from mission9.s3.client import credentials_told
+from mission9.s3.environment import credentials_told
 from mission9.schema import LISTING
 from mission9.stages.list_images import Found, has_more_images, list_images
 from tests.s3.conftest import Bucket
@@ -85,6 +85,14 @@ def test_results_below_the_input_are_left_out(bucket: Bucket) -> None:
         bucket.put(key, b"x")
     rows = rows_of(f"{bucket}/images", leave_out=f"{bucket}/images/out")
     assert [row["path"] for row in rows] == ["a/1.jpg", "outer/1.jpg"]
+
+
+def test_results_in_another_bucket_leave_nothing_out(bucket: Bucket) -> None:
+    for key in ("images/a/1.jpg", "images/b/1.jpg"):
+        bucket.put(key, b"x")
+    for prefix in ("images", "images/a"):
+        rows = rows_of(f"{bucket}/images", leave_out=f"s3://another-bucket/{prefix}")
+        assert [row["path"] for row in rows] == ["a/1.jpg", "b/1.jpg"]
 
 
 def test_objects_that_stand_for_folders_are_no_images(bucket: Bucket) -> None:

@@ -10,7 +10,7 @@ from mission9.errors import ConfigError
 from mission9.policy import PLACES
 from mission9.redact import redact
 from mission9.s3.address import Address, is_s3
-from mission9.s3.client import is_loopback
+from mission9.s3.environment import is_loopback
 
 
 def check_job(job: Job, *, serverless: bool = False) -> None:

@@ -1,7 +1,8 @@
 """Images, weights and results in a bucket that speaks S3.
 
 address       s3://bucket/key, and what is below it
-client        the one client of a process, its retries, and where its credentials come from
+environment   where to and as whom, as the environment says
+client        the one client of a process, and its retries
 profile       credentials of a profile in ~/.aws
 told          what a server answers -> one line: which address, and what to do
 objects       read, write, list, copy and delete objects
@@ -12,6 +13,7 @@ lease         who may write to a prefix, which ends with whoever holds it
 share_shards  shards, committed by workers that see no more than the bucket, and brought here
 mirror        the folders in which a prefix is worked on, or read
 output        a result in a bucket: worked on in a mirror, shown by one pointer
+kept_copies   folders in the cache, each made whole and kept while it is read
 copies        results and models of a bucket, brought here to be read
 control       boto3's client, for settings of buckets and versions of objects
 policy        whether a bucket is in the EU, encrypted, not public, and asks for TLS

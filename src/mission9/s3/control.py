@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from mission9.errors import ConfigError, SetupError
-from mission9.s3.client import AT_ONCE, endpoint, is_loopback, region
-from mission9.s3.profile import is_profile_there
+from mission9.s3.client import AT_ONCE
+from mission9.s3.environment import check_environment, endpoint, is_unsigned, region
 
 _CONNECT_TIMEOUT, _READ_TIMEOUT, _TRIES = 5, 30, 5  # seconds, seconds, times
 
@@ -17,7 +16,8 @@ def control() -> Any:
 
     Raises:
         SetupError: boto3 is not installed.
-        ConfigError: the profile cannot be used, or the endpoint would be reached without encryption.
+        ConfigError: the profile cannot be used, nor what the environment says, or the endpoint would be reached without
+            encryption.
     """
     try:
         import boto3
@@ -29,16 +29,15 @@ def control() -> Any:
             "boto3 is not installed, which asks buckets for their settings and versions: pip install 'mission9[s3]'; "
             "a run that need not ask goes on with --policy none"
         ) from error
+    check_environment()
     url = endpoint()
-    if url.lower().startswith("http://") and not is_loopback(url):
-        raise ConfigError(f"the endpoint {url} is not encrypted, which only one on this machine may be: give https://")
-    settings: dict[str, Any] = {"signature_version": UNSIGNED} if os.environ.get("AWS_SKIP_SIGNATURE") else {}
+    settings: dict[str, Any] = {"signature_version": UNSIGNED} if is_unsigned() else {}
     settings |= {"s3": {"addressing_style": "path"}} if url else {}
     patience = {"total_max_attempts": _TRIES, "mode": "standard"}
     times = {"connect_timeout": _CONNECT_TIMEOUT, "read_timeout": _READ_TIMEOUT}
     config = Config(max_pool_connections=AT_ONCE, retries=patience, **times, **settings)
     # Where neither the environment nor a profile names a region, boto3 finds that of each bucket by itself.
-    region_name = region() or (None if is_profile_there() else "us-east-1")
+    region_name = region() or "us-east-1"
     try:
         return boto3.Session().client("s3", endpoint_url=url or None, region_name=region_name, config=config)
     except (BotoCoreError, ValueError) as error:

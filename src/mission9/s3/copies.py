@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import shutil
+import uuid
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mission9.errors import ModelError, OutputError, StorageError
-from mission9.files import files_in, remove_folder, replace_folder
 from mission9.output import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
 from mission9.page_file import PAGE
 from mission9.s3.address import Address
+from mission9.s3.kept_copies import kept_copy
 from mission9.s3.listings import list_below, list_level
-from mission9.s3.mirror import mirror_of
+from mission9.s3.mirror import file_of, mirror_of
 from mission9.s3.objects import Listed, at_once, fetch, get_if_there, head, is_gone, put
 from mission9.s3.output import MOST_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.s3.share_shards import bring
-from mission9.untrusted import MIB
+from mission9.untrusted import MIB, read_json
 
 _TABLES = re.compile(rf"{RUNS}/([0-9a-f]{{32}})")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -37,56 +40,61 @@ def is_output(address: Address) -> bool:
     return address / REPORT in [Address(address.bucket, found.key) for found in objects] or address / STATE in prefixes
 
 
+class _Incomplete(StorageError):
+    """Not all of a result is there that its checksums name."""
+
+
 def copy_result(address: Address, *, to_verify: bool = False) -> Path:
     """A folder with the result that stands at a prefix; `to_verify` a fresh one, with the shards it was made of.
 
+    It stays as it is for as long as this process lives.
+
     Raises:
         OutputError: there is none.
-        StorageError: it cannot be read.
+        StorageError: it cannot be read, or is not whole, which to find out is left to whoever verifies.
     """
-    for attempt in range(_TRIES):
-        pointer, run_id = _pointer(address)
-        folder = mirror_of(address, "results") / run_id
+    for _ in range(_TRIES):
+        report, run_id = _pointer(address)
+        name = f"{run_id}.{uuid.uuid4().hex}" if to_verify else run_id
         try:
-            if to_verify or not folder.is_dir():
-                _copy_tables(address / RUNS / run_id, folder)
-            if to_verify:
-                _bring_shards(address, pointer["fingerprint"], run_id, Output(folder))
+            return kept_copy(mirror_of(address, "results"), name, partial(_copy_result, address, report, to_verify))
         except StorageError as error:
             # Another result took its place meanwhile, and it was deleted: the pointer says which.
-            if not is_gone(error) or attempt == _TRIES - 1:
+            if not _may_be_replaced(error) or _pointer(address)[1] == run_id:
                 raise
-        else:
-            for other in files_in(folder.parent):
-                if other != folder:
-                    remove_folder(other)
-            return folder
     raise OutputError(f"one result after the other takes its place in {address}: give the command again")
 
 
 def copy_model(address: Address) -> Path:
     """A folder with the PCA model at an address; below a prefix of results, that of the one that stands.
 
+    It stays as it is for as long as this process lives.
+
     Raises:
         ModelError: there is none.
         StorageError: it cannot be read.
     """
-    there = _objects(address)
-    if not there and address.name == MODEL_FOLDER and get_if_there(address.parent / REPORT, MOST_REPORT_BYTES):
-        address = address.parent / RUNS / _pointer(address.parent)[1] / MODEL_FOLDER
-        there = _objects(address)
-    if not there:
-        raise ModelError(f"there is no PCA model at {address}; give .../pca_model of an earlier run")
-    if sum(found.size for found in there) > _MOST_MODEL_BYTES:
-        raise ModelError(f"{address} holds more than a PCA model: give .../pca_model of an earlier run")
-    folder = mirror_of(address, "model")
-    _copy(address, there, folder)
-    return folder
+    for _ in range(_TRIES):
+        place, there = _model_at(address)
+        if not there:
+            raise ModelError(f"there is no PCA model at {place}; give .../pca_model of an earlier run")
+        if sum(found.size for found in there) > _MOST_MODEL_BYTES:
+            raise ModelError(f"{place} holds more than a PCA model: give .../pca_model of an earlier run")
+        try:
+            return kept_copy(mirror_of(place, "model"), _digest(there), partial(_copy_model, place, there))
+        except StorageError as error:
+            if not _may_be_replaced(error) or _digest(_model_at(address)[1]) == _digest(there):
+                raise
+    raise ModelError(f"one model after the other takes its place at {address}: give the command again")
+
+
+def _may_be_replaced(error: StorageError) -> bool:
+    return is_gone(error) or isinstance(error, _Incomplete)
 
 
 def put_page(address: Address, folder: Path) -> Address:
     """Put the page that was made of a copy of a result where the result is."""
-    page = address / RUNS / folder.name / PAGE
+    page = address / RUNS / folder.name.partition(".")[0] / PAGE
     put(page, folder / PAGE)
     return page
 
@@ -120,18 +128,50 @@ def _pointer(address: Address) -> tuple[dict[str, Any], str]:
     )
 
 
-def _copy_tables(tables: Address, folder: Path) -> None:
-    new = folder.with_name(f".{folder.name}")
-    _copy(tables, _objects(tables), new)
-    (new / STATE).mkdir()
-    (new / CHECKSUMS).rename(new / STATE / CHECKSUMS)
-    replace_folder(new, folder, trash=folder.with_name(".trash"))
-    remove_folder(folder.with_name(".trash"))
+def _copy_result(address: Address, report: dict[str, Any], to_verify: bool, folder: Path) -> None:
+    run_id = report[TABLES_AT].rpartition("/")[2]
+    tables = address / RUNS / run_id
+    _copy(tables, _objects(tables), folder)
+    missing = _missing(folder)
+    if missing and (not to_verify or _pointer(address)[1] != run_id):
+        raise _Incomplete(f"{tables / missing[0]} is not there, which the result needs: make it again by mission9 run")
+    (folder / STATE).mkdir()
+    with suppress(FileNotFoundError):
+        (folder / CHECKSUMS).rename(folder / STATE / CHECKSUMS)
+    if to_verify:
+        shards = Output(folder).shards(report["fingerprint"])
+        shards.mkdir(parents=True)
+        bring(address / STATE / SHARDS / report["fingerprint"], shards, run_id=run_id)
 
 
-def _bring_shards(address: Address, fingerprint: str, run_id: str, copy: Output) -> None:
-    copy.shards(fingerprint).mkdir(parents=True)
-    bring(address / STATE / SHARDS / fingerprint, copy.shards(fingerprint), run_id=run_id)
+def _missing(folder: Path) -> list[str]:
+    """What a copy lacks of what its checksums name."""
+    try:
+        names = list(dict(read_json(folder / CHECKSUMS)))
+    except (OSError, ValueError, TypeError):
+        return [CHECKSUMS]
+    return [name for name in names if not (folder / name).is_file()]
+
+
+def _model_at(address: Address) -> tuple[Address, list[Listed]]:
+    """Where the model is that an address names, and its objects."""
+    there = _objects(address)
+    if not there and address.name == MODEL_FOLDER and get_if_there(address.parent / REPORT, MOST_REPORT_BYTES):
+        address = address.parent / RUNS / _pointer(address.parent)[1] / MODEL_FOLDER
+        there = _objects(address)
+    return address, there
+
+
+def _copy_model(address: Address, there: list[Listed], folder: Path) -> None:
+    _copy(address, there, folder)
+    if _digest(_objects(address)) != _digest(there):  # half of it may be of another
+        raise _Incomplete(f"{address} was replaced while it was read: give the command again")
+
+
+def _digest(there: list[Listed]) -> str:
+    """What tells a model from another by the same name."""
+    facts = json.dumps([(found.key, found.size, found.etag) for found in there])
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def _objects(address: Address) -> list[Listed]:
@@ -140,10 +180,9 @@ def _objects(address: Address) -> list[Listed]:
 
 def _copy(address: Address, there: list[Listed], folder: Path) -> None:
     """Make a folder of these objects, and nothing else."""
-    shutil.rmtree(folder, ignore_errors=True)
 
     def copy(found: Listed) -> None:
-        file = folder / address.relative(found.key)
+        file = file_of(found.key, address, folder)
         file.parent.mkdir(parents=True, exist_ok=True)
         fetch(Address(address.bucket, found.key), file)
 

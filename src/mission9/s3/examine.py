@@ -11,7 +11,7 @@ from mission9.errors import Mission9Error
 from mission9.policy import buckets_of, examine_policy
 from mission9.probes import installed
 from mission9.s3.address import Address, is_s3
-from mission9.s3.client import credentials_told, endpoint, region
+from mission9.s3.environment import credentials_told, endpoint, region
 from mission9.s3.listings import list_below
 from mission9.s3.objects import delete, put
 from mission9.session import hadoop_aws

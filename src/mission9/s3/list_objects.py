@@ -37,6 +37,8 @@ def list_objects(root: Address, *, leave_out: Address | None = None) -> Iterator
     Raises:
         InputError: they cannot be listed.
     """
+    if leave_out is not None and leave_out.bucket != root.bucket:  # whose keys say nothing of those here
+        leave_out = None
     with closing(_pages(_places(root), leave_out)) as pages:
         for page in pages:
             for found in page:

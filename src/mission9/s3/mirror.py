@@ -7,8 +7,10 @@ from pathlib import Path
 
 import platformdirs
 
+from mission9.errors import StorageError
 from mission9.s3.address import Address
-from mission9.s3.client import endpoint
+from mission9.s3.environment import endpoint
+from mission9.s3.odd_keys import is_odd
 
 
 def mirror_of(address: Address, what: str) -> Path:
@@ -17,3 +19,18 @@ def mirror_of(address: Address, what: str) -> Path:
     folder = platformdirs.user_cache_path("mission9") / "s3" / digest
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / what
+
+
+def file_of(key: str, address: Address, folder: Path) -> Path:
+    """Where an object below an address lies in a folder that mirrors it.
+
+    Raises:
+        StorageError: its key leads out of the folder, or no file can be called so.
+    """
+    name = address.relative(key)
+    if not name or is_odd(name):
+        raise StorageError(
+            f"{address} holds {key!r}, a key with empty names, . or .., or what does not print, which is nothing that "
+            "mission9 wrote: see who did, and delete it"
+        )
+    return folder / name

@@ -34,7 +34,7 @@ from mission9.page_file import PAGE, run_of
 from mission9.s3.address import Address
 from mission9.s3.lease import Lease, leased
 from mission9.s3.listings import list_below, list_level
-from mission9.s3.mirror import mirror_of
+from mission9.s3.mirror import file_of, mirror_of
 from mission9.s3.objects import at_once, copy, delete, fetch, get_if_there, put
 from mission9.s3.share_shards import SharedShards, bring, incoming, shared_name
 from mission9.s3.state import BucketState
@@ -254,7 +254,7 @@ def _share_tables(output: Output, tables: Address, shared: dict[int, Address]) -
 def _fetch_below(address: Address, folder: Path) -> None:
     for page in list_below(address):
         for found in page:
-            file = folder / address.relative(found.key)
+            file = file_of(found.key, address, folder)
             file.parent.mkdir(parents=True, exist_ok=True)
             fetch(Address(address.bucket, found.key), file)
 

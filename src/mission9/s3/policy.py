@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mission9.policy import Check
-from mission9.s3.client import endpoint, is_loopback
 from mission9.s3.control import control
+from mission9.s3.environment import endpoint, is_loopback
 
 # In member states of the EU. Not eu-west-2 (London) nor eu-central-2 (Zurich), whatever their names say.
 EU_REGIONS = frozenset(

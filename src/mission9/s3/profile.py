@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ _NAMES = {
     "region": "region",
 }
 
+# What boto3 gives is good for that long at least: it renews what has ten minutes left.
+_KEPT = timedelta(minutes=10)
+
 
 def profile_name() -> str:
     """The profile that the environment names."""
@@ -27,6 +31,11 @@ def profile_name() -> str:
 def is_profile_there() -> bool:
     """Whether a profile is asked for, or there is a default one."""
     return bool(os.environ.get("AWS_PROFILE")) or bool(_settings())
+
+
+def profile_region() -> str:
+    """The region of the profile, if there is one that has one."""
+    return _settings().get("region", "")
 
 
 def credentials_of_profile() -> tuple[dict[str, Any], Any]:
@@ -55,7 +64,7 @@ def _by_boto3() -> tuple[dict[str, Any], Any]:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
-        provider = Boto3CredentialProvider(boto3.Session())
+        provider = Boto3CredentialProvider(boto3.Session(), ttl=_KEPT)
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"the profile {profile_name()} gives no credentials ({error}): see aws sso login") from error
     config: dict[str, Any] = {**provider.config}

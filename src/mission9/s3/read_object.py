@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mission9.errors import ImageError, Mission9Error, Reason
+from mission9.errors import ImageError, Mission9Error, Reason, StorageError
 from mission9.s3.address import Address
 from mission9.s3.objects import Cut, TooLarge, read
 from mission9.s3.told import Trouble, in_words, trouble_of
 
-# What becomes of one image; everything else is the same for all, and found out before there is work.
+# What becomes of one image; and what is the same for all that are left, as when credentials expire during a run.
 _REASONS: dict[Trouble, Reason] = {"gone": "vanished", "forbidden": "permission_denied"}
+_OF_ALL: set[Trouble] = {"no bucket", "elsewhere", "unknown key", "no credentials"}
 
 
 def read_object(address: Address, *, max_bytes: int) -> bytes:
@@ -16,6 +17,7 @@ def read_object(address: Address, *, max_bytes: int) -> bytes:
 
     Raises:
         ImageError: with the reason.
+        StorageError: no image can be read any more.
     """
     try:
         return read(address, max_bytes)
@@ -29,5 +31,7 @@ def read_object(address: Address, *, max_bytes: int) -> bytes:
         trouble = trouble_of(error)
         if trouble is None:
             raise
+        if trouble in _OF_ALL:
+            raise StorageError(in_words(trouble, address, error)) from error
         words = "there is no such object (any more)" if trouble == "gone" else in_words(trouble, address, error)
         raise ImageError(_REASONS.get(trouble, "unreadable"), words) from error

@@ -21,9 +21,9 @@ from mission9.errors import Mission9Error
 from mission9.files import appearing, files_in
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
-from mission9.s3.objects import Listed, at_once, fetch, get_if_there, put
+from mission9.s3.objects import Listed, at_once, delete, fetch, get_if_there, put
 from mission9.s3.range_reader import RangeReader
-from mission9.shards import Shard, commit, damaged
+from mission9.shards import Shard, commit, damaged, features_file, rejects_file
 from mission9.stages.find_known import DONE
 from mission9.untrusted import MIB
 
@@ -56,6 +56,8 @@ class SharedShards:
     def commit(self, shard: Shard, features: pa.Table, rejects: pa.Table, mirror: Path) -> None:
         """Put a shard's features, rejects, then the marker into the bucket; and into the mirror, if it is here.
 
+        A table that this try has no rows for may be there of one that failed, and goes before the marker comes.
+
         Raises:
             RuntimeError: rows are missing or too many.
             StorageError: the bucket does not take them.
@@ -63,12 +65,20 @@ class SharedShards:
         with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
             commit(Path(scratch), shard, features, rejects)
             files = sorted(files_in(Path(scratch)), key=lambda file: file.suffix == _MARKER)
-            for file in files:
+            *tables, marker = files
+            for file in tables:
                 put(self.folder / file.name, file)
+            delete(self.folder / name for name in _tables(shard.key).difference(file.name for file in tables))
+            put(self.folder / marker.name, marker)
             with suppress(OSError):  # then it is fetched
                 for file in files if mirror.is_dir() else ():
                     with appearing(mirror / file.name) as whole:
                         shutil.copyfile(file, whole)
+
+
+def _tables(key: str) -> set[str]:
+    """The names that a shard's tables have, if it has them."""
+    return {file(Path(), key).name for file in (features_file, rejects_file)}
 
 
 def shared_name(name: str, run_id: str) -> str:
@@ -79,16 +89,24 @@ def shared_name(name: str, run_id: str) -> str:
     return f"done-{run_id}.parquet" if name == DONE else name
 
 
-def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None, run_id: str = "") -> None:
+def bring(
+    folder: Address,
+    mirror: Path,
+    *,
+    only: Collection[str] | None = None,
+    run_id: str = "",
+    brought: set[Listed] | None = None,
+) -> None:
     """Make a mirror hold the shards that are committed in a bucket, of the keys `only`; markers come last.
 
     Without `only`, what the bucket does not hold is taken away from the mirror, and the last plan is brought too, and
-    that of the result called `run_id`.
+    that of the result called `run_id`. What is in `brought` is here already, and what comes is added.
 
     Raises:
         StorageError: the bucket cannot be read.
     """
     there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
+    there = {name: found for name, found in there.items() if "/" not in name}  # all of ours lie side by side
     keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
     if only is None:
         if (done := there.get(shared_name(DONE, run_id))) is not None:
@@ -98,7 +116,8 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None,
     else:
         keys, plans = keys.intersection(only), set()
     wanted = [name for name in there if name.partition(".")[0] in keys or name in plans]
-    missing = [name for name in wanted if not _is_here(mirror / name, there[name])]
+    brought = set() if brought is None else brought
+    missing = [name for name in wanted if there[name] not in brought and not _is_here(mirror / name, there[name])]
     for group in (
         [name for name in missing if not name.endswith(_MARKER)],
         [name for name in missing if name.endswith(_MARKER)],
@@ -108,6 +127,7 @@ def bring(folder: Address, mirror: Path, *, only: Collection[str] | None = None,
         for file in damaged(mirror, key):
             logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
             file.unlink()
+    brought.update(there[name] for name in wanted)
 
 
 def _remove_others(mirror: Path, names: Collection[str]) -> None:
@@ -134,7 +154,8 @@ def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[N
     Raises:
         StorageError: the bucket cannot be read.
     """
-    look = partial(bring, folder, mirror, only=keys)
+    # Where the bucket encrypts with a key of its own, ETags tell nothing of contents: what came once is remembered.
+    look = partial(bring, folder, mirror, only=keys, brought=set())
     with beside(partial(_look_until, look)):
         yield
     look()

@@ -7,12 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from mission9.errors import Mission9Error, StorageError
+from mission9.errors import ConfigError, Mission9Error, StorageError
 from mission9.s3.address import Address
-from mission9.s3.client import credentials_told, endpoint
+from mission9.s3.environment import credentials_told, endpoint, region
 
 Trouble = Literal[
-    "gone", "there", "no bucket", "forbidden", "unknown key", "no credentials", "unusable key", "unavailable"
+    "gone",
+    "there",
+    "no bucket",
+    "elsewhere",
+    "forbidden",
+    "unknown key",
+    "no credentials",
+    "unusable key",
+    "unavailable",
 ]
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -26,6 +34,9 @@ _BAD_CREDENTIALS = {
     "TokenRefreshRequired",
 }
 
+# What a server says to whoever asks, or signs, for another region than that of the bucket.
+_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+
 _AGAIN = "then give the same command again, which goes on where this one stopped"
 
 
@@ -35,6 +46,7 @@ def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator
 
     Raises:
         Mission9Error: of that kind, in the place of what obstore raises.
+        ConfigError: the bucket is in another region than the one that is set.
     """
     try:
         yield
@@ -42,16 +54,15 @@ def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator
         trouble = trouble_of(error)
         if trouble is None:
             raise
+        kind = ConfigError if trouble == "elsewhere" else kind
         raise kind(in_words(trouble, address, error)) from error
 
 
 def trouble_of(error: Exception) -> Trouble | None:
     """What kind of trouble an error of obstore or boto3 tells; None if it is another's."""
     if type(error).__module__.startswith("botocore"):
-        answer = getattr(error, "response", {})
-        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-        return _trouble_said(answer.get("Error", {}).get("Code", ""), str(status)) or "unavailable"
-    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+        return _trouble_of_boto3(error)
+    from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
 
     text = str(error)
     is_gone = isinstance(error, FileNotFoundError) and text.startswith("Object at location")
@@ -62,7 +73,20 @@ def trouble_of(error: Exception) -> Trouble | None:
     if isinstance(error, AlreadyExistsError | PreconditionError):
         return "there"
     said = _trouble_said(_first(_CODE, text), _first(_STATUS, text))
-    return "gone" if is_gone else said or _trouble_before_an_answer(text)
+    if said is None and isinstance(error, UnauthenticatedError):  # of what would renew the credentials
+        return "unknown key"
+    return said or ("gone" if is_gone else _trouble_before_an_answer(text))
+
+
+def _trouble_of_boto3(error: Exception) -> Trouble:
+    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, SSOError, TokenRetrievalError
+
+    if isinstance(error, NoCredentialsError):
+        return "no credentials"
+    if isinstance(error, CredentialRetrievalError | SSOError | TokenRetrievalError):
+        return "unknown key"
+    status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", "")
+    return _trouble_said(_code(error), str(status)) or "unavailable"
 
 
 def _trouble_said(code: str, status: str) -> Trouble | None:
@@ -71,6 +95,8 @@ def _trouble_said(code: str, status: str) -> Trouble | None:
         return "no bucket"
     if code in _BAD_CREDENTIALS:
         return "unknown key"
+    if code in _ELSEWHERE or status == "301":
+        return "elsewhere"
     if status in ("401", "403"):
         return "forbidden"
     return "gone" if status == "404" else None
@@ -79,6 +105,8 @@ def _trouble_said(code: str, status: str) -> Trouble | None:
 def _trouble_before_an_answer(text: str) -> Trouble:
     if "169.254." in text or "InstanceCredential" in text:
         return "no credentials"
+    if "incorrectly configured region" in text:
+        return "elsewhere"
     return "unusable key" if "Error parsing Path" in text or "empty path segment" in text else "unavailable"
 
 
@@ -89,8 +117,16 @@ def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
         case "no bucket":
             return f"{address}: there is no bucket {address.bucket}{where}: make it, or give another"
         case "unknown key":
-            code = _first(_CODE, str(error))
-            return f"{address}: the server does not accept the credentials {credentials_told()} ({code}): renew them"
+            whose, code = credentials_told() or "of this machine's role", _first(_CODE, str(error)) or _code(error)
+            what = f"the server does not accept the credentials {whose} ({code})"
+            if not code:
+                what = f"the credentials {whose} cannot be renewed ({_why(error)})"
+            return f"{address}: {what}: renew them, {_AGAIN}"
+        case "elsewhere":
+            return (
+                f"{address}: the bucket {address.bucket} is in another region than {region() or 'us-east-1'}: set "
+                "AWS_REGION to that of the bucket"
+            )
         case "no credentials":
             return (
                 f"{address}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
@@ -119,6 +155,11 @@ def _why(error: Exception) -> str:
     text = str(error).partition("\n")[0]
     status = _first(_STATUS, text)
     return f"it answers {status}" if status else text.rpartition(" - ")[2].strip()[:200]
+
+
+def _code(error: Exception) -> str:
+    """The code of an answer that boto3 tells of."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
-from mission9.shards import Shard, commit, features_file, rejects_file, rows_of
+from mission9.shards import Shard, commit, committed_features, committed_rejects, rows_of
 from mission9.tables import read_group
 
 
@@ -26,11 +26,11 @@ class CompactParts:
     def __call__(self, number: int) -> bytes:
         part = self.parts[number]
         rows = read_group(self.images, part.number)
-        features = self._gather(rows, features_file, FEATURES_TABLE)
-        commit(self.folder, part, features, self._gather(rows, rejects_file, REJECTS_TABLE))
+        features = self._gather(rows, committed_features, FEATURES_TABLE)
+        commit(self.folder, part, features, self._gather(rows, committed_rejects, REJECTS_TABLE))
         return b""
 
-    def _gather(self, rows: pa.Table, file: Callable[[Path, str], Path], schema: pa.Schema) -> pa.Table:
+    def _gather(self, rows: pa.Table, file: Callable[[Path, str], Path | None], schema: pa.Schema) -> pa.Table:
         batches = [
             batch
             for key in pc.unique(rows["shard"]).to_pylist()

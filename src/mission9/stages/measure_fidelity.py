@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,14 @@ def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extracti
         accuracy_1nn_float32=_accuracy_1nn(high, labels),
     )
     return asdict(found)
+
+
+def fidelity_in(report: Mapping[str, Any]) -> dict[str, float] | None:
+    """What a `run.json` holds of an earlier `Fidelity`; None if it holds none, or what somebody made of it."""
+    found, names = report.get("fidelity"), {"cosine_mean", "cosine_min"}
+    if isinstance(found, dict) and names < found.keys() and all(isinstance(n, int | float) for n in found.values()):
+        return found
+    return None
 
 
 def _sample(groups: Sequence[Rows]) -> tuple[list[str], NDArray[np.str_], NDArray[np.float32]]:

@@ -35,12 +35,13 @@ Ends = Callable[[pa.RecordBatch], list[int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the rows of parts and of shards to compute are, and what these are."""
+    """Where the rows of parts and of shards to compute are, and what these are; and below which root their images."""
 
     images: Path
     todo: Path
     parts: tuple[Shard, ...]
     shards: tuple[Shard, ...]
+    root: str = ""
 
     @property
     def images_to_do(self) -> int:

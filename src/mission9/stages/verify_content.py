@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.errors import ImageError
-from mission9.shards import features_file
+from mission9.shards import committed_features
 from mission9.sources import source_of
 from mission9.tables import read_table
 
@@ -38,8 +38,8 @@ class VerifyContent:
 
     def _noted(self, paths: pa.Array, keys: pa.Array) -> Iterator[tuple[str, str]]:
         for key in pc.unique(keys).drop_null().to_pylist():
-            file = features_file(self.folder, key)
-            if file.exists():
+            file = committed_features(self.folder, key)
+            if file is not None:
                 table = read_table(file, columns=["path", "sha256"])
                 table = table.filter(pc.is_in(table["path"], value_set=paths.filter(pc.equal(keys, key))))
                 yield from zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True)

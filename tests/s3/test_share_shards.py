@@ -1,0 +1,93 @@
+"""Shards in a bucket, as workers commit them and the driver brings them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mission9.errors import StorageError
+from mission9.s3 import objects, share_shards
+from mission9.s3.address import Address
+from mission9.s3.listings import list_below
+from mission9.s3.objects import Listed
+from mission9.s3.share_shards import SharedShards, bring, incoming
+from mission9.shards import read_features, read_marker, read_rejects
+from tests.s3.conftest import Bucket
+from tests.test_shards import features, rejects, shard
+
+
+@pytest.fixture
+def shared(bucket: Bucket) -> SharedShards:
+    return SharedShards(Address(bucket.name, "shards"), Address(bucket.name, "todo.parquet"))
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    return folder
+
+
+def test_nothing_of_a_try_that_failed_is_left_beside_the_marker(
+    bucket: Bucket, shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = objects.put
+
+    def failing(address: Address, content: bytes | Path) -> None:
+        if address.name.endswith(".json"):
+            raise StorageError("the worker is gone")
+        put(address, content)
+
+    monkeypatch.setattr(share_shards, "put", failing)
+    with pytest.raises(StorageError):
+        shared.commit(shard(), features(3), rejects(2), mirror)
+    assert "shards/key0.rejects.parquet" in bucket.keys
+    monkeypatch.setattr(share_shards, "put", put)
+    shared.commit(shard(), features(5), rejects(0), mirror / "elsewhere")
+    assert bucket.keys == ["shards/key0.features.parquet", "shards/key0.json"]
+    bring(shared.folder, mirror)
+    assert read_marker(mirror, "key0") is not None
+    assert (len(read_features(mirror, "key0")), len(read_rejects(mirror, "key0"))) == (5, 0)
+
+
+def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, mirror: Path, tmp_path: Path) -> None:
+    for name in (f"{tmp_path}/owned", "../owned", "deep/owned", "images.parquet/owned"):
+        bucket.put_odd(f"shards/{name}.json", b"{}")
+        bucket.put_odd(f"shards/{name}.features.parquet", b"theirs")
+    bucket.put("shards/plain.json", b"{}")
+    bring(Address(bucket.name, "shards"), mirror)
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["plain.json"]
+
+
+def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
+    shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share_shards, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(share_shards, "list_below", as_encrypted)
+    fetched: list[str] = []
+    fetch = objects.fetch
+
+    def noted(address: Address, file: Path) -> None:
+        fetched.append(address.name)
+        fetch(address, file)
+
+    monkeypatch.setattr(share_shards, "fetch", noted)
+    keys = ["key0", "key1"]
+    with incoming(shared.folder, mirror, keys):
+        for number in range(2):
+            shared.commit(shard(number), features(3), rejects(2), mirror / "elsewhere")
+            time.sleep(1)
+    assert sorted(fetched) == [
+        f"{key}.{what}" for key in keys for what in ("features.parquet", "json", "rejects.parquet")
+    ]
+    assert all(read_marker(mirror, key) is not None for key in keys)
+
+
+def as_encrypted(address: Address) -> Iterator[list[Listed]]:
+    """What a bucket tells that encrypts with a key of its own: ETags that are no MD5."""
+    for page in list_below(address):
+        yield [replace(found, etag=f"encrypted-{found.etag}") for found in page]
