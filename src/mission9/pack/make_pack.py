@@ -34,7 +34,7 @@ from mission9.pack.layout import (
     part_file,
 )
 from mission9.pack.plan_pack import PackPlan, plan_pack
-from mission9.pack.store import Store, store_of
+from mission9.pack.store import CheckLock, Store, store_of
 from mission9.pack.write_part import WriteParts
 from mission9.places import real_root
 from mission9.redact import redact
@@ -91,7 +91,11 @@ def make_pack(
     root = settled(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
-    with storage_told(output, input), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+    with (
+        storage_told(output, input),
+        store.lock() as check_lock,
+        tempfile.TemporaryDirectory(prefix="mission9-") as scratch,
+    ):
         found, folder = Found(), Path(scratch)
         batches = list_images(root, found, all_files=all_files, leave_out=real_root(output))
         _write_listing(folder / "listing.parquet", batches, input, found)
@@ -101,7 +105,7 @@ def make_pack(
         report = PackReport(str(store), found.listed.total(), read=plan.todo_images, gone=plan.gone)
         report.splits, report.skipped = found.listed, found.skipped
         _write_parts(root, store, plan, workers)
-        _show(store, plan, report, redact(real_root(input)))
+        _show(store, plan, report, redact(real_root(input)), check_lock)
     return report
 
 
@@ -122,7 +126,7 @@ def make_pack_by_spark(
     from mission9.pack.spark_pack import write_by_spark  # loads what other packs do not need
 
     store = _store(output)
-    with storage_told(output), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+    with storage_told(output), store.lock() as check_lock, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
         written = write_by_spark(input, store, Path(scratch), all_files=all_files)
         report = PackReport(str(store), written.plan.todo_images, read=written.plan.todo_images)
         report.skipped = written.skipped
@@ -132,7 +136,7 @@ def make_pack_by_spark(
             raise InputError(
                 f"there are no images in {input} ({report.skipped.total()} other files); give another --input"
             )
-        _show(store, written.plan, report, redact(input))
+        _show(store, written.plan, report, redact(input), check_lock)
     return report
 
 
@@ -211,7 +215,7 @@ def _write_parts(root: str, store: Store, plan: PackPlan, workers: int | None) -
         processes.map(task, len(plan.parts))
 
 
-def _show(store: Store, plan: PackPlan, report: PackReport, source: str) -> None:
+def _show(store: Store, plan: PackPlan, report: PackReport, source: str, check_lock: CheckLock) -> None:
     """Write the index and what could not be read, then the manifest; and clear away what is in neither."""
     name = uuid.uuid4().hex
     index, rejects = f"{INDEX}/{name}.index.parquet", f"{REJECTS}/{name}.parquet"
@@ -233,10 +237,12 @@ def _show(store: Store, plan: PackPlan, report: PackReport, source: str) -> None
         source=source,
         made_by=f"mission9 {mission9.__version__}",
     )
+    check_lock()  # in a bucket, another may have taken the place of one that was not heard of for long
     store.put(MANIFEST, manifest.to_json())
     report.parts = len(keys)
     wanted = {index, rejects, *(part_file(key) for key in keys), *(done_file(key) for key in keys)}
     there = [f"{place}/{file}" for place in (INDEX, REJECTS, IMAGES, DONE) for file in store.lengths(place)]
+    check_lock()
     store.remove([file for file in there if file not in wanted])
 
 

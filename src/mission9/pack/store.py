@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,16 @@ from mission9.pack.layout import LOCK, MANIFEST, STATE
 from mission9.s3.address import Address, is_s3
 from mission9.untrusted import read_file
 
+CheckLock = Callable[[], None]
+
 
 class Store(Protocol):
     """Files by their names below a place; each appears whole. Travels to workers."""
 
     def __str__(self) -> str: ...
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keep others from writing.
+    def lock(self) -> AbstractContextManager[CheckLock]:
+        """Keep others from writing; what is given raises `StorageError` if the lock was lost all the same.
 
         Raises:
             OutputError: another is writing, or the place holds what is no pack.
@@ -74,7 +76,7 @@ class FolderStore:
         return str(self.root)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[CheckLock]:
         try:
             if self.root.exists() and not self.root.is_dir():
                 raise OutputError(f"the output {self.root} is a file; give a folder with --output")
@@ -87,7 +89,7 @@ class FolderStore:
         with lock:
             sign(lock)
             try:
-                yield
+                yield lambda: None  # the system lets nobody take it
             finally:
                 if not names and os.listdir(self.root / STATE) == [Path(LOCK).name]:
                     remove_folder(self.root if is_new else self.root / STATE)
@@ -140,7 +142,7 @@ class BucketStore:
         return str(self.root)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[CheckLock]:
         from mission9.s3.lease import leased
         from mission9.s3.listings import list_level
 
@@ -149,8 +151,8 @@ class BucketStore:
         objects, prefixes = list_level(self.root, OutputError)
         names = [*(self.root.relative(found.key) for found in objects), *(prefix.name for prefix in prefixes)]
         _check_is_pack([name for name in names if name], str(self.root))
-        with leased(self.root / LOCK):
-            yield
+        with leased(self.root / LOCK) as lease:
+            yield lease.check
 
     def lengths(self, folder: str) -> dict[str, int]:
         from mission9.s3.listings import list_below
