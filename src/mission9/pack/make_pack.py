@@ -91,11 +91,7 @@ def make_pack(
     root = settled(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
-    with (
-        storage_told(output, input),
-        store.lock() as check_lock,
-        tempfile.TemporaryDirectory(prefix="mission9-") as scratch,
-    ):
+    with storage_told(output, input), store.lock() as check, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
         found, folder = Found(), Path(scratch)
         batches = list_images(root, found, all_files=all_files, leave_out=real_root(output))
         _write_listing(folder / "listing.parquet", batches, input, found)
@@ -105,7 +101,7 @@ def make_pack(
         report = PackReport(str(store), found.listed.total(), read=plan.todo_images, gone=plan.gone)
         report.splits, report.skipped = found.listed, found.skipped
         _write_parts(root, store, plan, workers)
-        _show(store, plan, report, redact(real_root(input)), check_lock)
+        _show(store, plan, report, redact(real_root(input)), check)
     return report
 
 
@@ -126,7 +122,7 @@ def make_pack_by_spark(
     from mission9.pack.spark_pack import write_by_spark  # loads what other packs do not need
 
     store = _store(output)
-    with storage_told(output), store.lock() as check_lock, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+    with storage_told(output), store.lock() as check, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
         written = write_by_spark(input, store, Path(scratch), all_files=all_files)
         report = PackReport(str(store), written.plan.todo_images, read=written.plan.todo_images)
         report.skipped = written.skipped
@@ -136,7 +132,7 @@ def make_pack_by_spark(
             raise InputError(
                 f"there are no images in {input} ({report.skipped.total()} other files); give another --input"
             )
-        _show(store, written.plan, report, redact(input), check_lock)
+        _show(store, written.plan, report, redact(input), check)
     return report
 
 
