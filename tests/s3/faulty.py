@@ -44,6 +44,17 @@ class Faults:
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     counts: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    open: int = 0  # requests that are not answered yet
+    most_open: int = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        with self.lock:
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+        yield
+        with self.lock:
+            self.open -= 1
 
     def next(self, method: str, path: str) -> str:
         with self.lock:
@@ -80,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _pass_on(self) -> None:
+        with self.server.faults.counted():
+            self._pass()
+
+    def _pass(self) -> None:
         fault = self.server.faults.next(self.command, self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if fault == "slow_down":

@@ -201,6 +201,14 @@ def test_a_large_file_whose_last_answer_is_cut_is_there(faulty: Bucket, faults: 
     assert faults.counts["cut"]
 
 
+def test_few_pieces_of_a_file_are_in_memory_at_a_time(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(60_000_000))
+    put(Address(faulty.name, "large"), file)
+    assert faults.most_open <= 3
+    assert faulty.get("large") == file.read_bytes()
+
+
 def test_an_object_that_was_made_although_the_answer_was_lost_is_there_once(faulty: Bucket, faults: Faults) -> None:
     faults.lost, faults.methods = 0.5, ("PUT",)
     faults.chance.seed(1)

@@ -110,3 +110,15 @@ def test_a_lock_is_renewed_and_one_that_is_lost_is_noticed(
         with pytest.raises(StorageError, match="elsewhere.* holds it"):
             lease.check()
     assert place.key in bucket.keys  # it is the other's
+
+
+def test_a_lock_grows_old_while_the_machine_sleeps(
+    place: Address, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with leased(place) as lease:
+        of_another_machine(place, bucket)
+        lease.check()  # renewed a moment ago
+        awake = time.clock_gettime
+        monkeypatch.setattr(time, "clock_gettime", lambda clock: awake(clock) + 3600 * (clock == time.CLOCK_BOOTTIME))
+        with pytest.raises(StorageError, match="elsewhere.* holds it"):
+            lease.check()

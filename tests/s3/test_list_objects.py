@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from mission9.errors import ConfigError, InputError
+from mission9.s3 import list_objects, listings, odd_keys
+from mission9.s3.address import Address
 from mission9.s3.environment import credentials_told
 from mission9.schema import LISTING
 from mission9.stages.list_images import Found, has_more_images, list_images
@@ -70,6 +74,44 @@ def test_many_prefixes_and_pages_come_in_order(bucket: Bucket, tmp_path: Path) -
     assert paths == [row["path"] for row in rows_of(str(root))]
     assert has_more_images(f"{bucket}/images", 1000)
     assert not has_more_images(f"{bucket}/images", 1100)
+
+
+@pytest.mark.parametrize("most", [3, 50])
+def test_a_folder_beside_many_objects_is_listed_with_them(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    keys = [*(f"images/Training/{n}.jpg" for n in range(5)), *(f"images/{n}.jpg" for n in range(5)), "images/Uu/1.jpg"]
+    for key in keys:
+        bucket.put(key, b"x")
+    monkeypatch.setattr(list_objects, "PAGE_KEYS", 2)  # as if these were pages enough
+    monkeypatch.setattr(list_objects, "_MOST_OF_A_LEVEL", most)
+    asked: list[int] = []
+    small = listings.list_small_level
+
+    def noted(address: Address, *arguments: Any) -> Any:
+        level = small(address, *arguments)
+        asked.append(0 if level is None else len(level[0]) + len(level[1]))
+        return level
+
+    monkeypatch.setattr(list_objects, "list_small_level", noted)
+    assert [row["path"] for row in rows_of(f"{bucket}/images")] == sorted(key.removeprefix("images/") for key in keys)
+    assert asked == [7 if most == 50 else 0]
+
+
+def test_no_more_of_a_level_is_asked_for_than_may_be_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"Size": 1, "LastModified": datetime.now(UTC), "ETag": "e"}
+    taken = iter([{"Contents": [{"Key": f"p/{number}", **facts}]} for number in range(9)])
+    monkeypatch.setattr(odd_keys, "_paginated", lambda *_, **__: taken)
+    assert listings.list_small_level(Address("bucket", "p"), 3) is None
+    assert len(list(taken)) == 5
+
+
+def test_a_page_without_keys_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"Size": 1, "LastModified": datetime.now(UTC), "ETag": "e"}
+    pages = [{"Contents": [{"Key": "a//1.jpg", **facts}]}, {"IsTruncated": True}, {"Contents": [{"Key": "b", **facts}]}]
+    monkeypatch.setattr(odd_keys, "_paginated", lambda *_, **__: iter(pages))
+    found = listings.list_below(Address("bucket", "odd//prefix"))
+    assert [facts.key for page in found for facts in page] == ["a//1.jpg", "b"]
 
 
 def test_an_object_that_takes_the_place_of_another_is_another(bucket: Bucket) -> None:

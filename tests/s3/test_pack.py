@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.errors import ImageError, InputError
+from mission9.errors import ImageError, InputError, StorageError
 from mission9.pack import layout, plan_pack, write_part
 from mission9.pack.make_pack import make_pack
 from mission9.pack.read_pack import PackSource
 from mission9.pack.store import store_of
 from mission9.pipeline import run
-from mission9.s3 import range_reader
+from mission9.s3 import lease, range_reader
 from mission9.s3.address import Address
 from mission9.sources import settled, source_of
 from mission9.stages.list_images import Found, list_images
@@ -195,3 +197,24 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
     with store_of(f"{bucket}/pack").lock():
         assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 2
     assert f'"pid": {os.getpid()}' in capsys.readouterr().err
+
+
+def test_a_pack_whose_lock_another_took_shows_nothing_and_deletes_nothing(
+    bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_pack(str(tree), f"{bucket}/pack")
+    (tree / "Training/a/new.jpg").write_bytes((tree / "Training/a/1.jpg").read_bytes())
+    standing = {key: bucket.get(key) for key in bucket.keys if f"/{layout.DONE}/" not in key}
+    monkeypatch.setattr(lease, "_RENEW_EVERY", 0.2)
+
+    def until_lost(*arguments: Any) -> None:
+        in_this_process(*arguments)
+        bucket.put(f"pack/{layout.LOCK}", json.dumps({"token": "other", "host": "elsewhere"}).encode())
+        time.sleep(1)
+
+    monkeypatch.setattr("mission9.pack.make_pack._write_parts", until_lost)
+    with pytest.raises(StorageError, match="elsewhere.* holds it.*: give the same command again"):
+        make_pack(str(tree), f"{bucket}/pack")
+    now = {key: bucket.get(key) for key in bucket.keys}
+    changed = {key for key, content in standing.items() if now.get(key) != content}
+    assert changed <= {f"pack/{layout.PLAN_FILE}"}

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from mission9.errors import StorageError
-from mission9.s3 import objects, share_shards
+from mission9.s3 import objects, range_reader, share_shards
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
 from mission9.s3.objects import Listed
@@ -18,6 +19,7 @@ from mission9.s3.share_shards import SharedShards, bring, incoming
 from mission9.shards import read_features, read_marker, read_rejects
 from tests.s3.conftest import Bucket
 from tests.test_shards import features, rejects, shard
+from tests.test_tables import write_groups
 
 
 @pytest.fixture
@@ -85,6 +87,25 @@ def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
         f"{key}.{what}" for key in keys for what in ("features.parquet", "json", "rejects.parquet")
     ]
     assert all(read_marker(mirror, key) is not None for key in keys)
+
+
+def test_the_footer_of_a_plan_is_fetched_once_for_many_shards(
+    bucket: Bucket, shared: SharedShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_groups(tmp_path / "todo.parquet", 2000)
+    bucket.put("todo.parquet", (tmp_path / "todo.parquet").read_bytes())
+    fetched: list[int] = []
+    get_range = range_reader.get_range
+
+    def counted(address: Address, start: int, length: int) -> bytes:
+        fetched.append(length)
+        return get_range(address, start, length)
+
+    monkeypatch.setattr(range_reader, "get_range", counted)
+    assert [shared.rows(number)["number"].to_pylist() for number in (0, 7, 1999)] == [[0], [7], [1999]]
+    footer = pq.read_metadata(tmp_path / "todo.parquet").serialized_size
+    assert footer > 100_000
+    assert sum(fetched) < 2 * footer
 
 
 def as_encrypted(address: Address) -> Iterator[list[Listed]]:

@@ -17,7 +17,7 @@ from mission9.pack.find_done import plan_rest
 from mission9.pack.layout import done_file
 from mission9.pack.plan_pack import PackPlan
 from mission9.pack.show_pack import PackReport, show_pack
-from mission9.pack.store import Store, store_of
+from mission9.pack.store import CheckLock, Store, store_of
 from mission9.pack.write_part import WriteParts
 from mission9.places import real_root
 from mission9.redact import redact
@@ -57,7 +57,7 @@ def make_pack(
     root = settled(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
-    with storage_told(output, input), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+    with storage_told(output, input), store.lock() as check, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
         found, folder = Found(), Path(scratch)
         batches = list_images(root, found, all_files=all_files, leave_out=real_root(output))
         _write_listing(folder / "listing.parquet", batches, input, found)
@@ -69,7 +69,7 @@ def make_pack(
             report.read += plan.todo_images
             report.gone += plan.gone
             _write_parts(root, store, plan, workers)
-            is_shown = _shown(store, plan, report)
+            is_shown = _shown(store, plan, report, check)
     return report
 
 
@@ -93,12 +93,12 @@ def make_pack_by_spark(
     images, pack = real_root(input), real_root(output)
     if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
         raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
-    with storage_told(output), store.lock(), tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+    with storage_told(output), store.lock() as check, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
         written = write_by_spark(input, store, Path(scratch), all_files=all_files)
         report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
         for group in row_groups(written.plan.images, columns=["split"]):
             report.splits.update(group["split"].to_pylist())
-        _shown(store, written.plan, report)
+        _shown(store, written.plan, report, check)
     return report
 
 
@@ -129,14 +129,14 @@ def _write_parts(root: str, store: Store, plan: PackPlan, workers: int | None) -
         processes.map(task, len(plan.parts))
 
 
-def _shown(store: Store, plan: PackPlan, report: PackReport) -> bool:
+def _shown(store: Store, plan: PackPlan, report: PackReport, check_lock: CheckLock) -> bool:
     """Show what is done; where a part that was done before does not tell what is in it, it is to be made anew.
 
     Raises:
         StorageError: one that was made this moment does not.
     """
     try:
-        show_pack(store, plan, report)
+        show_pack(store, plan, report, check_lock)
     except Damaged as damage:
         if damage.name not in map(done_file, plan.kept):
             raise StorageError(f"{store}/{damage}: see to it, then pack again with --overwrite") from damage

@@ -31,7 +31,7 @@ from mission9.pack.layout import (
     part_file,
 )
 from mission9.pack.plan_pack import PackPlan
-from mission9.pack.store import Store
+from mission9.pack.store import CheckLock, Store
 from mission9.tables import TableWriter, row_groups
 
 _INDEX_ROWS = 2000  # that are read at a time to find an image
@@ -58,7 +58,7 @@ class PackReport:
         return self.splits.total()
 
 
-def show_pack(store: Store, plan: PackPlan, report: PackReport) -> None:
+def show_pack(store: Store, plan: PackPlan, report: PackReport, check_lock: CheckLock) -> None:
     """Write the index and what could not be read, then the manifest; and clear away what is in neither.
 
     Raises:
@@ -84,10 +84,12 @@ def show_pack(store: Store, plan: PackPlan, report: PackReport) -> None:
         source=report.source,
         made_by=f"mission9 {mission9.__version__}",
     )
+    check_lock()  # in a bucket, another may have taken the place of one that was not heard of for long
     store.put(MANIFEST, manifest.to_json())
     report.parts = len(keys)
     wanted = {index, rejects, *(part_file(key) for key in keys), *(done_file(key) for key in keys)}
     there = [f"{place}/{file}" for place in (INDEX, REJECTS, IMAGES, DONE) for file in store.lengths(place)]
+    check_lock()
     store.remove([file for file in there if file not in wanted and FILE_NAME.fullmatch(file.rpartition("/")[2])])
 
 

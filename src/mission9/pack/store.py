@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,14 +42,16 @@ from mission9.untrusted import read_file
 _OF_PACKS = {MANIFEST, PLAN_FILE, LOCK, DONE}
 _OF_RESULTS = {REPORT, f"{STATE}/{SHARDS}"}
 
+CheckLock = Callable[[], None]
+
 
 class Store(Protocol):
     """Files by their names below a place; each appears whole. Travels to workers."""
 
     def __str__(self) -> str: ...
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keep others from writing.
+    def lock(self) -> AbstractContextManager[CheckLock]:
+        """Keep others from writing; what is given raises `StorageError` if the lock was lost all the same.
 
         Raises:
             OutputError: another is writing, or the place holds what is no pack.
@@ -99,7 +101,7 @@ class FolderStore:
         return str(self.root)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[CheckLock]:
         try:
             if self.root.exists() and not self.root.is_dir():
                 raise OutputError(f"the output {self.root} is a file; give a folder with --output")
@@ -113,7 +115,7 @@ class FolderStore:
             sign(lock)
             try:
                 self._clear_partials()
-                yield
+                yield lambda: None  # the system lets nobody take it
             finally:
                 if not names and os.listdir(self.root / STATE) == [Path(LOCK).name]:
                     remove_folder(self.root if is_new else self.root / STATE)
@@ -173,14 +175,14 @@ class BucketStore:
         return str(self.root)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[CheckLock]:
         from mission9.s3.lease import leased
 
         if not self.root.key:
             raise OutputError(f"the pack would lie at the top of {self.root}: give {self.root}/PREFIX")
         _check_is_pack(_names_at(self.root) | {f"{STATE}/{name}" for name in _names_at(self.root / STATE)}, str(self))
-        with leased(self.root / LOCK):
-            yield
+        with leased(self.root / LOCK) as lease:
+            yield lease.check
 
     def lengths(self, folder: str) -> dict[str, int]:
         from mission9.s3.listings import list_below

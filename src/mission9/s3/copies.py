@@ -175,7 +175,8 @@ def _digest(there: list[Listed]) -> str:
 
 
 def _objects(address: Address) -> list[Listed]:
-    return [found for page in list_below(address) for found in page]
+    # Without the empty object that stands for the folder itself, as programs make it that show buckets as folders.
+    return [found for page in list_below(address) for found in page if found.key != address.key]
 
 
 def _copy(address: Address, there: list[Listed], folder: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from mission9.errors import InputError
 from mission9.names import to_text
 from mission9.s3.address import Address, is_s3
-from mission9.s3.list_objects import Entry, folders_in, list_objects
+from mission9.s3.list_objects import Entry, Top, list_objects
 from mission9.s3.objects import head
 from mission9.schema import NO_SPLIT
 from mission9.stages.list_images import BATCH_ROWS, SPLIT_FOLDERS, Found, batch_of, skipped_as
@@ -24,10 +24,11 @@ def image_rows(root: str, found: Found, *, all_files: bool, leave_out: str) -> I
         InputError: nothing is there, or it cannot be listed.
     """
     address = Address.of(root)
-    are_splits_there = any(name.lower() in SPLIT_FOLDERS for name in folders_in(address))
+    top = Top.of(address)
+    are_splits_there = any(name.lower() in SPLIT_FOLDERS for name in top.folders)
     rows: list[tuple[str, str, str, int, int]] = []
     is_empty = True
-    for entry in list_objects(address, leave_out=Address.of(leave_out) if is_s3(leave_out) else None):
+    for entry in list_objects(top, leave_out=Address.of(leave_out) if is_s3(leave_out) else None):
         is_empty = False
         skipped = _skipped(entry, are_splits_there=are_splits_there, all_files=all_files)
         if skipped is not None:
@@ -49,7 +50,7 @@ def image_rows(root: str, found: Found, *, all_files: bool, leave_out: str) -> I
 
 def names_below(root: str) -> Iterator[bytes]:
     """The names of the objects below a prefix, without what is before their last slash."""
-    return (entry.path.rpartition("/")[2].encode() for entry in list_objects(Address.of(root)))
+    return (entry.path.rpartition("/")[2].encode() for entry in list_objects(Top.of(Address.of(root))))
 
 
 def _skipped(entry: Entry, *, are_splits_there: bool, all_files: bool) -> str | None:

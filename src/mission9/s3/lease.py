@@ -38,6 +38,11 @@ _SETTLE = 1.0  # seconds for another that makes the lock, or deletes the same ol
 _TRIES = 5
 
 
+def _clock() -> float:
+    """Seconds that have passed, also those in which the machine slept and others saw the lock grow old."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 @dataclass
 class Lease:
     """The lock of a prefix, held; `token` is in no other."""
@@ -45,7 +50,7 @@ class Lease:
     address: Address
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S"))
-    renewed: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=_clock)
     lost: str = ""
 
     def check(self) -> None:
@@ -54,14 +59,14 @@ class Lease:
         Raises:
             StorageError: another run may write by now.
         """
-        if not self.lost and time.monotonic() - self.renewed > LEASE:
+        if not self.lost and _clock() - self.renewed > LEASE:
             self.renew()
         if self.lost:
             raise StorageError(f"{self.address} is not this run's any more ({self.lost}): give the same command again")
 
     def renew(self) -> None:
         """Say that this run still lives; notice where another has taken the lock."""
-        asked = time.monotonic()
+        asked = _clock()
         holder = _holder(self.address)
         if holder.get("token") == self.token:
             put(self.address, self.content())

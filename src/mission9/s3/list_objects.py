@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from queue import Full, Queue
 from threading import Event
@@ -13,12 +14,15 @@ from typing import NamedTuple
 
 from mission9.errors import InputError
 from mission9.s3.address import Address
-from mission9.s3.listings import PAGE_KEYS, list_below, list_level
+from mission9.s3.listings import PAGE_KEYS, Level, list_below, list_small_level
 from mission9.s3.objects import Listed
 from mission9.stages.list_images import SPLIT_FOLDERS
 
 # Prefixes listed at a time, and pages of each that may wait for their turn: at most 16 x 4 x 1000 keys in memory.
 _LISTERS, _PAGES = 16, 4
+
+# Objects and prefixes beside each other that are in memory; of more than that all is listed in one go, page by page.
+_MOST_OF_A_LEVEL = 50_000
 
 _SECOND = 1_000_000_000
 
@@ -31,15 +35,50 @@ class Entry(NamedTuple):
     modified: int
 
 
-def list_objects(root: Address, *, leave_out: Address | None = None) -> Iterator[Entry]:
+@dataclass(frozen=True)
+class Top:
+    """What is directly below a prefix, as far as it is known: all that is below, or one level, or not even that.
+
+    A prefix of one page, or of objects alone, is not looked into, nor one of very many: a million images in one folder
+    must not be in memory.
+    """
+
+    root: Address
+    objects: list[Listed] | None = None
+    level: Level | None = None
+
+    @staticmethod
+    def of(root: Address) -> Top:
+        """Look at a prefix.
+
+        Raises:
+            InputError: it cannot be listed.
+        """
+        first = next(list_below(root, InputError), [])
+        if len(first) < PAGE_KEYS:
+            return Top(root, objects=first)
+        is_flat = not any("/" in root.relative(found.key) for found in first)
+        return Top(root, level=None if is_flat else list_small_level(root, _MOST_OF_A_LEVEL, InputError))
+
+    @property
+    def folders(self) -> set[str]:
+        """The names of the prefixes directly below; none where they are not known."""
+        if self.level is not None:
+            return {prefix.name for prefix in self.level[1]}
+        paths = [self.root.relative(found.key) for found in self.objects or ()]
+        return {path.partition("/")[0] for path in paths if "/" in path}
+
+
+def list_objects(top: Top, *, leave_out: Address | None = None) -> Iterator[Entry]:
     """Every object below a prefix but those below `leave_out`, in the order of the keys' bytes.
 
     Raises:
         InputError: they cannot be listed.
     """
+    root = top.root
     if leave_out is not None and leave_out.bucket != root.bucket:  # whose keys say nothing of those here
         leave_out = None
-    with closing(_pages(_places(root), leave_out)) as pages:
+    with closing(_pages(_places(top), leave_out)) as pages:
         for page in pages:
             for found in page:
                 yield Entry(root.relative(found.key), found.size, _changed(found))
@@ -58,31 +97,14 @@ def _changed(found: Listed) -> int:
 Place = Address | list[Listed]
 
 
-def folders_in(root: Address) -> set[str]:
-    """The names of the prefixes directly below one; of more than a page of objects alone it is taken to have none.
-
-    Raises:
-        InputError: they cannot be listed.
-    """
-    first = _first_page(root)
-    if len(first) == PAGE_KEYS and not _is_flat(first, root):
-        return {prefix.name for prefix in list_level(root, InputError)[1]}
-    paths = [root.relative(found.key) for found in first]
-    return {path.partition("/")[0] for path in paths if "/" in path}
-
-
-def _places(root: Address) -> Iterator[Place]:
-    """Prefixes to list, and objects between them, in order: the labels, also of splits.
-
-    A prefix of one page, or of objects alone, is not looked into: a million images in one folder must not be in memory.
-    """
-    first = _first_page(root)
-    if len(first) < PAGE_KEYS:
-        yield first
-    elif _is_flat(first, root):
-        yield root
+def _places(top: Top) -> Iterator[Place]:
+    """Prefixes to list, and objects between them, in order: the labels, also of splits."""
+    if top.objects is not None:
+        yield top.objects
+    elif top.level is None:
+        yield top.root
     else:
-        objects, prefixes = list_level(root, InputError)
+        objects, prefixes = top.level
         # With the slash a prefix sorts as the keys below it do.
         there: list[tuple[str, Listed | Address]] = [(found.key, found) for found in objects]
         there += [(f"{place.key}/", place) for place in prefixes]
@@ -90,17 +112,9 @@ def _places(root: Address) -> Iterator[Place]:
             if isinstance(found, Listed):
                 yield [found]
             elif found.name.lower() in SPLIT_FOLDERS:
-                yield from _places(found)
+                yield from _places(Top.of(found))
             else:
                 yield found
-
-
-def _first_page(root: Address) -> list[Listed]:
-    return next(list_below(root, InputError), [])
-
-
-def _is_flat(page: list[Listed], root: Address) -> bool:
-    return not any("/" in root.relative(found.key) for found in page)
 
 
 def _pages(places: Iterable[Place], leave_out: Address | None) -> Generator[list[Listed], None, None]:

@@ -15,6 +15,8 @@ from mission9.s3.told import told, trouble_of
 
 PAGE_KEYS = 1000  # what a server lists at a time
 
+Level = tuple[list[Listed], list[Address]]  # the objects directly below a prefix, and the prefixes there
+
 
 def list_below(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[list[Listed]]:
     """The objects below a prefix in order of their keys' bytes, a page at a time.
@@ -51,7 +53,7 @@ def _pages_after(address: Address, key: str | None) -> Iterator[Any]:
     return iter(obstore.list(store_of(address.bucket), address.key or None, offset=key, chunk_size=PAGE_KEYS))
 
 
-def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> tuple[list[Listed], list[Address]]:
+def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> Level:
     """The objects directly below a prefix, and the prefixes there, by one listing.
 
     Raises:
@@ -59,6 +61,23 @@ def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> tu
     """
     with told(address, kind):
         found = tried(partial(_level, address))
+    return _of(found, address)
+
+
+def list_small_level(address: Address, most: int, kind: type[Mission9Error] = StorageError) -> Level | None:
+    """As `list_level`; None where there is more than `most`, and then not all of it is asked for, as obstore does.
+
+    Raises:
+        Mission9Error: of that kind: they cannot be listed.
+    """
+    if not can_be_used():
+        return list_level(address, kind)
+    with told(address, kind):
+        found = tried(partial(odd_level, address, most))
+    return None if found is None else _of(found, address)
+
+
+def _of(found: Any, address: Address) -> Level:
     prefixes = [Address(address.bucket, prefix) for prefix in found["common_prefixes"]]
     return [Listed.of(facts) for facts in found["objects"]], prefixes
 

@@ -24,7 +24,8 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-_PIECE = 16 * 1024 * 1024
+# Of a body that comes, in memory twice; and pieces of a file that is sent, of 5 MB each. `AT_ONCE` files have them.
+_PIECE, _PIECES_AT_ONCE = 2 * 1024 * 1024, 2
 
 # A body that ends before its time is asked for again, so often, after so many seconds.
 _TRIES, _PAUSE = 6, 0.2
@@ -193,7 +194,7 @@ def _put(address: Address, content: bytes | Path) -> None:
     import obstore
 
     try:
-        obstore.put(store_of(address.bucket), address.key, content)
+        obstore.put(store_of(address.bucket), address.key, content, max_concurrency=_PIECES_AT_ONCE)
     except Exception as error:
         # Of a large file's pieces, which were put together already, and half of the answer came.
         if trouble_of(error) == "gone":

@@ -41,20 +41,29 @@ def odd_head(address: Address) -> dict[str, Any]:
 def odd_pages(address: Address, after: str | None) -> Iterator[list[dict[str, Any]]]:
     """The objects below a prefix that come after a key, a page at a time, as obstore tells of them."""
     for page in _paginated(address, Prefix=_prefix(address), StartAfter=after or ""):
-        yield [_facts(found) for found in page.get("Contents", [])]
+        if page.get("Contents"):  # a page of none is the end, for whoever takes them, and servers give some in between
+            yield [_facts(found) for found in page["Contents"]]
 
 
-def odd_level(address: Address) -> dict[str, Any]:
-    """The objects directly below a prefix, and the prefixes there, as obstore tells of them."""
-    pages = list(_paginated(address, Prefix=_prefix(address), Delimiter="/"))
-    prefixes = [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", [])]
-    if "/" in prefixes:  # of keys that begin so: no address but that of the bucket is above them
-        prefixes.remove("/")
-        pages += _paginated(address, Prefix="/")
-    return {
-        "objects": [_facts(found) for page in pages for found in page.get("Contents", [])],
-        "common_prefixes": [prefix[:-1] for prefix in prefixes],
-    }
+def odd_level(address: Address, most: int | None = None) -> dict[str, Any] | None:
+    """The objects directly below a prefix, and the prefixes there, as obstore tells; None if more than `most`."""
+    objects: list[dict[str, Any]] = []
+    prefixes: list[str] = []
+    for page in _level_pages(address):
+        objects += [_facts(found) for found in page.get("Contents", [])]
+        prefixes += [found["Prefix"][:-1] for found in page.get("CommonPrefixes", [])]
+        if most is not None and len(objects) + len(prefixes) > most:
+            return None
+    return {"objects": objects, "common_prefixes": [prefix for prefix in prefixes if prefix]}
+
+
+def _level_pages(address: Address) -> Iterator[dict[str, Any]]:
+    has_slashes = False
+    for page in _paginated(address, Prefix=_prefix(address), Delimiter="/"):
+        has_slashes |= any(found["Prefix"] == "/" for found in page.get("CommonPrefixes", []))
+        yield page
+    if has_slashes:  # of keys that begin so: no address but that of the bucket is above them
+        yield from _paginated(address, Prefix="/")
 
 
 def _prefix(address: Address) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,7 +46,8 @@ class SharedShards:
         Raises:
             StorageError: the plan cannot be read.
         """
-        with RangeReader(self.todo) as file, pq.ParquetFile(file, pre_buffer=True) as plan:
+        footer = _footer(self.todo)
+        with RangeReader(self.todo) as file, pq.ParquetFile(file, metadata=footer, pre_buffer=True) as plan:
             return plan.read_row_group(number)
 
     def holds(self, key: str) -> bool:
@@ -74,6 +75,13 @@ class SharedShards:
                 for file in files if mirror.is_dir() else ():
                     with appearing(mirror / file.name) as whole:
                         shutil.copyfile(file, whole)
+
+
+@lru_cache(maxsize=4)
+def _footer(todo: Address) -> pq.FileMetaData:
+    """What tells where a plan's row groups are, as long as there are many; each run's has a name of its own."""
+    with RangeReader(todo) as file:
+        return pq.read_metadata(file)
 
 
 def _tables(key: str) -> set[str]:
