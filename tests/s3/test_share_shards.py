@@ -60,9 +60,10 @@ def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, mirror: Pa
     for name in (f"{tmp_path}/owned", "../owned", "deep/owned", "images.parquet/owned"):
         bucket.put_odd(f"shards/{name}.json", b"{}")
         bucket.put_odd(f"shards/{name}.features.parquet", b"theirs")
-    bucket.put("shards/plain.json", b"{}")
+    for name in ("plain.json", ".json", ".."):  # the second is the marker of what has no name
+        bucket.put_odd(f"shards/{name}", b"{}")
     bring(Address(bucket.name, "shards"), mirror)
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["plain.json"]
+    assert sorted([file.name for file in tmp_path.rglob("*") if file.is_file()]) == [".json", "plain.json"]
 
 
 def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(

@@ -22,6 +22,7 @@ from mission9.files import appearing, files_in
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
 from mission9.s3.objects import Listed, at_once, delete, fetch, get_if_there, put
+from mission9.s3.odd_keys import is_odd
 from mission9.s3.range_reader import RangeReader
 from mission9.shards import Shard, commit, damaged, features_file, rejects_file
 from mission9.stages.find_known import DONE
@@ -114,7 +115,7 @@ def bring(
         StorageError: the bucket cannot be read.
     """
     there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
-    there = {name: found for name, found in there.items() if "/" not in name}  # all of ours lie side by side
+    there = {name: found for name, found in there.items() if _is_ours(name)}
     keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
     if only is None:
         if (done := there.get(shared_name(DONE, run_id))) is not None:
@@ -136,6 +137,11 @@ def bring(
             logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
             file.unlink()
     brought.update(there[name] for name in wanted)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file of shards may be called so: they lie side by side, and no name leads elsewhere."""
+    return bool(name) and "/" not in name and not is_odd(name)
 
 
 def _remove_others(mirror: Path, names: Collection[str]) -> None:
