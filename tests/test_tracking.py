@@ -231,6 +231,7 @@ def test_words_of_others_before_ours_cost_neither_the_patience_nor_the_result(
 
 
 def test_a_failure_before_it_is_ready_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "mission9")
     log_within_patience(str(tmp_path / "none"), "local")
     assert f"{tmp_path / 'none'}" in caplog.text.partition("The results are whole")[0]
 
