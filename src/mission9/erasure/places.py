@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from mission9.files import files_in, remove_folder
 from mission9.output import STATE, Output
 from mission9.places import result_here
 from mission9.s3.address import Address, is_s3
+from mission9.scratch import clear_scratch, scratch_folder
 
 
 def copy_of_standing(output: Output, place: str, is_erased: Holds) -> Standing | None:
@@ -24,7 +24,8 @@ def copy_of_standing(output: Output, place: str, is_erased: Holds) -> Standing |
 
 
 def forget_copies(place: str) -> None:
-    """Delete the copies of results that this user has of a bucket."""
+    """Delete the copies of results that this user has of a bucket, and what processes that were killed left."""
+    clear_scratch()
     if is_s3(place):
         from mission9.s3.mirror import mirror_of
 
@@ -76,10 +77,10 @@ def files_to_search(output: Output, place: str) -> Iterator[tuple[str, Path]]:
     from mission9.s3.objects import fetch
 
     address = Address.of(place)
-    with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
+    with scratch_folder() as scratch:
         for page in list_below(address):
             for found in page:
-                file = Path(scratch, f"object{Path(found.key).suffix}")
+                file = scratch / f"object{Path(found.key).suffix}"
                 fetch(Address(address.bucket, found.key), file)
                 yield f"s3://{address.bucket}/{found.key}", file
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from mission9.places import real_root
 from mission9.redact import redact
 from mission9.runners import InProcessRunner, Runner
 from mission9.schema import LISTING
+from mission9.scratch import scratch_folder
 from mission9.sources import settled
 from mission9.stages.list_images import Found, check_folder, list_images
 from mission9.stages.read_bytes import MAX_BYTES
@@ -57,14 +57,14 @@ def make_pack(
     root = settled(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
-    with storage_told(output, input), store.lock() as check, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
-        found, folder = Found(), Path(scratch)
+    with storage_told(output, input), store.lock() as check, scratch_folder() as scratch:
+        found = Found()
         batches = list_images(root, found, all_files=all_files, leave_out=real_root(output))
-        _write_listing(folder / "listing.parquet", batches, input, found)
+        _write_listing(scratch / "listing.parquet", batches, input, found)
         report = PackReport(str(store), _told(real_root(input)), found.listed, found.skipped)
         is_shown = False
         while not is_shown:
-            plan = plan_rest(store, folder, overwrite=overwrite and not report.read)
+            plan = plan_rest(store, scratch, overwrite=overwrite and not report.read)
             logger.info("pack: %s images, %s to read", f"{report.listed:,}", f"{plan.todo_images:,}")
             report.read += plan.todo_images
             report.gone += plan.gone
@@ -93,8 +93,8 @@ def make_pack_by_spark(
     images, pack = real_root(input), real_root(output)
     if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
         raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
-    with storage_told(output), store.lock() as check, tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
-        written = write_by_spark(input, store, Path(scratch), all_files=all_files)
+    with storage_told(output), store.lock() as check, scratch_folder() as scratch:
+        written = write_by_spark(input, store, scratch, all_files=all_files)
         report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
         for group in row_groups(written.plan.images, columns=["split"]):
             report.splits.update(group["split"].to_pylist())

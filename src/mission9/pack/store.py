@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from mission9.pack.layout import (
     STATE,
 )
 from mission9.s3.address import Address, is_s3
+from mission9.scratch import scratch_folder
 from mission9.untrusted import read_file
 
 # By the one a pack is known, finished or not; by the other a result of a run, whose tables a pack would replace. The
@@ -210,8 +210,8 @@ class BucketStore:
     def writing(self, name: str) -> Iterator[Path]:
         from mission9.s3.objects import put
 
-        with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
-            file = Path(scratch, "file")
+        with scratch_folder() as scratch:
+            file = scratch / "file"
             yield file
             put(self.root / name, file)
 

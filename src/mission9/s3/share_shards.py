@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from mission9.s3.listings import list_below
 from mission9.s3.objects import Listed, at_once, delete, fetch, get_if_there, put
 from mission9.s3.odd_keys import is_odd
 from mission9.s3.range_reader import RangeReader
+from mission9.scratch import scratch_folder
 from mission9.shards import Shard, commit, damaged, features_file, rejects_file
 from mission9.stages.find_known import DONE
 from mission9.untrusted import MIB
@@ -64,9 +64,9 @@ class SharedShards:
             RuntimeError: rows are missing or too many.
             StorageError: the bucket does not take them.
         """
-        with tempfile.TemporaryDirectory(prefix="mission9-") as scratch:
-            commit(Path(scratch), shard, features, rejects)
-            files = sorted(files_in(Path(scratch)), key=lambda file: file.suffix == _MARKER)
+        with scratch_folder() as scratch:
+            commit(scratch, shard, features, rejects)
+            files = sorted(files_in(scratch), key=lambda file: file.suffix == _MARKER)
             *tables, marker = files
             for file in tables:
                 put(self.folder / file.name, file)
