@@ -108,9 +108,9 @@ def check_commands(check: Checks, container: Container) -> None:
     told = check_succeeds(check, container, "mission9", "demo")
     check("on Spark, whose pages are not for the loopback alone", "http://0.0.0.0:4040" in told)
     check_succeeds(check, container, "mission9", "verify", "data/demo/Results")
-    # Here, not by the demo: a run has ten seconds for it, of which a busy machine may need more.
+    # The demo has ten seconds for it, of which a busy machine may need more.
     told = check_succeeds(check, container, "mission9", "log", "data/demo/Results")
-    check("MLflow has the run", re.findall(r"run \w+ of the experiment (\w+)", told), ["mission9"])
+    check("MLflow has the run", bool(re.search(r"run \w+ of the experiment mission9|logged before, as run \w+", told)))
     check_succeeds(check, container, "python", "-c", "import src.feature_extractor")  # as the original has it
     check_succeeds(check, container, "python", "scripts/subset_data.py", "--output", "data/subsets", "--list")
     check_succeeds(check, container, "jupyter", "execute", "--output=/tmp/told.ipynb", "notebooks/mission9.ipynb")
