@@ -38,10 +38,13 @@ def pages(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
         str(tmp_path),
     ]
     (tmp_path / "temporary").mkdir()
+    hears = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731 (under nohup, these tests would not)
     settings = os.environ | {"MLFLOW_UI_PASSWORD": PASSWORD, "TMPDIR": str(tmp_path / "temporary")}
     with (
         (tmp_path / "server.log").open("w") as told,
-        subprocess.Popen(command, stdout=told, stderr=told, env=settings, start_new_session=True) as process,
+        subprocess.Popen(
+            command, stdout=told, stderr=told, env=settings, start_new_session=True, preexec_fn=hears
+        ) as process,
     ):
         try:
             deadline = time.monotonic() + 120
