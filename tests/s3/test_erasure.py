@@ -195,6 +195,7 @@ def test_it_refuses_beside_a_run(bucket: Bucket, images: Path) -> None:
         erased_from(place)
 
 
+@pytest.mark.slow
 def test_uploads_that_never_ended_are_aborted(versioned: Versioned, images: Path) -> None:
     place, client = f"s3://{versioned.name}/results", versioned.client
     run(RunConfig(input=str(images), output=place, **SETTINGS))
@@ -208,6 +209,7 @@ def test_uploads_that_never_ended_are_aborted(versioned: Versioned, images: Path
     assert [each["Key"] for each in left] == ["results-beside/report.html"]
 
 
+@pytest.mark.slow
 def test_no_page_or_table_of_a_result_before_comes_back(
     bucket: Bucket, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def test_what_is_gone_or_forbidden_is_asked_for_once(faulty: Bucket, faults: Fau
         assert faults.counts[f"GET /{faulty.name}/{key}"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
@@ -122,6 +123,7 @@ def test_what_no_image_can_be_read_for_ends_the_run(
     assert report.images_inferred < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [get_it, head, put_it])
 def test_a_bucket_of_another_region_is_told_at_once(faulty: Bucket, faults: Faults, command: Any) -> None:
     faults.forbidden, faults.refusal = "/key", refusal(301, "PermanentRedirect")
@@ -201,6 +203,7 @@ def test_a_large_file_whose_last_answer_is_cut_is_there(faulty: Bucket, faults: 
     assert faults.counts["cut"]
 
 
+@pytest.mark.slow
 def test_few_pieces_of_a_file_are_in_memory_at_a_time(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
     file = tmp_path / "large"
     file.write_bytes(os.urandom(60_000_000))

@@ -138,6 +138,7 @@ def test_all_of_a_run_in_a_bucket(bucket: Bucket, odd_tree: Path, tmp_path: Path
     assert not list(verify_output(output))
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_from_what_is_in_the_bucket(
     bucket: Bucket, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +151,7 @@ def test_another_machine_goes_on_from_what_is_in_the_bucket(
     assert not list(verify_output(settings["output"]))
 
 
+@pytest.mark.slow
 def test_what_the_workers_of_a_run_committed_is_not_computed_again(
     bucket: Bucket, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
