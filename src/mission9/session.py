@@ -224,6 +224,12 @@ def _is_here(master: str) -> bool:
     return master.startswith(("local", "spark://127.", "spark://localhost"))
 
 
+def silence(spark: SparkSession) -> None:
+    """Have a session that is about to end say no more."""
+    with suppress(Exception):  # whatever state it is in
+        spark.sparkContext.setLogLevel("OFF")
+
+
 def _private_folder() -> str:
     """A folder for Spark's temporary files that nobody else may read; always the same, so that none are left over."""
     folder = Path(tempfile.gettempdir()) / f"mission9-{os.geteuid()}"

@@ -15,7 +15,7 @@ import pyarrow as pa
 from mission9.config import RunConfig
 from mission9.errors import Mission9Error, StorageError, TaskError
 from mission9.runners import Task, carry_out
-from mission9.session import find_or_start_session, parallelism
+from mission9.session import find_or_start_session, parallelism, silence
 from mission9.storage import in_words
 from mission9.watch import PATIENCE, Patience, watched
 
@@ -39,6 +39,10 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
     spark, is_ours = find_or_start_session(config, for_runner=True)
     try:
         yield SparkRunner(spark, parallelism(spark))
+    except BaseException:
+        if is_ours:
+            silence(spark)  # tasks that are cut short have errors of their own, which would come after the last word
+        raise
     finally:
         if is_ours:
             spark.stop()
