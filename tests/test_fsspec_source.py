@@ -180,7 +180,7 @@ def test_connections_that_a_server_closed_are_made_anew(
         each.ftp.sock.shutdown(socket.SHUT_RDWR)
     read_in_shards(ftp, IMAGES)
     kept = len(made)
-    monkeypatch.setattr("mission9.connections._FRESH", 0.0)  # those idle for long are not even tried
+    monkeypatch.setattr("mission9.fsspec_connections._FRESH", 0.0)  # those idle for long are not even tried
     read_in_shards(ftp, IMAGES[:1])
     assert len(made) == kept + 5
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 
 from mission9.ahead import REMOTE, Ahead
-from mission9.connections import ANSWERS, Connections
 from mission9.errors import ImageError, InputError, SetupError
+from mission9.fsspec_connections import ANSWERS, Connections
 from mission9.names import from_text, to_text
 from mission9.redact import shown
 from mission9.schema import NO_SPLIT

@@ -6,6 +6,9 @@ client        the one client of a process, and its retries
 profile       credentials of a profile in ~/.aws
 told          what a server answers -> one line: which address, and what to do
 objects       read, write, list, copy and delete objects
+listings      what is below a prefix, page by page, or one level of it
+odd_keys      keys that obstore cannot name, by boto3
+range_reader  an object as a file that is read in pieces
 list_objects  a prefix -> what is below it, in order, many prefixes at a time
 image_rows    a prefix -> rows, as `list_images` gives them of a folder
 read_object   an image's bytes, or the reason why not
@@ -21,5 +24,5 @@ versions      versions that a bucket keeps of objects, deleted for good
 state         small files of the state of an output
 examine       what of buckets would keep a run from going well
 
-Nothing here is imported by a run that has no address, `obstore` by `client` alone, and boto3 by `control` alone.
+Nothing here but `address` is imported by a run that has no address, nor are obstore and boto3.
 """
