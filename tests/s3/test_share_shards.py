@@ -90,6 +90,26 @@ def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
     assert all(read_marker(mirror, key) is not None for key in keys)
 
 
+def test_what_came_damaged_is_brought_again(
+    shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.commit(shard(), features(3), rejects(2), mirror / "elsewhere")
+    fetch, torn = objects.fetch, ["key0.features.parquet"]
+
+    def torn_once(address: Address, file: Path) -> None:
+        fetch(address, file)
+        if address.name in torn:
+            torn.remove(address.name)
+            file.write_bytes(file.read_bytes()[:-1])
+
+    monkeypatch.setattr(share_shards, "fetch", torn_once)
+    brought: set[Listed] = set()
+    bring(shared.folder, mirror, only=["key0"], brought=brought)
+    assert read_marker(mirror, "key0") is None
+    bring(shared.folder, mirror, only=["key0"], brought=brought)
+    assert len(read_features(mirror, "key0")) == 3
+
+
 def test_the_footer_of_a_plan_is_fetched_once_for_many_shards(
     bucket: Bucket, shared: SharedShards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from mission9.s3.objects import Listed, at_once, delete, fetch, get_if_there, pu
 from mission9.s3.odd_keys import is_odd
 from mission9.s3.range_reader import RangeReader
 from mission9.scratch import scratch_folder
-from mission9.shards import Shard, commit, damaged, features_file, rejects_file
+from mission9.shards import Shard, commit, damaged, features_file, read_marker, rejects_file
 from mission9.stages.find_known import DONE
 from mission9.untrusted import MIB
 
@@ -132,11 +132,17 @@ def bring(
         [name for name in missing if name.endswith(_MARKER)],
     ):
         at_once(lambda name: fetch(Address(folder.bucket, there[name].key), mirror / name), group)
-    for key in {name.partition(".")[0] for name in missing}:
-        for file in damaged(mirror, key):
-            logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
-            file.unlink()
-    brought.update(there[name] for name in wanted)
+    broken = {key for key in {name.partition(".")[0] for name in missing} if not _is_whole(folder, mirror, key)}
+    brought.update(there[name] for name in wanted if name.partition(".")[0] not in broken)
+
+
+def _is_whole(folder: Address, mirror: Path, key: str) -> bool:
+    """Whether what came of a shard is what its marker says; files that are damaged are deleted."""
+    files = damaged(mirror, key)
+    for file in files:
+        logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
+        file.unlink()
+    return not files and read_marker(mirror, key) is not None
 
 
 def _is_ours(name: str) -> bool:
