@@ -47,7 +47,7 @@ from benchmarks.measure.sitting import Inputs, Sitting
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree, warm
 from benchmarks.report import PAGE, write_page
 
-from mission9.weights import load_weights
+from mission9.network.weights import load_weights
 
 PRECISIONS = ("float32", "int8")
 BUSY = 0.5  # processes that run beside

@@ -38,18 +38,18 @@ import torch
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.ahead import READERS
+from mission9.concurrency.ahead import READERS
 from mission9.engines import Precision, choose_engine, make_engine
 from mission9.engines.torch_engine import TorchEngine
 from mission9.errors import InputError, Mission9Error, SetupError
 from mission9.extraction import Extraction
+from mission9.network.weights import load_weights
 from mission9.sample import VARIETIES, draw, jpeg
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.infer_features import infer_features
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow, Pixels, Prepared, prepare_ahead
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.weights import load_weights
 
 Device = Literal["cuda", "cpu"]
 Features = NDArray[np.float32]

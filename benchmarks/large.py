@@ -36,7 +36,7 @@ from benchmarks.measure.memory import Memory
 from benchmarks.measure.runs import mission9_run
 from benchmarks.measure.trees import images_at_hand, jpegs, make_flat, make_tree, warm
 
-from mission9.files import write_whole
+from mission9.disk.files import write_whole
 
 FOLDER_FILES = 5000
 MIB = 2**20

@@ -33,8 +33,8 @@ from benchmarks.measure.machine import Machine, this_machine
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree
 from scripts.s3_server import s3_server
 
-from mission9.ahead import work_ahead
-from mission9.files import write_whole
+from mission9.concurrency.ahead import work_ahead
+from mission9.disk.files import write_whole
 from mission9.pack.make_pack import make_pack
 from mission9.schema import vectors
 from mission9.sources import settled, source_of

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from mission9.engines.torch_model import MobileNetV2Features
-from mission9.mobilenet_v2 import FEATURES, INPUT_SIZE
-from mission9.preprocess import MEAN, STD
+from mission9.network.mobilenet_v2 import FEATURES, INPUT_SIZE
+from mission9.network.preprocess import MEAN, STD
 from mission9.sample import VARIETIES, draw
 
 TRAIN_STREAM, VALIDATION_STREAM = 1000, 1001

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mission9 import devices, runners
+from mission9.network.weights import Tensors, Weights, load_weights
 from mission9.runners import Task
 from mission9.sample import VARIETIES, draw, jpeg, write_sample
-from mission9.weights import Tensors, Weights, load_weights
 
 if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
     from benchmarks.measure.cluster import Cluster

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.engines.torch_model import MobileNetV2Features
-from mission9.preprocess import MEAN, STD, to_input
+from mission9.network.preprocess import MEAN, STD, to_input
+from mission9.network.weights import Tensors
 from mission9.sample import VARIETIES, draw
 from mission9.stages.prepare_images import Pixels
-from mission9.weights import Tensors
 
 
 def drawn_pixels(count: int) -> Pixels:

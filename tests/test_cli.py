@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 
 from mission9 import __version__
 from mission9.cli import main
-from mission9.weights import Tensors
+from mission9.network.weights import Tensors
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
+from mission9.disk.files import patiently
 from mission9.errors import Mission9Error
-from mission9.files import patiently
-from mission9.open_output import open_output
-from mission9.output import Output
+from mission9.output.folder import Output
+from mission9.output.open_output import open_output
 from mission9.stages.verify_output import verify_output
 from tests.conftest import InProcessRunner
 from tests.hostile import is_whole, tables

@@ -17,9 +17,9 @@ from mission9.engines.openvino_engine import MICRO_BATCHES, OpenVINOEngine
 from mission9.engines.openvino_graph import features_graph
 from mission9.engines.torch_engine import TorchEngine
 from mission9.errors import ConfigError, ModelError, SetupError
-from mission9.preprocess import to_input
+from mission9.network.preprocess import to_input
+from mission9.network.weights import Tensors, Weights, load_weights
 from mission9.stages.prepare_images import Pixels
-from mission9.weights import Tensors, Weights, load_weights
 from tests.conftest import REAL_WEIGHTS, SHARED, assert_close
 from tests.reference import drawn_pixels, features_in_float64
 

@@ -28,8 +28,8 @@ from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
 from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
-from mission9.open_output import open_output
-from mission9.output import Output
+from mission9.output.folder import Output
+from mission9.output.open_output import open_output
 from mission9.pack.make_pack import make_pack
 from mission9.pca import PCAModel
 from mission9.pipeline import run

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from mission9 import RunConfig, run
+from mission9.disk.failures import in_words
+from mission9.disk.files import patiently
 from mission9.errors import StorageError
-from mission9.files import patiently
 from mission9.runners import InProcessRunner as Plain
 from mission9.runners import Task
-from mission9.storage import in_words
 from tests.conftest import InProcessRunner
 from tests.hostile import (
     PROGRAM,

@@ -17,13 +17,13 @@ from mission9.engines import Precision, choose_engine, make_engine
 from mission9.engines.torch_engine import TorchEngine
 from mission9.errors import SetupError
 from mission9.extraction import Extraction
+from mission9.network.weights import Tensors, Weights
 from mission9.sample import VARIETIES, draw, jpeg
 from mission9.schema import OUTCOME, vectors
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow, Pixels
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.weights import Tensors, Weights
 from tests.conftest import assert_close
 from tests.reference import drawn_pixels, features_in_float64
 

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mission9.names import to_text
+from mission9.disk.names import to_text
 
 pytestmark = pytest.mark.slow
 

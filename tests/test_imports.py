@@ -34,7 +34,7 @@ def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
 def test_the_worker_needs_no_torch_with_openvino() -> None:
     loaded = modules_after(
         "from mission9.stages import extract_shard; from mission9.engines import EngineSpec, make_engine;"
-        "from mission9.weights import load_weights;"
+        "from mission9.network.weights import load_weights;"
         "make_engine(EngineSpec(engine='openvino', device='cpu'), load_weights('demo'), threads=1)"
     )
     assert "openvino" in loaded
@@ -51,13 +51,13 @@ INFERENCE = """
 import sys
 for name in sys.argv[1:]:
     sys.modules[name] = None  # importing it fails
-import mission9.devices, mission9.preprocess, mission9.stages.decode_image
+import mission9.devices, mission9.network.preprocess, mission9.stages.decode_image
 from mission9.engines import choose_engine
 from mission9.sample import VARIETIES, draw, jpeg
 from mission9.extraction import Extraction
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow
-from mission9.weights import load_weights
+from mission9.network.weights import load_weights
 
 extraction = Extraction(
     engine=choose_engine(engine="torch", device="cpu"),

@@ -376,7 +376,7 @@ def test_what_a_killed_pack_has_done_is_not_read_again(
 
 KILLED_WHILE_WRITING = """
 import os, sys
-from mission9 import files
+from mission9.disk import files
 from mission9.pack import make_pack
 last = sys.argv.pop()
 replace = files.Path.replace
@@ -580,7 +580,7 @@ from pathlib import Path
 import pyarrow as pa
 from mission9.pack.plan_pack import Done, plan_pack
 from mission9.schema import LISTING
-from mission9.tables import TableWriter
+from mission9.output.tables import TableWriter
 count, folder = int(sys.argv[1]), Path(sys.argv[2])
 with TableWriter(folder / "listing.parquet", LISTING) as writer:
     for start in range(0, count, 10_000):

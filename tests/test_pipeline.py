@@ -27,12 +27,12 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
+from mission9.disk.files import replace_folder
 from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
-from mission9.files import replace_folder
-from mission9.open_output import open_output
-from mission9.page_file import PAGE, page_problem
+from mission9.output.open_output import open_output
+from mission9.output.page_file import PAGE, page_problem
 from mission9.projector import Projector
 from mission9.runners import Task
 from mission9.runners.spark import SparkRunner
@@ -388,7 +388,7 @@ def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
             raise KeyboardInterrupt
         replace_folder(*arguments, **options)
 
-    monkeypatch.setattr("mission9.output.replace_folder", dying)
+    monkeypatch.setattr("mission9.output.folder.replace_folder", dying)
     try:
         run(fewer, in_process)
     except KeyboardInterrupt:
@@ -673,7 +673,7 @@ def command_of(process: psutil.Process) -> list[str]:
 def python_of(cluster_worker: int) -> list[psutil.Process]:
     """The processes below a worker of the cluster that Spark forked to run Python's tasks."""
     found = psutil.Process(cluster_worker).children(recursive=True)
-    daemons = {child.pid for child in found if "mission9.spark_daemon" in command_of(child)}
+    daemons = {child.pid for child in found if "mission9.concurrency.spark_daemon" in command_of(child)}
     return [child for child in found if child.pid in daemons and child.ppid() in daemons]
 
 

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from mission9 import progress
+from mission9.output.shards import Shard, commit
 from mission9.progress import Display, Done, ShardWatch
 from mission9.schema import OUTCOME
-from mission9.shards import Shard, commit
 
 
 def rows(paths: list[str], reason: str | None) -> pa.Table:

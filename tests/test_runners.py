@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from mission9.concurrency.watch import Patience, progress
 from mission9.config import RunConfig
 from mission9.errors import StorageError, TaskError
 from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
-from mission9.watch import Patience, progress
 
 
 @pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
@@ -185,7 +185,7 @@ def test_a_task_that_gets_on_may_take_longer(impatient: Runner, tmp_path: Path) 
 
 
 def test_a_users_own_process_is_never_ended() -> None:
-    from mission9.watch import _Alarm
+    from mission9.concurrency.watch import _Alarm
 
     assert InProcessRunner().map(lambda _: str(_Alarm.limit).encode(), 1) == [b"0.0"]
 
@@ -195,7 +195,7 @@ def test_a_run_that_is_stopped_as_a_whole_goes_on_as_if_nothing_had_been(tmp_pat
     folder = str(tmp_path)
     script = SCRIPT.replace("sys.argv[1]", repr(folder)).replace("60 if len(sys.argv) > 2 else 0", "3")
     script = script.replace("LocalRunner(2)", "LocalRunner(2, patience=Patience(hang=60, stop=2))")
-    command = [sys.executable, "-c", "from mission9.watch import Patience\n" + script]
+    command = [sys.executable, "-c", "from mission9.concurrency.watch import Patience\n" + script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         while len(os.listdir(folder)) < 2:
             assert process.poll() is None

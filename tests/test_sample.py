@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
 from mission9 import RunConfig, run
+from mission9.network.weights import DEMO_FILE
 from mission9.sample import SPLITS, VARIETIES, draw, jpeg, write_sample
 from mission9.schema import vectors
-from mission9.weights import DEMO_FILE
 from tests.conftest import REPOSITORY, InProcessRunner
 
 

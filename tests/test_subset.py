@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mission9.cli import main
+from mission9.disk.files import private_name
 from mission9.errors import ConfigError, InputError, OutputError, StorageError
-from mission9.files import private_name
 from mission9.stages.list_images import Found, list_images
 from mission9.subset import list_subsets, make_subset
 from tests.conftest import REPOSITORY

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from benchmarks.measure.races import components
 
 from mission9.errors import OutputError
-from mission9.output import FEATURES_FOLDER, REJECTS_FOLDER, scores_folder
+from mission9.output.folder import FEATURES_FOLDER, REJECTS_FOLDER, scores_folder
 from mission9.schema import vectors
 from mission9.stages.find_known import done_file
 from mission9.stages.verify_output import verify_output

@@ -24,11 +24,11 @@ from benchmarks.measure.seeds import Seed, make_seeds
 from mission9 import RunConfig
 from mission9.errors import REASONS, ImageError
 from mission9.extraction import Extraction
-from mission9.mobilenet_v2 import FEATURES, INPUT_SIZE
-from mission9.preprocess import INPUT_CHANNELS, Preprocess
+from mission9.network.mobilenet_v2 import FEATURES, INPUT_SIZE
+from mission9.network.preprocess import INPUT_CHANNELS, Preprocess
+from mission9.output.shards import read_features, read_marker, read_rejects
 from mission9.schema import vectors
 from mission9.settle import make_extraction
-from mission9.shards import read_features, read_marker, read_rejects
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.decoder import MOST_IMAGES, DecoderSettings

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from mission9.engines import choose_engine, make_engine
 from mission9.extraction import Extraction
+from mission9.network.weights import load_weights
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow, prepare
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.weights import load_weights
 
 COMPARED = 64
 _GOLDEN = "fruits-64.npz"

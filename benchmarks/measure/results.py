@@ -15,7 +15,7 @@ from benchmarks.measure.machine import Machine
 from benchmarks.measure.pca_fit import PcaTimes
 from benchmarks.measure.runs import Run
 
-from mission9.files import write_whole
+from mission9.disk.files import write_whole
 
 RUNNERS = {"Spark": "spark", "local": "local"}
 

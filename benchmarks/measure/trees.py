@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mission9.files import link_or_copy
-from mission9.names import to_path
+from mission9.disk.files import link_or_copy
+from mission9.disk.names import to_path
 from mission9.sample import write_sample
 from mission9.stages.list_images import Found, list_images
 

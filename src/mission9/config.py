@@ -19,9 +19,9 @@ from pydantic_settings import (
 
 from mission9.engines import Device, EngineName, Precision
 from mission9.errors import ConfigError
-from mission9.mobilenet_v2 import FEATURES
-from mission9.policy import PolicyName
-from mission9.preprocess import Preprocess
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.network.preprocess import Preprocess
+from mission9.privacy.policy import PolicyName
 from mission9.runners import RunnerName
 from mission9.s3.address import Address, is_s3
 from mission9.stages.decode_image import MAX_PIXELS

@@ -22,14 +22,14 @@ from mission9 import devices
 from mission9.config import RunConfig
 from mission9.engines import check_cpu, choose_engine
 from mission9.errors import Mission9Error
-from mission9.open_output import check_may_begin
-from mission9.output import Output
+from mission9.network.weights import IMAGENET_URL, check_weights, load_weights
+from mission9.output.folder import Output
+from mission9.output.open_output import check_may_begin
+from mission9.privacy.redact import redact
 from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
-from mission9.redact import redact
 from mission9.runners import works_elsewhere
 from mission9.s3.address import is_s3
 from mission9.stages.list_images import FITTING, Found, check_folder, fitting_split, list_images
-from mission9.weights import IMAGENET_URL, check_weights, load_weights
 
 Status = Literal["ok", "warning", "problem"]
 

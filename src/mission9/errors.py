@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from mission9.redact import one_line, redact
+from mission9.privacy.redact import one_line, redact
 
 Reason = Literal[
     "empty",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from mission9.engines import EngineSpec
 from mission9.engines.int8 import Int8Network
-from mission9.preprocess import Preprocess
-from mission9.weights import Weights
+from mission9.network.preprocess import Preprocess
+from mission9.network.weights import Weights
 
 # Raised when the code changes so that the same image gives other features.
 FEATURES_VERSION = 2

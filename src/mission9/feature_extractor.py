@@ -13,13 +13,13 @@ from PIL import Image
 from mission9.engines import Device, EngineName, Precision, choose_engine, make_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ImageError
-from mission9.mobilenet_v2 import FEATURES
-from mission9.preprocess import Preprocess, to_input
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.network.preprocess import Preprocess, to_input
+from mission9.network.weights import Weights, load_weights
 from mission9.stages.decode_apart import decode_apart
 from mission9.stages.decode_image import MAX_PIXELS, to_rgb
 from mission9.stages.decoder import DecoderSettings
 from mission9.stages.read_bytes import MAX_BYTES, read_bytes
-from mission9.weights import Weights, load_weights
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mission9.disk.files import write_whole
 from mission9.errors import ConfigError, ModelError, SetupError
-from mission9.files import write_whole
+from mission9.network.weights import read_saved_weights
 from mission9.pca import PCAModel
-from mission9.weights import read_saved_weights
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

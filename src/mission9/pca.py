@@ -20,9 +20,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from mission9.disk.files import make_folder, write_whole
+from mission9.disk.untrusted import MIB, read_file, read_json, read_tensors
 from mission9.errors import ConfigError, ModelError
-from mission9.files import make_folder, write_whole
-from mission9.untrusted import MIB, read_file, read_json, read_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -10,26 +10,28 @@ from functools import partial
 
 from rich.console import Console
 
-from mission9.audit_log import append
 from mission9.config import RunConfig
-from mission9.encryption import encrypted_by, for_writing
+from mission9.disk.failures import storage_told
+from mission9.disk.files import remove_folder, write_whole
 from mission9.errors import ConfigError, TooManyRejects
 from mission9.extraction import Extraction
-from mission9.files import remove_folder, write_whole
-from mission9.mobilenet_v2 import FEATURES
-from mission9.open_output import open_output
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, scores_folder
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.network.weights import SAVED_FILE
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, scores_folder
+from mission9.output.open_output import open_output
+from mission9.output.shards import read_marker
 from mission9.pca import PCAModel, check_components
 from mission9.planning import FEW_IMAGES, make_plan, name_of
+from mission9.privacy.audit_log import append
+from mission9.privacy.encryption import encrypted_by, for_writing
+from mission9.privacy.pseudonyms import Pseudonyms
+from mission9.privacy.redact import redact_values
 from mission9.progress import Display, ShardWatch
-from mission9.pseudonyms import Pseudonyms
-from mission9.redact import redact_values
 from mission9.request import Request
 from mission9.runners import Runner, works_elsewhere
 from mission9.runners.background import Runners
 from mission9.s3.address import is_s3
 from mission9.settle import settle
-from mission9.shards import read_marker
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
@@ -41,8 +43,6 @@ from mission9.stages.plan_shards import Plan
 from mission9.stages.project import project
 from mission9.stages.report import Report
 from mission9.stages.save_results import save_results
-from mission9.storage import storage_told
-from mission9.weights import SAVED_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output)
     if config.mlflow:
-        from mission9.log_apart import log_within_patience  # loads what other runs do not need
+        from mission9.tracking.log_apart import log_within_patience  # loads what other runs do not need
 
         log_within_patience(str(output.root), config.mlflow)
     return report

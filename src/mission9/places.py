@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mission9.errors import OutputError
-from mission9.page_file import PAGE
+from mission9.output.page_file import PAGE
+from mission9.output.state_files import StateFiles
 from mission9.s3.address import Address, is_s3
-from mission9.state_files import StateFiles
 from mission9.urls import is_url, store_url, without_file
 
 
@@ -45,7 +45,7 @@ def check_output(place: str) -> None:
         OutputError: there is no output.
         StorageError: the bucket does not tell.
     """
-    from mission9.output import STATE
+    from mission9.output.folder import STATE
 
     if is_s3(place):
         from mission9.s3.copies import is_output
@@ -64,7 +64,7 @@ def state_of(place: str) -> tuple[StateFiles, dict[str, Any]]:
         OutputError: there is no output.
         StorageError: it cannot be read.
     """
-    from mission9.output import STATE, Output
+    from mission9.output.folder import STATE, Output
 
     check_output(place)
     if not is_s3(place):

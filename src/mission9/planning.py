@@ -12,8 +12,8 @@ from mission9.config import RunConfig
 from mission9.erasure.tombstones import Tombstones
 from mission9.errors import InputError, OutputError
 from mission9.extraction import Extraction
-from mission9.mobilenet_v2 import FEATURES
-from mission9.output import Output
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.output.folder import Output
 from mission9.pca import check_components
 from mission9.places import real_root
 from mission9.sources import settled

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Column
 
-from mission9.beside import beside
-from mission9.shards import Shard
-from mission9.untrusted import read_json
+from mission9.concurrency.beside import beside
+from mission9.disk.untrusted import read_json
+from mission9.output.shards import Shard
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from mission9.engines import Device, EngineName
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ModelError
 from mission9.feature_extractor import ImageLike, MobileNetV2Extractor
-from mission9.mobilenet_v2 import FEATURES
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.network.preprocess import Preprocess
+from mission9.network.weights import read_saved_weights
 from mission9.pca import PCAModel
 from mission9.places import model_here
-from mission9.preprocess import Preprocess
-from mission9.weights import read_saved_weights
 
 
 class Projector:

@@ -8,9 +8,9 @@ from typing import Any
 from mission9.config import RunConfig
 from mission9.estimate.kept import compare, read_estimate
 from mission9.extraction import Extraction
-from mission9.output import Output
-from mission9.policy import enforce_policy
-from mission9.pseudonyms import Pseudonyms, check_key
+from mission9.output.folder import Output
+from mission9.privacy.policy import enforce_policy
+from mission9.privacy.pseudonyms import Pseudonyms, check_key
 from mission9.runners import works_elsewhere
 from mission9.stages.report import Report
 

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mission9.disk.files import files_below, files_in
+from mission9.disk.names import label_of_folder
 from mission9.errors import OutputError
-from mission9.files import files_below, files_in
-from mission9.names import label_of_folder
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.places import result_here
 from mission9.schema import vectors
-from mission9.tables import read_table, row_groups
 
 
 @dataclass(frozen=True)

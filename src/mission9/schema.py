@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mission9.mobilenet_v2 import FEATURES
+from mission9.network.mobilenet_v2 import FEATURES
 
 # The values of the column `split`; images that lie in no split's folder are of the last.
 SPLITS = (TRAINING, VALIDATION, TEST, NO_SPLIT) = ("Training", "Validation", "Test", "all")

@@ -257,7 +257,7 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         settings["spark.python.unix.domain.socket.enabled"] = "true"
     if _is_here(master):
         settings["spark.ui.enabled"] = str(config.spark_ui).lower()
-        settings["spark.python.daemon.module"] = "mission9.spark_daemon"
+        settings["spark.python.daemon.module"] = "mission9.concurrency.spark_daemon"
     if not master.startswith("yarn") and not master.startswith("k8s"):
         # From a bare checkout workers find this package beside the driver's.
         paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mission9.config import RunConfig
-from mission9.encryption import check_encryption
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, ModelError
 from mission9.extraction import Extraction
-from mission9.mobilenet_v2 import FEATURES
-from mission9.output import Output
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.network.weights import check_weights, load_weights
+from mission9.output.folder import Output
 from mission9.pca import PCAModel
 from mission9.places import model_here
 from mission9.planning import FEW_IMAGES, images_of
+from mission9.privacy.encryption import check_encryption
 from mission9.runners import works_elsewhere
 from mission9.runners.background import Runners
 from mission9.sources import settled
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.extract_shard import GetReady
 from mission9.stages.list_images import Found, has_more_images
-from mission9.weights import check_weights, load_weights
 
 
 def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extraction, PCAModel | None]:

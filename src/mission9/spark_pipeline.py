@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from mission9 import pca
 from mission9.config import RunConfig
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
-from mission9.mobilenet_v2 import FEATURES
-from mission9.open_output import open_output
-from mission9.output import REPORT, Output, scores_folder
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.output.folder import REPORT, Output, scores_folder
+from mission9.output.open_output import open_output
 from mission9.pca import Moments, PCAModel
-from mission9.policy import enforce_policy
+from mission9.privacy.policy import enforce_policy
 from mission9.s3.address import is_s3
 from mission9.schema import LISTING, OUTCOME, projected, vectors
 from mission9.session import find_or_start_session, parallelism

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mission9.disk.failures import storage_told
+from mission9.disk.files import appearing, make_folder, patiently
+from mission9.disk.names import from_text
 from mission9.errors import ConfigError, InputError, OutputError
-from mission9.files import appearing, make_folder, patiently
-from mission9.names import from_text
 from mission9.stages.list_images import Found, check_is_folder, folder_rows
-from mission9.storage import storage_told
 
 PERCENTAGES = (1, 5, 10, 25, 50)
 

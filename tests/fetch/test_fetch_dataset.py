@@ -13,9 +13,9 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
+from mission9.disk.files import file_sha256
 from mission9.errors import InputError, OutputError, StorageError
 from mission9.fetch.fetch_dataset import ATTRIBUTION, SOURCE, fetch_dataset
-from mission9.files import file_sha256
 from tests.conftest import SHARED
 from tests.fetch.conftest import LAYOUTS, Files, dataset, make_tar, make_zip
 

@@ -21,7 +21,7 @@ from mission9.cli import main
 from mission9.errors import SetupError
 from mission9.html_report import write_report, write_report_if_possible
 from mission9.html_report.render import to_script
-from mission9.page_file import PAGE
+from mission9.output.page_file import PAGE
 from mission9.results import Results
 from tests.html_report.conftest import FILES, LABELS, results_of
 from tests.test_imports import modules_after
@@ -217,7 +217,7 @@ def test_a_killed_writer_leaves_the_old_page(results: Results, tmp_path: Path) -
     page = page_of(results, tmp_path)
     code = (
         "import os, signal, sys; from pathlib import Path; from mission9.results import Results;"
-        "from mission9 import html_report; import mission9.files as files;"
+        "from mission9 import html_report; import mission9.disk.files as files;"
         "files.os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL);"
         "html_report.write_report(Results.of(sys.argv[1]), Path(sys.argv[2]))"
     )

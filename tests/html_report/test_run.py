@@ -11,7 +11,7 @@ from mission9 import RunConfig, run
 from mission9.cli import main
 from mission9.errors import OutputError
 from mission9.html_report import write_report
-from mission9.page_file import PAGE, run_of
+from mission9.output.page_file import PAGE, run_of
 from mission9.results import Results
 from mission9.stages.verify_output import verify_output
 from tests.conftest import InProcessRunner

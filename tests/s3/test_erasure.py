@@ -20,9 +20,9 @@ from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
 from mission9.errors import OutputError
-from mission9.page_file import PAGE
+from mission9.output.page_file import PAGE
 from mission9.pipeline import run
-from mission9.pseudonyms import Pseudonyms
+from mission9.privacy.pseudonyms import Pseudonyms
 from mission9.results import Results
 from mission9.s3.address import Address
 from mission9.s3.mirror import mirror_of

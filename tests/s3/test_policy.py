@@ -18,7 +18,7 @@ from mission9.config import RunConfig
 from mission9.doctor import examine
 from mission9.errors import ConfigError, PolicyError, SetupError
 from mission9.pipeline import run
-from mission9.policy import PLACES, enforce_policy, examine_policy, policy_of
+from mission9.privacy.policy import PLACES, enforce_policy, examine_policy, policy_of
 from tests.s3.conftest import Bucket
 
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")

@@ -15,8 +15,10 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
+from mission9.disk.names import label_folder
+from mission9.disk.untrusted import MOST_WEIGHTS_BYTES
 from mission9.errors import InputError, ModelError, OutputError, TooManyRejects, WeightsError
-from mission9.names import label_folder
+from mission9.network.weights import load_weights
 from mission9.pipeline import run
 from mission9.places import result_here
 from mission9.projector import Projector
@@ -25,8 +27,6 @@ from mission9.runners import InProcessRunner
 from mission9.s3 import listings
 from mission9.schema import vectors
 from mission9.stages.verify_output import verify_output
-from mission9.untrusted import MOST_WEIGHTS_BYTES
-from mission9.weights import load_weights
 from tests.conftest import add_odd_files
 from tests.s3.conftest import Bucket
 

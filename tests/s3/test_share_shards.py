@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from mission9.errors import StorageError
+from mission9.output.shards import read_features, read_marker, read_rejects
 from mission9.s3 import objects, range_reader, share_shards
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
 from mission9.s3.objects import Listed
 from mission9.s3.share_shards import SharedShards, bring, incoming
-from mission9.shards import read_features, read_marker, read_rejects
+from tests.output.test_shards import features, rejects, shard
+from tests.output.test_tables import write_groups
 from tests.s3.conftest import Bucket
-from tests.test_shards import features, rejects, shard
-from tests.test_tables import write_groups
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from mission9.errors import ImageError
-from mission9.preprocess import thumbnail_size, to_input, to_thumbnail
+from mission9.network.preprocess import thumbnail_size, to_input, to_thumbnail
 from mission9.stages.decode_apart import Decoded, _turns, decode_apart
 from mission9.stages.decode_image import decode_image
 from mission9.stages.decoder import THUMBNAIL, TIME_LIMIT, DecoderSettings

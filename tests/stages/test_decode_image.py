@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.errors import REASONS, ImageError
-from mission9.preprocess import INPUT_CHANNELS, to_input
+from mission9.network.preprocess import INPUT_CHANNELS, to_input
 from mission9.stages.decode_image import decode_image
 
 SEEDS = make_seeds()

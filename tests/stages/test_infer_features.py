@@ -13,18 +13,18 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mission9.ahead import AHEAD_BYTES
+from mission9.concurrency.ahead import AHEAD_BYTES
 from mission9.engines import Engine, EngineSpec, choose_engine, make_engine
 from mission9.engines.int8 import Int8Network
 from mission9.extraction import Extraction
 from mission9.feature_extractor import MobileNetV2Extractor
+from mission9.network.weights import Tensors, Weights
 from mission9.schema import OUTCOME, vectors
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.decoder import MOST_IMAGES
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare_ahead
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.weights import Tensors, Weights
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from mission9.output.shards import Shard, commit, read_features, read_marker, read_rejects
+from mission9.output.tables import read_group
 from mission9.schema import FEATURES_TABLE, LISTING, REJECTS_TABLE
-from mission9.shards import Shard, commit, read_features, read_marker, read_rejects
 from mission9.stages import plan_shards as module
 from mission9.stages.compact_shards import CompactParts
 from mission9.stages.find_known import Known, clear_away, done_file
@@ -21,7 +22,6 @@ from mission9.stages.plan_shards import (
     Plan,
     plan_shards,
 )
-from mission9.tables import read_group
 
 MOST = 256
 

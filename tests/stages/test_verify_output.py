@@ -121,7 +121,7 @@ def pc_negated(table: pa.Table) -> pa.Array:
 
 
 def note(output: Path, file: Path) -> None:
-    from mission9.files import file_sha256
+    from mission9.disk.files import file_sha256
 
     checksums = output / "_state" / "checksums.json"
     noted = json.loads(checksums.read_bytes())

@@ -6,7 +6,7 @@ import logging
 
 from rich.console import Console
 
-from mission9.redact import shown
+from mission9.privacy.redact import shown
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
 

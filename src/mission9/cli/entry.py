@@ -15,8 +15,8 @@ from mission9.cli import deploy, estimate, make, protect, use  # noqa: F401 (the
 from mission9.cli.app import app
 from mission9.cli.console import fail, set_up_logging
 from mission9.config import explain
+from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error
-from mission9.storage import in_words
 
 # What shells expect of a program that Ctrl-C ended, or a signal to terminate.
 INTERRUPTED, TERMINATED = 130, 143

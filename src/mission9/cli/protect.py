@@ -48,7 +48,7 @@ def audit(place: str, /, *, verify: Flag = False, all_files: Flag = False, json_
     """
     if verify:
         return _verify_log(place)
-    from mission9.audit_images import audit_images
+    from mission9.privacy.audit_images import audit_images
 
     found = audit_images(place, all_files=all_files)
     if json_:
@@ -96,7 +96,7 @@ def erase(
     """
     from mission9.erasure.chosen import Request
     from mission9.erasure.ids import read_ids
-    from mission9.pseudonyms import Pseudonyms
+    from mission9.privacy.pseudonyms import Pseudonyms
 
     names, pseudonyms = read_ids(ids), Pseudonyms.of(pseudonymise)
     _carry_out(output, Request("erase", names, ids, with_source=source, input=input_, pseudonyms=pseudonyms))
@@ -133,7 +133,7 @@ def retain(
         Key of the pseudonyms in the tables, env:NAME or a file.
     """
     from mission9.erasure.chosen import Request
-    from mission9.pseudonyms import Pseudonyms
+    from mission9.privacy.pseudonyms import Pseudonyms
 
     pseudonyms = Pseudonyms.of(pseudonymise)
     _carry_out(output, Request("retain", days=days, with_source=source, input=input_, pseudonyms=pseudonyms))
@@ -164,8 +164,8 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
 
 
 def _verify_log(output: str) -> int:
-    from mission9.audit_log import records, verify
     from mission9.places import state_of
+    from mission9.privacy.audit_log import records, verify
 
     state, report = state_of(output)
     problems = list(verify(state, report))

@@ -14,7 +14,7 @@ from mission9.cli.app import app
 from mission9.cli.console import say
 from mission9.engines import Device, EngineName
 from mission9.errors import ImageError
-from mission9.page_file import PAGE
+from mission9.output.page_file import PAGE
 
 
 @app.command
@@ -34,7 +34,7 @@ def verify(output: str = "data/Results", /, *, pseudonymise: str | None = None) 
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file, to hold them against the listing by name.
     """
-    from mission9.pseudonyms import Pseudonyms
+    from mission9.privacy.pseudonyms import Pseudonyms
     from mission9.stages.verify_output import verify_output
 
     problems = 0
@@ -97,7 +97,7 @@ def export(output: str = "data/Results", /, *, onnx: Path) -> None:
         File to write.
     """
     from mission9.interop import export_onnx
-    from mission9.output import MODEL_FOLDER
+    from mission9.output.folder import MODEL_FOLDER
     from mission9.places import result_here
 
     export_onnx(result_here(output) / MODEL_FOLDER, onnx)

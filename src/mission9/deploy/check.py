@@ -7,8 +7,8 @@ import re
 from mission9.config import RunConfig
 from mission9.deploy.emr import OFFERED, REGIONS, RELEASE, Job, run_arguments
 from mission9.errors import ConfigError
-from mission9.policy import PLACES
-from mission9.redact import redact
+from mission9.privacy.policy import PLACES
+from mission9.privacy.redact import redact
 from mission9.s3.address import Address, is_s3
 from mission9.s3.environment import is_loopback
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mission9 import devices
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, SetupError
-from mission9.weights import Weights
+from mission9.network.weights import Weights
 
 # OpenVINO tells its makers of each import, in every worker, by a process that it forks for that. It takes the package
 # that does so for absent; one that somebody has imported before stays.

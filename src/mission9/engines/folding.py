@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mission9.mobilenet_v2 import NORM_EPSILON, Conv
+from mission9.network.mobilenet_v2 import NORM_EPSILON, Conv
 
 
 def fold(conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mission9.disk.files import make_folder, write_whole
+from mission9.disk.untrusted import MIB, read_file
 from mission9.errors import ModelError, SetupError
-from mission9.files import make_folder, write_whole
-from mission9.mobilenet_v2 import FEATURES, INPUT_SIZE
-from mission9.preprocess import INPUT_CHANNELS
-from mission9.untrusted import MIB, read_file
-from mission9.weights import Weights
+from mission9.network.mobilenet_v2 import FEATURES, INPUT_SIZE
+from mission9.network.preprocess import INPUT_CHANNELS
+from mission9.network.weights import Weights
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from mission9.engines.folding import fold
-from mission9.mobilenet_v2 import BLOCKS, INPUT_SIZE, Conv
+from mission9.network.mobilenet_v2 import BLOCKS, INPUT_SIZE, Conv
+from mission9.network.preprocess import MEAN, STD
 from mission9.pca import PCAModel
-from mission9.preprocess import MEAN, STD
 
 _OPSET, _IR_VERSION = 18, 10  # what ONNX Runtime has read since 1.16 and 1.18
 IMAGES, SCORES = "images", "scores"

@@ -12,13 +12,13 @@ import openvino as ov
 import platformdirs
 from numpy.typing import NDArray
 
+from mission9.concurrency.watch import progress
+from mission9.disk.files import write_whole
+from mission9.disk.untrusted import read_json
 from mission9.engines import Images
 from mission9.errors import SetupError
-from mission9.files import write_whole
-from mission9.mobilenet_v2 import INPUT_SIZE
-from mission9.preprocess import INPUT_CHANNELS
-from mission9.untrusted import read_json
-from mission9.watch import progress
+from mission9.network.mobilenet_v2 import INPUT_SIZE
+from mission9.network.preprocess import INPUT_CHANNELS
 
 # Small batches stay in a core's L2 cache; which is fastest is tried, in this order, as far as the time goes.
 MICRO_BATCHES = (2, 1, 4, 8)

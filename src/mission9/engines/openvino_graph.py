@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from mission9.engines.folding import fold
-from mission9.mobilenet_v2 import BLOCKS, INPUT_SIZE, Conv
-from mission9.preprocess import INPUT_CHANNELS, MEAN, STD
+from mission9.network.mobilenet_v2 import BLOCKS, INPUT_SIZE, Conv
+from mission9.network.preprocess import INPUT_CHANNELS, MEAN, STD
 
 
 def features_graph(tensors: Mapping[str, NDArray[np.float32]], batch: int = 1) -> ov.Model:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mission9.concurrency.watch import progress
 from mission9.engines import Images
 from mission9.engines.torch_model import MobileNetV2Features
 from mission9.errors import SetupError
-from mission9.mobilenet_v2 import FEATURES
-from mission9.preprocess import MEAN, STD
-from mission9.watch import progress
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.network.preprocess import MEAN, STD
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mission9.mobilenet_v2 import BLOCKS, NORM_EPSILON, Conv
+from mission9.network.mobilenet_v2 import BLOCKS, NORM_EPSILON, Conv
 
 _COUNTER = "num_batches_tracked"  # counts training steps; no part of the function
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mission9.files import open_to_read
-from mission9.tables import opened
+from mission9.disk.files import open_to_read
+from mission9.output.tables import opened
 
 _WORD = 8  # bytes that are compared at a time
 _BLOCK = 1 << 24

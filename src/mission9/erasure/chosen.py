@@ -12,8 +12,8 @@ from mission9.erasure.receipt import Why
 from mission9.erasure.sources import images_in, is_there
 from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, InputError
-from mission9.output import Output
-from mission9.pseudonyms import Pseudonyms
+from mission9.output.folder import Output
+from mission9.privacy.pseudonyms import Pseudonyms
 
 _DAY = 86_400 * 1_000_000_000  # nanoseconds
 _MOST_DAYS = 36_500

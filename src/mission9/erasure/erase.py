@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from mission9.encryption import encrypted_by, is_encrypted, key_of
+from mission9.disk.failures import storage_told
 from mission9.erasure.absence import Search, holds_erased_paths
 from mission9.erasure.chosen import Request, chosen
 from mission9.erasure.places import (
@@ -29,14 +29,14 @@ from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
 from mission9.erasure.tombstones import Pending, Tombstones
 from mission9.errors import ErasureError
-from mission9.open_output import open_output
-from mission9.output import STATE, Output
+from mission9.output.folder import STATE, Output
+from mission9.output.open_output import open_output
+from mission9.output.tables import row_groups
 from mission9.places import check_output
-from mission9.pseudonyms import check_key
+from mission9.privacy.encryption import encrypted_by, is_encrypted, key_of
+from mission9.privacy.pseudonyms import check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
-from mission9.storage import storage_told
-from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 

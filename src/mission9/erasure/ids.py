@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mission9.disk.untrusted import MIB, read_file
 from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.errors import ConfigError, InputError, OutputError
-from mission9.output import SHARDS, STATE, Output
+from mission9.output.folder import SHARDS, STATE, Output
+from mission9.output.tables import row_groups
 from mission9.stages.find_known import done_file, plan_file
-from mission9.tables import row_groups
-from mission9.untrusted import MIB, read_file
 
 _MOST_BYTES = 1024 * MIB
 _MOST_TOLD = 5

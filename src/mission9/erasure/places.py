@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mission9.disk.files import files_in, remove_folder
+from mission9.disk.scratch import clear_scratch, scratch_folder
 from mission9.erasure.remake import Holds, Standing
 from mission9.errors import OutputError
-from mission9.files import files_in, remove_folder
-from mission9.output import STATE, Output
+from mission9.output.folder import STATE, Output
 from mission9.places import result_here
 from mission9.s3.address import Address, is_s3
-from mission9.scratch import clear_scratch, scratch_folder
 
 
 def copy_of_standing(output: Output, place: str, is_erased: Holds) -> Standing | None:

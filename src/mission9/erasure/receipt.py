@@ -9,9 +9,9 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from mission9.audit_log import RECEIPTS, append, ended
-from mission9.output import STATE
-from mission9.state_files import StateFiles
+from mission9.output.folder import STATE
+from mission9.output.state_files import StateFiles
+from mission9.privacy.audit_log import RECEIPTS, append, ended
 
 Why = Literal["erase", "retain"]
 

@@ -18,24 +18,24 @@ import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
 from mission9 import pca
-from mission9.audit_log import append
+from mission9.disk.files import files_in, make_folder, read_whole, write_whole
 from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.erasure.tombstones import ERASED
 from mission9.errors import ConfigError, ConservationError, ModelError
-from mission9.files import files_in, make_folder, read_whole, write_whole
-from mission9.mobilenet_v2 import FEATURES
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output
+from mission9.output.shards import Shard
+from mission9.output.tables import row_groups
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_scores
-from mission9.pseudonyms import Pseudonyms
+from mission9.privacy.audit_log import append
+from mission9.privacy.pseudonyms import Pseudonyms
 from mission9.runners import InProcessRunner
 from mission9.schema import vectors
-from mission9.shards import Shard
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.find_known import done_file
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.report import Report, SplitCounts
-from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 

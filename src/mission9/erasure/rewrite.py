@@ -9,10 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mission9.disk.files import appearing, files_in, remove_file
 from mission9.erasure.tombstones import Tombstones
-from mission9.files import appearing, files_in, remove_file
-from mission9.schema import PLAN
-from mission9.shards import (
+from mission9.output.shards import (
     Shard,
     commit,
     damaged,
@@ -23,8 +22,9 @@ from mission9.shards import (
     rejects_file,
     sweep,
 )
+from mission9.output.tables import TableWriter, read_table, row_groups
+from mission9.schema import PLAN
 from mission9.stages.find_known import done_file, plan_file
-from mission9.tables import TableWriter, read_table, row_groups
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from mission9.disk.files import patiently
+from mission9.disk.names import from_text, to_path, to_text
 from mission9.erasure.ids import Image
 from mission9.errors import ConfigError, StorageError
-from mission9.files import patiently
-from mission9.names import from_text, to_path, to_text
 from mission9.pack.layout import find_index
 from mission9.places import real_root
 from mission9.s3.address import Address, is_s3

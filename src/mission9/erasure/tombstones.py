@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.errors import OutputError
+from mission9.output.state_files import StateFiles
 from mission9.stages.list_images import Found
-from mission9.state_files import StateFiles
 
 ERASED_FILE = "erased.json"
 ERASED = "(erased)"  # counted in the place of an extension

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mission9.disk.untrusted import read_file
 from mission9.errors import ConfigError
 from mission9.estimate.interval import Interval
 from mission9.s3.address import Address, is_s3
-from mission9.untrusted import read_file
 
 HERE = "this machine"
 

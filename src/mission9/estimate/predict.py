@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mission9.deploy.instances import Instance, gpu_rates
+from mission9.disk.files import write_whole
 from mission9.errors import ConfigError
 from mission9.estimate.interval import Interval
 from mission9.estimate.kept import HERE
 from mission9.estimate.probe import Probe
-from mission9.files import write_whole
 from mission9.s3.address import is_s3
 from mission9.urls import is_url
 

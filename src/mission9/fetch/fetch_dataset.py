@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import IO
 
 import mission9
+from mission9.disk.failures import storage_told
+from mission9.disk.files import file_sha256, make_folder, remove_folder, write_whole
+from mission9.disk.folder_lock import sign, take_lock
+from mission9.disk.names import to_text
+from mission9.disk.untrusted import read_json
 from mission9.errors import ConservationError, InputError, OutputError, StorageError
 from mission9.fetch.archive import Bomb, contents, damage_told, entries
 from mission9.fetch.check_entries import Checked, checked
 from mission9.fetch.find_layout import Folder, Variant, find_layout
 from mission9.fetch.kaggle import DATASET, VERSION, dataset_page, download
-from mission9.files import file_sha256, make_folder, remove_folder, write_whole
-from mission9.folder_lock import sign, take_lock
-from mission9.names import to_text
 from mission9.stages.list_images import Found, list_images
-from mission9.storage import storage_told
-from mission9.untrusted import read_json
 
 logger = logging.getLogger(__name__)
 

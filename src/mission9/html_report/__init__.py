@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mission9.disk.files import remove_file, write_whole
 from mission9.errors import Mission9Error, OutputError
-from mission9.files import remove_file, write_whole
 from mission9.html_report.identical import identical_images
 from mission9.html_report.judge import NEIGHBOURS, at_odds, judge
 from mission9.html_report.neighbours import nearest_others
@@ -31,9 +31,9 @@ from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
 from mission9.html_report.thumbnails import make_thumbnails, no_thumbnails
-from mission9.page_file import PAGE, is_ours, run_of, sealed
+from mission9.output.page_file import PAGE, is_ours, run_of, sealed
 from mission9.places import real_root
-from mission9.redact import shown as told
+from mission9.privacy.redact import shown as told
 from mission9.results import Results
 from mission9.sources import settled
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.ahead import HERE
+from mission9.concurrency.ahead import HERE
 from mission9.errors import ImageError
-from mission9.preprocess import THUMBNAIL_SIDE, thumbnail_size
+from mission9.network.preprocess import THUMBNAIL_SIDE, thumbnail_size
 from mission9.sources import source_of
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 from mission9.errors import InputError
+from mission9.output.tables import read_table
 from mission9.pack.damage import Damaged, damage_found
 from mission9.pack.layout import DONE, IMAGES, MANIFEST, MOST_MANIFEST_BYTES, PLAN_FILE, Manifest
 from mission9.pack.plan_pack import Done, PackPlan, plan_pack
 from mission9.pack.store import Store
-from mission9.tables import read_table
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from mission9.disk.untrusted import MIB
 from mission9.errors import InputError
 from mission9.s3.address import Address, is_s3
 from mission9.schema import LISTING, REJECTS_TABLE
-from mission9.untrusted import MIB
 
 MANIFEST = "mission9-pack.json"
 INDEX, IMAGES, REJECTS = "index", "images", "rejects"

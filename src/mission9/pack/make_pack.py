@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mission9.disk.failures import storage_told
+from mission9.disk.names import to_text
+from mission9.disk.scratch import scratch_folder
 from mission9.errors import ConfigError, InputError, OutputError, StorageError
-from mission9.names import to_text
+from mission9.output.tables import TableWriter, row_groups
 from mission9.pack.damage import Damaged
 from mission9.pack.find_done import plan_rest
 from mission9.pack.layout import done_file
@@ -19,15 +22,12 @@ from mission9.pack.show_pack import PackReport, show_pack
 from mission9.pack.store import CheckLock, Store, store_of
 from mission9.pack.write_part import WriteParts
 from mission9.places import real_root
-from mission9.redact import redact
+from mission9.privacy.redact import redact
 from mission9.runners import InProcessRunner, Runner
 from mission9.schema import LISTING
-from mission9.scratch import scratch_folder
 from mission9.sources import settled
 from mission9.stages.list_images import Found, check_folder, list_images
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.storage import storage_told
-from mission9.tables import TableWriter, row_groups
 from mission9.urls import is_url, without_file
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from mission9.names import from_text
+from mission9.disk.names import from_text
+from mission9.output.tables import TableWriter, row_groups
 from mission9.pack.layout import PACK_PLAN
 from mission9.schema import LISTING
-from mission9.tables import TableWriter, row_groups
 
 # Large enough that a listing of parts is nothing and a request costs nothing beside what it brings; small enough that a
 # worker makes one in a minute. One below half of both is made anew together with what is new.

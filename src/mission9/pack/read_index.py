@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mission9.disk.names import from_text
 from mission9.errors import REASONS, ImageError, InputError, StorageError
-from mission9.names import from_text
 from mission9.pack.layout import FIRST_PATHS
 from mission9.pack.store import Store, is_missing
 

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from mission9.ahead import HERE, REMOTE
+from mission9.concurrency.ahead import HERE, REMOTE
+from mission9.concurrency.watch import progress
+from mission9.disk.names import from_text
 from mission9.errors import ConfigError, ImageError, InputError, Mission9Error, Reason, SetupError
-from mission9.names import from_text
 from mission9.pack.layout import (
     MANIFEST,
     MOST_MANIFEST_BYTES,
@@ -31,7 +32,6 @@ from mission9.pack.store import Store, is_missing, store_of
 from mission9.s3.address import is_s3
 from mission9.schema import LISTING
 from mission9.stages.list_images import Found
-from mission9.watch import progress
 
 # Of each source in a process: pages of a megabyte.
 _PAGES = 16

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import mission9
+from mission9.disk.names import from_text
 from mission9.errors import ConservationError
-from mission9.names import from_text
+from mission9.output.tables import TableWriter, row_groups
 from mission9.pack.damage import Damaged, damage_found
 from mission9.pack.layout import (
     DONE,
@@ -32,7 +33,6 @@ from mission9.pack.layout import (
 )
 from mission9.pack.plan_pack import PackPlan
 from mission9.pack.store import CheckLock, Store
-from mission9.tables import TableWriter, row_groups
 
 _INDEX_ROWS = 2000  # that are read at a time to find an image
 

@@ -20,9 +20,11 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mission9.concurrency.watch import progress
 from mission9.config import RunConfig
+from mission9.disk.names import IMAGE_EXTENSIONS, to_text
 from mission9.errors import ConservationError, InputError, TaskError
-from mission9.names import IMAGE_EXTENSIONS, to_text
+from mission9.output.tables import TableWriter
 from mission9.pack.layout import PACK_PLAN, PLAN_FILE, done_file
 from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
 from mission9.pack.store import Store
@@ -31,8 +33,6 @@ from mission9.schema import NO_SPLIT
 from mission9.session import find_or_start_session
 from mission9.stages.list_images import SPLIT_FOLDERS
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.tables import TableWriter
-from mission9.watch import progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

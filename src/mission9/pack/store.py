@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from mission9.errors import Mission9Error, OutputError
-from mission9.files import (
+from mission9.disk.files import (
     appearing,
     files_in,
     make_folder,
@@ -20,8 +19,11 @@ from mission9.files import (
     remove_folder,
     write_whole,
 )
-from mission9.folder_lock import sign, take_lock
-from mission9.output import REPORT, SHARDS
+from mission9.disk.folder_lock import sign, take_lock
+from mission9.disk.scratch import scratch_folder
+from mission9.disk.untrusted import read_file
+from mission9.errors import Mission9Error, OutputError
+from mission9.output.folder import REPORT, SHARDS
 from mission9.pack.layout import (
     DONE,
     IMAGES,
@@ -34,8 +36,6 @@ from mission9.pack.layout import (
     STATE,
 )
 from mission9.s3.address import Address, is_s3
-from mission9.scratch import scratch_folder
-from mission9.untrusted import read_file
 
 # By the one a pack is known, finished or not; by the other a result of a run, whose tables a pack would replace. The
 # lock of runs is in neither: one that was refused here has left it in a pack, too.

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mission9.ahead import work_ahead
+from mission9.concurrency.ahead import work_ahead
+from mission9.concurrency.watch import progress
 from mission9.errors import ImageError
+from mission9.output.tables import TableWriter, opened, read_group
 from mission9.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
 from mission9.pack.plan_pack import Part, Row
 from mission9.pack.store import Store
 from mission9.schema import LISTING
 from mission9.sources import source_of
-from mission9.tables import TableWriter, opened, read_group
-from mission9.watch import progress
 
 # Images of a page: what a worker that does images in order fetches at one go.
 PAGE_BYTES = 1024 * 1024

@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mission9 import devices
+from mission9.disk.failures import storage_told
+from mission9.disk.files import patiently
 from mission9.errors import SetupError
-from mission9.files import patiently
 from mission9.runners.environment import is_submitted
-from mission9.storage import storage_told
 
 if TYPE_CHECKING:
     from mission9.config import RunConfig

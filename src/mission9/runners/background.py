@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from mission9.config import RunConfig
-from mission9.encryption import KeyedRunner
+from mission9.privacy.encryption import KeyedRunner
 from mission9.runners import InProcessRunner, Runner, Task, open_runner
 
 

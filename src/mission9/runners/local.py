@@ -20,12 +20,12 @@ from typing import Self
 import cloudpickle
 import loky
 
+from mission9.concurrency.watch import PATIENCE, Patience, look_after, watched
 from mission9.devices import WORKER_VARIABLE
+from mission9.disk.failures import in_words
 from mission9.errors import StorageError, TaskError
 from mission9.runners import Task, carry_out
 from mission9.runners.environment import ONE_THREAD
-from mission9.storage import in_words
-from mission9.watch import PATIENCE, Patience, look_after, watched
 
 # A file that holds a task, and a name that no other task has: the system gives the same file's name again.
 Place = tuple[str, str]

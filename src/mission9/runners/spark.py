@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from mission9.concurrency.watch import PATIENCE, Patience, watched
 from mission9.config import RunConfig
+from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error, StorageError, TaskError
 from mission9.runners import Task, carry_out
 from mission9.session import find_or_start_session, parallelism, silence
-from mission9.storage import in_words
-from mission9.watch import PATIENCE, Patience, watched
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mission9.disk.untrusted import MIB, read_json
 from mission9.errors import ModelError, OutputError, StorageError
-from mission9.output import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
-from mission9.page_file import PAGE
+from mission9.output.folder import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
+from mission9.output.page_file import PAGE
 from mission9.s3.address import Address
 from mission9.s3.kept_copies import kept_copy
 from mission9.s3.listings import list_below, list_level
@@ -21,7 +22,6 @@ from mission9.s3.mirror import file_of, mirror_of
 from mission9.s3.objects import Listed, at_once, fetch, get_if_there, head, is_gone, put
 from mission9.s3.output import MOST_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.s3.share_shards import bring
-from mission9.untrusted import MIB, read_json
 
 _TABLES = re.compile(rf"{RUNS}/([0-9a-f]{{32}})")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mission9.config import RunConfig
 from mission9.doctor import Finding
 from mission9.errors import Mission9Error
-from mission9.policy import buckets_of, examine_policy
+from mission9.privacy.policy import buckets_of, examine_policy
 from mission9.probes import installed
 from mission9.s3.address import Address, is_s3
 from mission9.s3.environment import credentials_told, endpoint, region

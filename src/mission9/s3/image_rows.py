@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from mission9.disk.names import to_text
 from mission9.errors import InputError
-from mission9.names import to_text
 from mission9.s3.address import Address, is_s3
 from mission9.s3.list_objects import Entry, Top, list_objects
 from mission9.s3.objects import head

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mission9.files import files_in, make_folder, private_name, remove_file, remove_folder
-from mission9.folder_lock import wait_for_lock
+from mission9.disk.files import files_in, make_folder, private_name, remove_file, remove_folder
+from mission9.disk.folder_lock import wait_for_lock
 
 _LOCK = ".lock"
 

@@ -23,11 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mission9.beside import beside, in_a_hurry
+from mission9.concurrency.beside import beside, in_a_hurry
+from mission9.disk.untrusted import MIB
 from mission9.errors import Mission9Error, OutputError, StorageError
 from mission9.s3.address import Address
 from mission9.s3.objects import delete, get_if_there, head, put, put_new
-from mission9.untrusted import MIB
 
 logger = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mission9.concurrency.watch import progress
+from mission9.disk.files import appearing, open_to_write
 from mission9.errors import Mission9Error, StorageError
-from mission9.files import appearing, open_to_write
 from mission9.s3.address import Address
 from mission9.s3.client import AT_ONCE, PATIENCE, store_of
 from mission9.s3.odd_keys import can_be_used, is_odd, odd_head, odd_read
 from mission9.s3.told import Trouble, told, trouble_of
-from mission9.watch import progress
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mission9.disk.files import files_in, write_whole
+from mission9.disk.untrusted import MIB
 from mission9.errors import OutputError
-from mission9.files import files_in, write_whole
-from mission9.open_output import open_output
-from mission9.output import (
+from mission9.output.folder import (
     CHECKSUMS,
     FEATURES_FOLDER,
     REJECTS_FOLDER,
@@ -30,7 +30,8 @@ from mission9.output import (
     STATE,
     Output,
 )
-from mission9.page_file import PAGE, run_of
+from mission9.output.open_output import open_output
+from mission9.output.page_file import PAGE, run_of
 from mission9.s3.address import Address
 from mission9.s3.lease import Lease, leased
 from mission9.s3.listings import list_below, list_level
@@ -38,7 +39,6 @@ from mission9.s3.mirror import file_of, mirror_of
 from mission9.s3.objects import at_once, copy, delete, fetch, get_if_there, put
 from mission9.s3.share_shards import SharedShards, bring, incoming, shared_name
 from mission9.s3.state import BucketState
-from mission9.untrusted import MIB
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mission9.policy import Check
+from mission9.privacy.policy import Check
 from mission9.s3.control import control
 from mission9.s3.environment import endpoint, is_loopback
 

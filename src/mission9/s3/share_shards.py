@@ -15,18 +15,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mission9.beside import beside
+from mission9.concurrency.beside import beside
+from mission9.disk.files import appearing, files_in
+from mission9.disk.scratch import scratch_folder
+from mission9.disk.untrusted import MIB
 from mission9.errors import Mission9Error
-from mission9.files import appearing, files_in
+from mission9.output.shards import Shard, commit, damaged, features_file, read_marker, rejects_file
 from mission9.s3.address import Address
 from mission9.s3.listings import list_below
 from mission9.s3.objects import Listed, at_once, delete, fetch, get_if_there, put
 from mission9.s3.odd_keys import is_odd
 from mission9.s3.range_reader import RangeReader
-from mission9.scratch import scratch_folder
-from mission9.shards import Shard, commit, damaged, features_file, read_marker, rejects_file
 from mission9.stages.find_known import DONE
-from mission9.untrusted import MIB
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mission9.disk.untrusted import MIB
 from mission9.s3.address import Address
 from mission9.s3.listings import list_level
 from mission9.s3.objects import get_if_there, put
-from mission9.untrusted import MIB
 
 _MOST_BYTES = 256 * MIB
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mission9.output.shards import Shard, commit, committed_features, committed_rejects, rows_of
+from mission9.output.tables import read_group
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
-from mission9.shards import Shard, commit, committed_features, committed_rejects, rows_of
-from mission9.tables import read_group
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mission9
+from mission9.concurrency.watch import is_stopped, progress
 from mission9.errors import REASONS, ImageError
 from mission9.stages import decoder
 from mission9.stages.decoder import NUMBER, READY, SHARED_BYTES, TIME_LIMIT, DecoderSettings, Shared
-from mission9.watch import is_stopped, progress
 
 _PATIENCE = 5.0  # seconds more than an image may take, for a child that does not even end itself
 _LOOK = 1.0  # seconds between looks at a child; a look that takes longer finds that this process was stopped

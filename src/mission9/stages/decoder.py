@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.errors import ImageError
-from mission9.mobilenet_v2 import INPUT_SIZE
-from mission9.preprocess import INPUT_CHANNELS, THUMBNAIL_SIDE, Preprocess, to_input, to_thumbnail
+from mission9.network.mobilenet_v2 import INPUT_SIZE
+from mission9.network.preprocess import INPUT_CHANNELS, THUMBNAIL_SIDE, Preprocess, to_input, to_thumbnail
 from mission9.stages.decode_image import open_image, to_picture
 
 THUMBNAIL: Literal["thumbnail"] = "thumbnail"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from mission9.extraction import Extraction
-from mission9.shards import Shard, commit, read_marker
+from mission9.output.shards import Shard, commit, read_marker
+from mission9.output.tables import read_group
 from mission9.stages.infer_features import get_ready, infer_features
 from mission9.stages.prepare_images import ImageRow
-from mission9.tables import read_group
 
 if TYPE_CHECKING:
     from mission9.s3.share_shards import SharedShards

@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.files import is_passing, remove_file
-from mission9.names import from_text
+from mission9.disk.files import is_passing, remove_file
+from mission9.disk.names import from_text
+from mission9.output.shards import damaged, read_marker, read_rejects, sweep
+from mission9.output.tables import row_groups
 from mission9.schema import LISTING, PLAN
-from mission9.shards import damaged, read_marker, read_rejects, sweep
-from mission9.tables import row_groups
 
 logger = logging.getLogger(__name__)
 

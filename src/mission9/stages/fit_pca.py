@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from mission9 import pca
-from mission9.mobilenet_v2 import FEATURES
+from mission9.network.mobilenet_v2 import FEATURES
 from mission9.pca import Moments, PCAModel
 from mission9.runners import Runner
 from mission9.schema import vectors

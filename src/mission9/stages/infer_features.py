@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mission9.engines import Engine, make_engine
 from mission9.extraction import Extraction
-from mission9.mobilenet_v2 import FEATURES
+from mission9.network.mobilenet_v2 import FEATURES
 from mission9.schema import OUTCOME
 from mission9.stages.decoder import MOST_IMAGES
 from mission9.stages.prepare_images import ImageRow, Prepared, decode, prepare_ahead

@@ -11,9 +11,9 @@ from itertools import islice
 
 import pyarrow as pa
 
+from mission9.disk.files import is_passing, patiently
+from mission9.disk.names import IMAGE_EXTENSIONS, to_text
 from mission9.errors import InputError
-from mission9.files import is_passing, patiently
-from mission9.names import IMAGE_EXTENSIONS, to_text
 from mission9.places import real_root
 from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
 from mission9.sources import settled, source_of

@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.files import appearing
+from mission9.disk.files import appearing
+from mission9.output.shards import Shard
+from mission9.output.tables import TableWriter
 from mission9.schema import LISTING, PLAN
-from mission9.shards import Shard
 from mission9.stages.find_known import Known, plan_file, todo_file
-from mission9.tables import TableWriter
 
 # Large files make a shard shorter.
 SHARD_BYTES = 64 * 1024 * 1024

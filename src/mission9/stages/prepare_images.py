@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.ahead import AHEAD_IMAGES, HERE, Ahead, work_ahead
+from mission9.concurrency.ahead import AHEAD_IMAGES, HERE, Ahead, work_ahead
+from mission9.disk.names import label_folder
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
-from mission9.names import label_folder
 from mission9.sources import source_of
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, DecoderSettings

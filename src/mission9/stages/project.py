@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.files import appearing, make_folder
+from mission9.disk.files import appearing, make_folder
+from mission9.output.tables import TableWriter, read_table
 from mission9.pca import PCAModel
 from mission9.runners import Runner
 from mission9.schema import projected, vectors
 from mission9.stages.collect_shards import Rows
-from mission9.tables import TableWriter, read_table
 
 _CHUNKS_A_WORKER = 4
 

@@ -8,9 +8,9 @@ import stat
 import time
 from typing import BinaryIO
 
+from mission9.concurrency.watch import progress
+from mission9.disk.files import patiently
 from mission9.errors import ImageError
-from mission9.files import patiently
-from mission9.watch import progress
 
 MAX_BYTES = 256 * 1024 * 1024
 _PIECE = 16 * 1024 * 1024

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mission9.errors import ConservationError
-from mission9.redact import redact_values
+from mission9.privacy.redact import redact_values
 
 _PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mission9.files import files_in, make_folder, open_to_write
-from mission9.names import label_folder
+from mission9.disk.files import files_in, make_folder, open_to_write
+from mission9.disk.names import label_folder
+from mission9.output.tables import TableWriter
 from mission9.schema import projected, vectors
-from mission9.tables import TableWriter
 
 # Labels written to at a time. Rows come in order of path, so that one is enough unless folders of one name lie
 # apart; a label that comes again after so many others begins a second file.

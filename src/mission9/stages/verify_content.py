@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mission9.errors import ImageError
-from mission9.shards import committed_features
+from mission9.output.shards import committed_features
+from mission9.output.tables import read_table
 from mission9.sources import source_of
-from mission9.tables import read_table
 
 _READERS = 16  # waiting for disks and networks, not computing
 

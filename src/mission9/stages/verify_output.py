@@ -11,21 +11,21 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
+from mission9.disk.files import file_sha256
 from mission9.errors import Mission9Error, OutputError
-from mission9.files import file_sha256
-from mission9.output import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output
-from mission9.page_file import PAGE, page_problem
+from mission9.network.weights import read_saved_weights
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output
+from mission9.output.page_file import PAGE, page_problem
+from mission9.output.shards import damaged, read_marker, read_rejects
+from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.places import result_here
-from mission9.pseudonyms import Pseudonyms, TableNames, check_key
+from mission9.privacy.pseudonyms import Pseudonyms, TableNames, check_key
 from mission9.s3.address import is_s3
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, is_as_written
-from mission9.shards import damaged, read_marker, read_rejects
 from mission9.stages.find_known import done_file
 from mission9.stages.report import Report
 from mission9.stages.verify_scores import ScoresCheck
-from mission9.tables import read_table, row_groups
-from mission9.weights import read_saved_weights
 
 # What reading a damaged file ends in.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)

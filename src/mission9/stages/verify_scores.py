@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from mission9.disk.files import files_below, files_in, open_to_read
+from mission9.disk.names import label_folder
 from mission9.errors import ImageError
-from mission9.files import files_below, files_in, open_to_read
-from mission9.names import label_folder
-from mission9.output import Output, scores_folder
+from mission9.output.folder import Output, scores_folder
+from mission9.output.tables import read_table
 from mission9.pca import PCAModel
 from mission9.schema import is_as_written, projected, vectors
 from mission9.stages.save_results import no_formula
-from mission9.tables import read_table
 
 # Scores are stored in float32; they may be off by so much of the longest score of a part.
 _TOLERANCE = 1e-5

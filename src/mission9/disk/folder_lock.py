@@ -1,0 +1,94 @@
+"""A file in a folder that one process at a time holds; the system lets go of it when that process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TextIO
+
+from mission9.disk.files import make_folder, naming, patiently
+from mission9.errors import OutputError
+
+_SAY_WHO = 2.0  # seconds for one that has just taken a lock to say who it is
+
+
+def take_lock(file: Path, refused: str) -> TextIO:
+    """The lock, held until the file is closed; its folder is made if need be.
+
+    Raises:
+        OutputError: another holds it: `refused`, and who that is.
+        OSError: it cannot be written.
+    """
+    return patiently(lambda: _take(file, refused))
+
+
+def wait_for_lock(file: Path) -> TextIO:
+    """The lock, as soon as no other holds it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    while True:
+        make_folder(file.parent)
+        lock = file.open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_at(lock, file):
+            return lock
+        lock.close()  # somebody took the folder away meanwhile
+
+
+def sign(lock: TextIO) -> None:
+    """Say in the lock who holds it."""
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+
+    def write() -> None:
+        lock.truncate(0)
+        os.write(lock.fileno(), json.dumps(holder).encode())
+
+    with naming(lock.name):
+        patiently(write)
+
+
+def _take(file: Path, refused: str) -> TextIO:
+    while True:
+        make_folder(file.parent)
+        lock = file.open("a+", errors="replace")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(lock, file):
+                return lock
+        except BlockingIOError as error:
+            with lock:
+                raise OutputError(f"{refused}: {_holder(lock)}; wait for it, or end it") from error
+        lock.close()  # whoever held it found its request impossible, and took the folder away
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(lock: TextIO) -> str:
+    """What the process that holds the lock says of itself; one that has just taken it is given a moment to say it."""
+    deadline = time.monotonic() + _SAY_WHO
+    while True:
+        lock.seek(0)
+        text = lock.read()
+        if _may_hold(text) or time.monotonic() > deadline:
+            return text or "just started"
+        time.sleep(0.02)
+
+
+def _may_hold(text: str) -> bool:
+    """Whether what the lock says is of a process that may still be there, and not of one that was killed."""
+    try:
+        holder = json.loads(text)
+        return holder["host"] != socket.gethostname() or Path(f"/proc/{holder['pid']}").exists()
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,270 @@
+"""The output folder: where things lie in it, and how finished tables appear."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mission9.disk.files import (
+    appearing,
+    discard,
+    file_sha256,
+    files_below,
+    files_in,
+    is_passing,
+    link_or_copy,
+    make_folder,
+    patiently,
+    read_whole,
+    remove_file,
+    remove_folder,
+    replace_folder,
+    write_whole,
+)
+from mission9.disk.untrusted import MIB, read_json
+from mission9.output.page_file import PAGE, is_ours
+from mission9.output.state_files import FolderState, StateFiles
+from mission9.s3.address import Address
+from mission9.schema import SPLITS
+from mission9.stages.find_known import DONE, clear_away, done_file
+
+if TYPE_CHECKING:
+    from mission9.s3.share_shards import SharedShards
+
+logger = logging.getLogger(__name__)
+
+FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER, REPORT = "features", "rejects", "pca_model", "run.json"
+STATE, SHARDS, _NAMES, CHECKSUMS = "_state", "shards", "tables.json", "checksums.json"
+
+# Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
+_RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
+
+_MOST_REPORT_BYTES = 256 * MIB  # the checksums of a million files
+
+
+def scores_folder(split: str) -> str:
+    """The name of the folder of a split's scores; its CSV lies in the same with `_csv`."""
+    return f"{split.lower()}_pca"
+
+
+# Every name that a result may take beside `run.json`, `report.html` and the state.
+TABLES = frozenset(
+    [FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER]
+    + [scores_folder(split) + ending for split in SPLITS for ending in ("", "_csv")]
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """The layout of an output folder.
+
+    Tables are made in `work`. When all are complete it becomes `ready` by one rename, and from then on the new result
+    stands: what is left is to move it into place, by this run or, if it is killed, by the next that opens the folder.
+    `shards` keeps what workers have committed.
+    """
+
+    root: Path
+
+    @property
+    def place(self) -> str:
+        """Where results are, as `names.real_root` has places."""
+        return os.path.realpath(self.root)
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE
+
+    @property
+    def work(self) -> Path:
+        return self.state / "work"
+
+    @property
+    def ready(self) -> Path:
+        return self.state / "ready"
+
+    @property
+    def trash(self) -> Path:
+        return self.state / "trash"
+
+    @property
+    def state_files(self) -> StateFiles:
+        """Small files that every run must know."""
+        return FolderState(self.state)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a run was killed while it published: its result stands, but not in its place."""
+        return _names_in(self.ready / _NAMES) is not None and (self.ready / CHECKSUMS).exists()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run has got as far as a plan here."""
+        return not (self.state / SHARDS).exists()
+
+    def shards(self, fingerprint: str) -> Path:
+        """Where the shards of one features table are committed."""
+        return self.state / SHARDS / fingerprint
+
+    def calibration(self, fingerprint: str) -> Path:
+        """Where the int8 network is that was calibrated for an extraction; fingerprints of its features follow."""
+        return self.state / "int8" / fingerprint
+
+    def last_report(self) -> dict[str, Any]:
+        """The `run.json` of the result that stands; empty if there is none."""
+        return _read_object(self.root / REPORT)
+
+    def shared(self, fingerprint: str, todo: str) -> SharedShards | None:  # noqa: ARG002 (of results in a bucket)
+        """Where workers commit the shards of a plan that `todo` names, if not in `shards`."""
+        return None
+
+    def bring_shards(self, fingerprint: str) -> None:
+        """Have in `shards` what earlier runs have committed, and nothing else."""
+        make_folder(self.shards(fingerprint))
+
+    def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
+        """Let workers, and later runs, see a plan; its rows to do by a name."""
+
+    def fingerprints(self) -> list[str]:
+        """Of which features tables there are shards."""
+        folder = self.state / SHARDS
+        return sorted(path.name for path in files_in(folder)) if folder.is_dir() else []
+
+    def share_shards(self, fingerprint: str) -> None:
+        """Let later runs see what is in `shards`, and nothing else."""
+
+    def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Have what workers commit appear in `shards`, of the keys given; all of it by the end."""
+        return nullcontext()
+
+    def publish_page(self) -> None:
+        """Show the page of the result that was published, which is beside it by now."""
+
+    def publish(self, report: bytes | None = None, *, plan: Path | None = None, with_features: bool = False) -> None:
+        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last.
+
+        What it was made of is listed in `plan`; without one, in that of the result before. The checksums of features
+        are those of the shards that they are links to, unless they were written anew.
+        """
+        names = sorted(table.name for table in files_in(self.work))
+        if report is not None:
+            write_whole(self.work / REPORT, report)
+        checksums = json.dumps(_checksums(self.work, with_features=with_features), indent=1).encode()
+        write_whole(self.work / CHECKSUMS, checksums)
+        write_whole(self.work / _NAMES, json.dumps(names).encode())
+        if plan is not None:
+            link_or_copy(plan, self.work / DONE)
+        write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
+        patiently(lambda: self.work.rename(self.ready))
+        patiently(self.complete)
+
+    def forget_rejects(self) -> None:
+        """Delete what `keep_rejects` has put beside an older result."""
+        remove_folder(self.state / REJECTS_FOLDER)
+
+    def withdraw(self) -> None:
+        """Take the result away, with all of its tables."""
+        remove_file(self.root / REPORT)
+        if is_ours(self.root / PAGE):
+            remove_file(self.root / PAGE)
+        for name in self.published():
+            discard(self.root / name, trash=self.trash)
+        self._record(set())
+        remove_file(self.state / CHECKSUMS)
+        remove_folder(self.trash)
+
+    def complete(self) -> None:
+        """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same.
+
+        Without `run.json` tables of two results may lie side by side, so that what takes long comes after it.
+        """
+        new = _names_in(self.ready / _NAMES)
+        if new is None:
+            return
+        remove_file(self.ready / _RESERVE)
+        remove_file(self.root / REPORT)
+        if is_ours(self.root / PAGE):  # it tells of the old result
+            remove_file(self.root / PAGE)
+        for name in self.published() - new:
+            discard(self.root / name, trash=self.trash)
+        self._record(self.published() | new)
+        for name in sorted(new):
+            if (self.ready / name).exists():
+                replace_folder(self.ready / name, self.root / name, trash=self.trash)
+        self._record(new)
+        write_whole(self.state / CHECKSUMS, read_whole(self.ready / CHECKSUMS))
+        shards = self.shards(str(_read_object(self.ready / REPORT).get("fingerprint", "")))
+        if (self.ready / DONE).exists():
+            with appearing(done_file(shards)) as done:
+                link_or_copy(self.ready / DONE, done)
+        if (self.ready / REPORT).exists():
+            write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
+        if (self.ready / DONE).exists():
+            clear_away(shards)
+        discard(self.ready, trash=self.trash)
+        self.empty_trash()
+
+    def empty_trash(self) -> None:
+        """Delete what was replaced, as far as its readers let go of it: on NFS an open file keeps its folder."""
+        with suppress(OSError):
+            remove_folder(self.trash)
+
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
+        return _read_object(self.state / CHECKSUMS)
+
+    def published(self) -> set[str]:
+        """The names of the tables in `root` that mission9 put there."""
+        names = _names_in(self.state / _NAMES)
+        if names is None:  # damaged, or there is none; each file of a result was also noted with its checksum
+            noted = {name.partition("/")[0] for name in self.checksums()}
+            names = noted & TABLES | ({FEATURES_FOLDER} if noted else set())
+        return names
+
+    def _record(self, names: set[str]) -> None:
+        write_whole(self.state / _NAMES, json.dumps(sorted(names)).encode())
+
+    def keep_rejects(self) -> Path | Address:
+        """Put the rejects of a run that fails where they can be read, beside an older result if there is one."""
+        place = self.state if (self.root / REPORT).exists() else self.root
+        if place == self.root:
+            self._record(self.published() | {REJECTS_FOLDER})
+        replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.trash)
+        shutil.rmtree(self.trash, ignore_errors=True)
+        return place / REJECTS_FOLDER
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    """What a file of JSON holds; empty where there is none, or it is damaged."""
+    found = _read_json(file)
+    return found if isinstance(found, dict) else {}
+
+
+def _names_in(file: Path) -> set[str] | None:
+    """The names of tables that a file lists; None where there is none, or it is damaged."""
+    found = _read_json(file)
+    return set(found) if isinstance(found, list) and all(name in TABLES for name in found) else None
+
+
+def _read_json(file: Path) -> object:
+    """What a file of JSON holds; None where there is none, or it is damaged."""
+    try:
+        return read_json(file, _MOST_REPORT_BYTES)
+    except OSError as error:
+        if is_passing(error):  # which says nothing of the file
+            raise
+    except ValueError:
+        logger.warning("%s is damaged, and not used", file)
+    return None
+
+
+def _checksums(work: Path, *, with_features: bool) -> dict[str, str]:
+    names = ((str(path.relative_to(work)), path) for path in sorted(files_below(work)))
+    left_out = "" if with_features else f"{FEATURES_FOLDER}/"
+    return {name: file_sha256(path) for name, path in names if not (left_out and name.startswith(left_out))}

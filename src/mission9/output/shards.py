@@ -1,0 +1,195 @@
+"""Committed shards: a features file, a rejects file and a marker under one key.
+
+A shard is done when its marker is there, since the marker is written last and the tables' lengths in it are checked.
+Two tries of one shard, even at once, write the same rows under names of their own, and the last rename wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mission9.concurrency.watch import progress
+from mission9.disk.files import appearing, file_sha256, files_in, is_passing, patiently, remove_file, write_whole
+from mission9.disk.untrusted import read_json
+from mission9.output.tables import TableWriter, read_table, row_groups
+from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+
+# Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
+GROUP_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of images of one split, the `number`-th row group of a plan; `key` names its committed files."""
+
+    number: int
+    key: str
+    split: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A committed file: rows, length in bytes and SHA-256; of no file where there are no rows."""
+
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a finished shard holds."""
+
+    key: str
+    features: Table
+    rejects: Table
+
+    @property
+    def images(self) -> int:
+        return self.features.rows + self.rejects.rows
+
+
+def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) -> Marker:
+    """Write a shard's features, rejects, then the marker.
+
+    Raises:
+        RuntimeError: rows are missing or too many.
+    """
+    if len(features) + len(rejects) != shard.images or features["path"].null_count or rejects["path"].null_count:
+        outcomes = f"{len(features)} features and {len(rejects)} rejects"
+        raise RuntimeError(f"shard {shard.key} has {shard.images} images, but {outcomes}")
+    marker = Marker(
+        shard.key,
+        _write(features_file(folder, shard.key), features, FEATURES_TABLE),
+        _write(rejects_file(folder, shard.key), rejects, REJECTS_TABLE),
+    )
+    write_whole(_marker_file(folder, shard.key), json.dumps(asdict(marker) | {"check": _check(marker)}).encode())
+    return marker
+
+
+def read_marker(folder: Path, key: str) -> Marker | None:
+    """The marker of a shard, or None if the shard is not done."""
+    try:
+        facts = read_json(_marker_file(folder, key))
+        marker = Marker(facts["key"], Table(**facts["features"]), Table(**facts["rejects"]))
+        if facts["check"] != _check(marker):
+            return None
+    except OSError as error:
+        if is_passing(error):  # which says nothing of the shard
+            raise
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    whole = _is_whole(features_file(folder, key), marker.features) and _is_whole(
+        rejects_file(folder, key), marker.rejects
+    )
+    return marker if whole and marker.key == key else None
+
+
+def damaged(folder: Path, key: str) -> list[Path]:
+    """The files of a committed shard whose content is not what its marker says."""
+    marker = read_marker(folder, key)
+    if marker is None:
+        return []
+    tables = {features_file(folder, key): marker.features, rejects_file(folder, key): marker.rejects}
+    return [file for file, table in tables.items() if table.rows and file_sha256(file) != table.sha256]
+
+
+def read_features(folder: Path, key: str) -> pa.Table:
+    """The features of a committed shard."""
+    file = committed_features(folder, key)
+    return read_table(file).cast(FEATURES_TABLE) if file else FEATURES_TABLE.empty_table()
+
+
+def read_rejects(folder: Path, key: str) -> pa.Table:
+    """The rejects of a committed shard."""
+    file = committed_rejects(folder, key)
+    return read_table(file).cast(REJECTS_TABLE) if file else REJECTS_TABLE.empty_table()
+
+
+def committed_features(folder: Path, key: str) -> Path | None:
+    """The features file that a shard's marker vouches for; where it has none, one that is there is of a failed try."""
+    marker = read_marker(folder, key)
+    return features_file(folder, key) if marker and marker.features.rows else None
+
+
+def committed_rejects(folder: Path, key: str) -> Path | None:
+    """The rejects file that a shard's marker vouches for, as that of the features."""
+    marker = read_marker(folder, key)
+    return rejects_file(folder, key) if marker and marker.rejects.rows else None
+
+
+def rows_of(file: Path | None, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of a committed file whose path is wanted, a row group at a time."""
+    if file is None:
+        return
+    for group in row_groups(file):
+        progress()
+        for batch in group.cast(schema).to_batches():
+            yield batch.filter(pc.is_in(batch["path"], value_set=wanted))
+
+
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Delete the files that are not of `names`: tries that were killed, and shards that were compacted."""
+    for file in files_in(folder):
+        if file.name.split(".")[0] not in names:
+            remove_file(file)
+
+
+def features_file(folder: Path, key: str) -> Path:
+    """Where a shard's features are."""
+    return folder / f"{key}.features.parquet"
+
+
+def rejects_file(folder: Path, key: str) -> Path:
+    """Where a shard's rejects are."""
+    return folder / f"{key}.rejects.parquet"
+
+
+def _marker_file(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
+
+
+def _check(marker: Marker) -> str:
+    """What tells a marker whose numbers were damaged."""
+    return hashlib.sha256(json.dumps(asdict(marker), sort_keys=True).encode()).hexdigest()
+
+
+def write_table(file: Path, rows: pa.Table, schema: pa.Schema) -> None:
+    """A Parquet file of features or rejects, in row groups of `GROUP_ROWS`."""
+    # Features are too different from each other for a dictionary to pay.
+    text = [field.name for field in schema if field.type == pa.string()]
+    with TableWriter(file, schema, compression="zstd", use_dictionary=text) as writer:
+        writer.write_table(rows, row_group_size=GROUP_ROWS)
+
+
+def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
+    if not len(rows):
+        remove_file(path)
+        return Table()
+    table = rows.select(schema.names).cast(schema)
+
+    def write() -> Table:
+        with appearing(path) as whole:
+            write_table(whole, table, schema)
+            with whole.open("rb") as file:
+                os.fsync(file.fileno())
+            return Table(len(rows), whole.stat().st_size, file_sha256(whole))
+
+    return patiently(write)  # anew: what was written before an fsync that failed may be lost
+
+
+def _is_whole(path: Path, table: Table) -> bool:
+    try:
+        return not table.rows or path.stat().st_size == table.bytes
+    except OSError:
+        return False

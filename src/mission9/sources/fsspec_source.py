@@ -1,0 +1,235 @@
+"""Images in a store that fsspec knows: listed folder by folder, read by connections that are kept for the next."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+
+from mission9.concurrency.ahead import REMOTE, Ahead
+from mission9.concurrency.watch import progress
+from mission9.disk.names import from_text, to_text
+from mission9.errors import ImageError, InputError, SetupError
+from mission9.privacy.redact import shown
+from mission9.schema import NO_SPLIT
+from mission9.sources.fsspec_connections import ANSWERS, Connections
+from mission9.stages.list_images import BATCH_ROWS, SPLIT_FOLDERS, Found, batch_of, skipped_as
+
+Got = TypeVar("Got")
+
+# Where a connection serves one thread at a time: servers do not like many.
+_FEW = Ahead(4, 64, 8 * 1024 * 1024)
+
+_NO_HADOOP = (
+    "cannot be reached by Python here without Hadoop's library libhdfs (HADOOP_HOME): let Spark read it, mission9 pack "
+    "--reader spark"
+)
+
+_TRIES, _PAUSE = 4, 0.5
+_PIECE = 16 * 1024 * 1024
+
+# What the backends call it.
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify", "created")
+_SECOND = 1_000_000_000
+
+
+class _Item(NamedTuple):
+    """What lies in a folder; `name` of folders ends with a slash, so that it sorts as the paths below it do."""
+
+    name: bytes
+    place: str
+    size: int
+    modified: int
+    is_link: bool
+
+
+class FsspecSource:
+    """The images below an address of fsspec."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        fs, self._top = self._connected()
+        self._connections = Connections(fs, lambda: self._connected()[0])
+        self.ahead = REMOTE if self._connections.are_shared else _FEW
+
+    def check(self) -> None:
+        """What is there, the listing tells."""
+
+    def rows(self, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """As `list_images` gives them.
+
+        Raises:
+            InputError: nothing is there, or it cannot be listed.
+        """
+        rows: list[tuple[str, str, str, int, int]] = []
+        beside_splits = self._are_splits_there()
+        for folders, item in self._walk():
+            skipped = _skipped(folders, item, beside_splits=beside_splits, all_files=all_files)
+            if skipped is not None:
+                found.skipped[skipped] += 1
+                continue
+            row = self._row(folders, item)
+            found.listed[row[1]] += 1
+            rows.append(row)
+            if len(rows) == BATCH_ROWS:
+                yield batch_of(rows)
+                rows = []
+        if rows:
+            yield batch_of(rows)
+
+    def names(self) -> Iterator[bytes]:
+        """The names of all files."""
+        return (item.name for _, item in self._walk())
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        """The whole content of a file.
+
+        Raises:
+            ImageError: with the reason.
+        """
+        place = f"{self._top.rstrip('/')}/{from_text(path).decode(errors='surrogateescape')}"
+        try:
+            return _patiently(lambda: self._content(place, max_bytes))
+        except (ImageError, SetupError):
+            raise
+        except FileNotFoundError as error:
+            raise ImageError("vanished", "there is no such file (any more)") from error
+        except PermissionError as error:
+            raise ImageError("permission_denied", "the file may not be read") from error
+        except Exception as error:  # each store has errors of its own
+            raise ImageError("unreadable", _words(error)) from error
+
+    def _content(self, place: str, max_bytes: int) -> bytes:
+        with self._connections.one() as fs:
+            return _content(fs, place, max_bytes)
+
+    def _connected(self) -> tuple[Any, str]:
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise SetupError(
+                f"fsspec is not installed, which reads {self._root}: pip install 'mission9[fsspec]'"
+            ) from error
+        try:
+            # A store's list of a million files must not stay in memory.
+            fs, top = _patiently(
+                lambda: url_to_fs(self._root, use_listings_cache=False, skip_instance_cache=True), also=(ImportError,)
+            )
+        except (ImportError, ValueError) as error:
+            raise SetupError(
+                f"{self._root} cannot be reached by Python here ({_words(error)}): install what it names, or mount the "
+                "store and give the folder"
+            ) from error
+        except Exception as error:  # each store has errors of its own
+            if "libhdfs" in str(error):
+                raise SetupError(f"{self._root} {_NO_HADOOP}") from error
+            raise InputError(f"{self._root} cannot be reached: {_words(error)}") from error
+        return fs, str(top)
+
+    def _walk(self) -> Iterator[tuple[list[bytes], _Item]]:
+        """Every file with the names of its folders, in the order of the paths' bytes."""
+        levels = [iter(self._items(self._top))]
+        folders: list[bytes] = []
+        while levels:
+            for item in levels[-1]:
+                if item.name.endswith(b"/"):
+                    levels.append(iter(self._items(item.place)))
+                    folders.append(item.name[:-1])
+                    break
+                yield folders, item
+            else:
+                levels.pop()
+                folders = folders[: len(levels) - 1]
+
+    def _are_splits_there(self) -> bool:
+        names = (item.name for item in self._items(self._top))
+        return any(name.endswith(b"/") and to_text(name[:-1]).lower() in SPLIT_FOLDERS for name in names)
+
+    def _items(self, place: str) -> list[_Item]:
+        try:
+            listed = _patiently(lambda: self._listed(place))
+        except FileNotFoundError as error:
+            raise InputError(f"there is no folder {self._root}; give the folder of your images with --input") from error
+        except Exception as error:  # each store has errors of its own
+            raise InputError(f"{self._root} cannot be listed ({_words(error)}): see to it") from error
+        progress()
+        # Stores without folders may hold an object of the name of one.
+        return sorted(_item(info) for info in listed if info["name"].strip("/") != place.strip("/"))
+
+    def _listed(self, place: str) -> list[dict[str, Any]]:
+        with self._connections.one() as fs:
+            return list(fs.ls(place, detail=True))
+
+    def _row(self, folders: list[bytes], item: _Item) -> tuple[str, str, str, int, int]:
+        split = SPLIT_FOLDERS.get(to_text(folders[0]).lower(), NO_SPLIT) if folders else NO_SPLIT
+        top = self._root.rstrip("/").rpartition("/")[2].encode()
+        path = to_text(b"/".join([*folders, item.name]))
+        return path, split, to_text(folders[-1] if folders else top), item.size, item.modified
+
+
+def _skipped(folders: list[bytes], item: _Item, *, beside_splits: bool, all_files: bool) -> str | None:
+    """What a file is counted as that is not listed."""
+    if item.is_link:
+        return "(link)"
+    return None if all_files else skipped_as(item.name, beside_splits=beside_splits and not folders)
+
+
+def _item(info: dict[str, Any]) -> _Item:
+    name = info["name"].rstrip("/").rpartition("/")[2].encode(errors="surrogateescape")
+    kind = info.get("type")
+    slash = b"/" if kind == "directory" else b""
+    is_link = kind not in ("directory", "file") or bool(info.get("islink"))
+    return _Item(name + slash, info["name"], int(info.get("size") or 0), _modified(info), is_link)
+
+
+def _modified(info: dict[str, Any]) -> int:
+    """Nanoseconds since 1970; 0 where a store does not tell, and then only the size says what changed."""
+    found = next((info[name] for name in _TIMES if info.get(name)), None)
+    if isinstance(found, str):
+        text = found.partition(".")[0] if found.replace(".", "").isdigit() else found
+        try:
+            found = datetime.strptime(text, "%Y%m%d%H%M%S") if text.isdigit() else datetime.fromisoformat(text)
+        except ValueError:
+            return 0
+    if isinstance(found, datetime):
+        aware = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return int(aware.timestamp()) * _SECOND + aware.microsecond * 1000
+    return int(found * _SECOND) if isinstance(found, int | float) else 0
+
+
+def _content(fs: Any, place: str, max_bytes: int) -> bytes:
+    with fs.open(place, "rb") as file:
+        size = getattr(file, "size", None)
+        if isinstance(size, int) and size > max_bytes:
+            raise ImageError("too_many_bytes", f"{size} bytes are more than {max_bytes}")
+        pieces, length = [], 0
+        while length <= max_bytes and (piece := file.read(min(_PIECE, max_bytes + 1 - length))):
+            pieces.append(piece)
+            length += len(piece)
+            progress()
+    if length > max_bytes:
+        raise ImageError("too_many_bytes", f"more than {max_bytes} bytes")
+    if isinstance(size, int) and length != size:
+        raise OSError(f"{length} of {size} bytes came")
+    return b"".join(pieces)
+
+
+def _patiently(work: Callable[[], Got], also: tuple[type[Exception], ...] = ()) -> Got:
+    """What `work` gives; what may be passing is tried again."""
+    final: tuple[type[Exception], ...] = (*ANSWERS, *also, InputError, SetupError, ValueError)
+    for attempt in range(_TRIES - 1):
+        try:
+            return work()
+        except final:
+            raise
+        except Exception:
+            time.sleep(_PAUSE * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 (no secret)
+    return work()
+
+
+def _words(error: Exception) -> str:
+    return shown((str(error) or type(error).__name__).partition("\n")[0])[:300]

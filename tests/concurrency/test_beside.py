@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from mission9.concurrency.beside import beside, in_a_hurry
+
+
+def test_work_beside_is_done_when_the_context_is() -> None:
+    done = threading.Event()
+
+    def work(ended: threading.Event) -> None:
+        ended.wait()
+        done.set()
+
+    with beside(work):
+        assert not done.is_set()
+    assert done.is_set()
+
+
+@pytest.mark.timeout(60)
+def test_a_ctrl_c_does_not_wait_for_a_server_that_is_gone() -> None:
+    never = threading.Event()
+    with pytest.raises(KeyboardInterrupt), beside(lambda _: [never.wait()].clear()):
+        raise KeyboardInterrupt
+    in_a_hurry(never.wait)
+
+
+def test_what_little_matters_may_fail() -> None:
+    in_a_hurry(lambda: 1 / 0)
