@@ -8,9 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -30,8 +28,8 @@ from mission9.sources import settled, source_of
 from mission9.stages.list_images import has_more_images
 from mission9.stages.prepare_images import ImageRow
 from mission9.stages.verify_output import verify_output
-from tests.conftest import add_odd_files
 from tests.hostile import tables
+from tests.sources.conftest import free_port, wait_for
 from tests.test_pack import assert_holds, features_run, rows_of
 
 USER, PASSWORD = "reader", "not-to-be-told"
@@ -39,29 +37,16 @@ MOST = 2**28
 
 
 @pytest.fixture
-def odd_tree(tree: Path, pictures: list[bytes]) -> Path:
-    """The tree with names that need care, damaged and empty images, and files that are no images."""
-    names = ("Training/Pomme d'été 1/a=b%20 #1.jpg", "Training/日本/🍑.jpg", "Training/_x/.y.jpg", "Training/a.b/1.jpg")
-    add_odd_files(tree, names, pictures[9])
-    (tree / "Training/b/notes.txt").write_text("none")
-    for file in tree.rglob("*"):
-        os.utime(file, (1_700_000_000, 1_700_000_000))  # FTP tells seconds
-    return tree
-
-
-@pytest.fixture
 def ftp(odd_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of the odd tree on an FTP server that asks for a password."""
     if importlib.util.find_spec("pyftpdlib") is None:
         pytest.skip("pyftpdlib is not installed: requirements-dev.txt")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # In a process of its own: it takes modules that this Python warns of.
     command = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", str(port), "-d", str(odd_tree.parent)]
     server = subprocess.Popen([*command, "-u", USER, "-P", PASSWORD], stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port)
+        wait_for(port)
         monkeypatch.setenv("FSSPEC_FTP_USERNAME", USER)
         monkeypatch.setenv("FSSPEC_FTP_PASSWORD", PASSWORD)
         fsspec.config.set_conf_env(fsspec.config.conf)
@@ -72,15 +57,6 @@ def ftp(odd_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         source_of.cache_clear()
         server.kill()
         server.wait()
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise TimeoutError("the FTP server does not begin")
 
 
 def test_images_on_an_ftp_server_give_the_same_as_those_of_the_folder(
@@ -128,7 +104,7 @@ def test_servers_and_folders_that_are_not_there_are_told(
         (f"{ftp}/none", 2, "there is no folder"),
         ("ftp://127.0.0.1:9/x", 2, "cannot be reached"),
         ("nosuch://x/y", 1, "cannot be reached by Python here"),
-        ("gs://bucket/images", 1, "cannot be reached by Python here"),
+        ("abfs://container/images", 1, "cannot be reached by Python here"),
         ("hdfs://namenode/images", 1, "cannot be reached by Python here"),
         ("memory://nothing/here", 2, "there is no folder"),
     ):
