@@ -1,4 +1,4 @@
-"""Images at `gs://`: Google's own kind of client, gcsfs, on an emulator of its storage."""
+"""Images at `gs://`: the store's own package, gcsfs, on an emulator of Google's storage."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def store(odd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     try:
         wait_for(port)
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("NO_GCE_CHECK", "true")  # no machine of Google's is asked for credentials
         # By gRPC and TLS it asks what kind of bucket that is, which emulators do not know.
         monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         fs = gcsfs.GCSFileSystem(skip_instance_cache=True)
-        for file_ in (found for found in odd_tree.rglob("*") if found.is_file()):
-            fs.pipe_file(f"fruits/tree/{file_.relative_to(odd_tree)}", file_.read_bytes())
+        for image in (found for found in odd_tree.rglob("*") if found.is_file()):
+            fs.pipe_file(f"fruits/tree/{image.relative_to(odd_tree)}", image.read_bytes())
         source_of.cache_clear()
         yield Store("gs://fruits/tree", log)
     finally:
@@ -53,8 +54,9 @@ def store(odd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         server.wait()
 
 
+@pytest.mark.parametrize("runner", ["local", pytest.param("spark", marks=(pytest.mark.spark, pytest.mark.slow))])
 def test_images_in_a_bucket_of_google_give_the_same_as_those_of_the_folder(
-    store: Store, odd_tree: Path, tmp_path: Path
+    runner: str, store: Store, odd_tree: Path, tmp_path: Path
 ) -> None:
     there, here = rows_of(store.address), rows_of(odd_tree)
     assert [{**row, "modified": 0} for row in there[0]] == [{**row, "modified": 0} for row in here[0]]
@@ -62,7 +64,7 @@ def test_images_in_a_bucket_of_google_give_the_same_as_those_of_the_folder(
     features_run(odd_tree, tmp_path / "wanted")
     command = ["run", "--input", store.address, "--output", str(tmp_path / "found"), "--weights", "demo"]
     command += ["--components", "3", "--max-reject-rate", "0.5", "--no-report"]
-    assert main([*command, "--runner", "local", "--workers", "2"]) == 0
+    assert main([*command, "--runner", runner]) == 0
     assert tables(tmp_path / "found") == tables(tmp_path / "wanted")
     assert not list(verify_output(str(tmp_path / "found")))
 
