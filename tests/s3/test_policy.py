@@ -140,7 +140,7 @@ def test_each_bucket_of_a_run_is_looked_at(good: MotoBucket, moto: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["gs://us-bucket/photos", "abfs://box@account.dfs.core.windows.net/photos", "ftp://127.0.0.1:1/photos"]
+    "url", ["az://us-box/photos", "abfs://box@account.dfs.core.windows.net/photos", "ftp://127.0.0.1:1/photos"]
 )
 def test_of_stores_that_tell_nothing_nothing_is_met(url: str) -> None:
     with pytest.raises(
