@@ -98,11 +98,12 @@ def test_at_every_size_the_old_result_stays_and_a_run_with_room_ends_right(
 # The disk becomes full at the moment from which on the new result stands, and its last small files are to be written.
 FILLED = """
 import os, shutil, sys
-from mission9 import RunConfig, output, run
+from mission9 import RunConfig, run
+from mission9.output.folder import Output
 from mission9.runners import InProcessRunner
 from mission9.stages.verify_output import verify_output
 
-complete = output.Output.complete
+complete = Output.complete
 
 
 def on_a_full_disk(self):
@@ -113,7 +114,7 @@ def on_a_full_disk(self):
 
 settings = {"input": sys.argv[1], "weights": "demo", "output": "/mnt/out"}
 run(RunConfig(**settings, components=2), InProcessRunner())
-output.Output.complete = on_a_full_disk
+Output.complete = on_a_full_disk
 print(run(RunConfig(**settings, components=3), InProcessRunner()).n_components, *verify_output("/mnt/out"))
 """
 
