@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SPARK35 := .venv-spark35
-SOURCES := pyproject.toml requirements.txt requirements-dev.txt
+SOURCES := pyproject.toml requirements.txt scripts/setup.sh
 
 .PHONY: help
 help:  ## List the targets
@@ -13,7 +13,7 @@ help:  ## List the targets
 install: .venv/.runtime  ## Set up: .venv with everything pinned, mission9, and a Java
 
 .PHONY: demo
-demo: .venv/.runtime  ## Set up, then run the whole pipeline on generated pictures of fruit
+demo: .venv/.demo  ## Set up what it needs, then run the whole pipeline on generated pictures of fruit
 	$(BIN)/mission9 demo
 
 .PHONY: s3-demo
@@ -130,42 +130,38 @@ weights: .venv/.dev  ## Train the bundled demo weights again (20 minutes on two 
 clean:  ## Delete environments, caches and the demo's results
 	rm -rf .venv $(SPARK35) .venv-peers .venv-s3-server .venv-tools .venv-deploy .pytest_cache .mypy_cache .ruff_cache data/demo
 
-.venv/.runtime: $(SOURCES) scripts/setup.sh
-	PYTHON=$(PYTHON) scripts/setup.sh .venv requirements.txt
+SETUP := PYTHON=$(PYTHON) scripts/setup.sh
+JAVA := scripts/java.sh
+
+# Spark, OpenVINO and the page: no torch, no MLflow, no nncf.
+.venv/.demo: $(SOURCES)
+	$(SETUP) .venv --constraint requirements.txt --editable '.[spark,openvino,report]'
+	$(JAVA) .venv
 	@touch $@
 
-.venv/.dev: .venv/.runtime
-	$(BIN)/pip install --quiet -r requirements-dev.txt
-	@touch $@
+.venv/.runtime: $(SOURCES)
+	$(SETUP) .venv -r requirements.txt --editable .
+	$(JAVA) .venv
+	@touch .venv/.demo $@
+
+.venv/.dev: $(SOURCES) requirements-dev.txt
+	$(SETUP) .venv -r requirements.txt -r requirements-dev.txt --editable .
+	$(JAVA) .venv
+	@touch .venv/.demo .venv/.runtime $@
 
 .venv/.notebook: .venv/.dev requirements-notebook.txt
-	$(BIN)/pip install --quiet -r requirements-notebook.txt
+	$(SETUP) .venv -r requirements-notebook.txt
 	@touch $@
 
 .venv/.docs: .venv/.runtime requirements-docs.txt
-	$(BIN)/pip install --quiet -r requirements-docs.txt
+	$(SETUP) .venv -r requirements-docs.txt
 	@touch $@
 
 $(SPARK35)/.ready: requirements-spark35.txt scripts/setup.sh
-	PYTHON=$(PYTHON) scripts/setup.sh $(SPARK35) requirements-spark35.txt
+	$(SETUP) $(SPARK35) -r requirements-spark35.txt --editable .
+	$(JAVA) $(SPARK35)
 	@touch $@
 
-.venv-deploy/.ready: requirements-deploy.txt
-	$(PYTHON) -m venv .venv-deploy
-	.venv-deploy/bin/pip install --quiet --disable-pip-version-check -r requirements-deploy.txt
-	@touch $@
-
-.venv-tools/.ready: requirements-tools.txt
-	$(PYTHON) -m venv .venv-tools
-	.venv-tools/bin/pip install --quiet --disable-pip-version-check -r requirements-tools.txt
-	@touch $@
-
-.venv-s3-server/.ready: requirements-s3-server.txt
-	$(PYTHON) -m venv .venv-s3-server
-	.venv-s3-server/bin/pip install --quiet --disable-pip-version-check -r requirements-s3-server.txt
-	@touch $@
-
-.venv-peers/.ready: requirements-peers.txt
-	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r requirements-peers.txt
+.venv-%/.ready: requirements-%.txt
+	$(SETUP) .venv-$* -r $<
 	@touch $@

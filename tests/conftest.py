@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,15 @@ if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+# Fixtures that take seconds to make: one process of pytest-xdist has all the tests of each.
+SHARED_FIXTURES = ("spark", "undivided", "server", "browser", "results", "hostile", "connect_server", "small", "demo")
 REAL_WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet-converted.pth"
 
 
+pytest_plugins = ["tests.support.changed"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     absent = pytest.mark.skip(reason=f"the real images and weights are not in {SHARED}")
     why_no_gpu = devices.why_no_cuda()
@@ -32,8 +39,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"no GPU to use: {why_no_gpu}"))
         if item.get_closest_marker("real") and not SHARED.is_dir():
             item.add_marker(absent)
-        if "spark" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "spark" in fixtures:
             item.add_marker(pytest.mark.spark)
+        if shared := next((name for name in SHARED_FIXTURES if name in fixtures), None):
+            item.add_marker(pytest.mark.xdist_group(shared))
+        elif not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What other processes of pytest-xdist leave for a moment in the temporary folder is not this one's."""
+    folder = str(tmp_path_factory.mktemp("tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)

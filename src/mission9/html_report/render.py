@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import json
@@ -10,9 +11,12 @@ import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mission9.errors import SetupError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _PAGE = files("mission9.html_report") / "page"
 _SCRIPTS = ("data.js", "pictures.js", "map.js", "browse.js", "charts.js")
@@ -33,13 +37,11 @@ def check_packages() -> None:
 
 def render(tables: Mapping[str, Any], payload: Mapping[str, Any]) -> bytes:
     """The whole page; what `tables` holds is text and is escaped."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
     scripts = [_inline(_plotly().read_text("utf-8")), "".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS)]
     style = (_PAGE / "page.css").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string((_PAGE / "page.html.j2").read_text("utf-8")).render(
+    page = _template().render(
         tables,
         policy=_policy(scripts, [style, _EMPTY]),
         reserved=sorted(set(_MAP_STYLE.findall(scripts[0]))),
@@ -48,6 +50,14 @@ def render(tables: Mapping[str, Any], payload: Mapping[str, Any]) -> bytes:
         data=Markup(to_script(payload)),  # noqa: S704 - escaped
     )
     return page.encode()
+
+
+@functools.cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string((_PAGE / "page.html.j2").read_text("utf-8"))
 
 
 def to_script(payload: Mapping[str, Any]) -> str:
