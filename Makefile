@@ -23,15 +23,28 @@ s3-demo: .venv/.runtime s3-server  ## Run the demo with images and results on a 
 .PHONY: s3-server
 s3-server: .venv-s3-server/.ready  ## Install that server, OpenStack Swift, for make s3-demo and tests/s3
 
+# Many tests wait, for processes and servers: one more than there are cores keeps all of these busy.
+JOBS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )))
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup
+
 .PHONY: test
-test: .venv/.dev s3-server  ## Set up, then lint, check types and run the tests
+test: .venv/.dev s3-server  ## Set up, then lint, check types and run the tests (JOBS=1: one after the other)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory --jobs 2 types fast-tests
+
+.PHONY: types fast-tests
+types:
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
+fast-tests:
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-changed
+test-changed: .venv/.dev s3-server  ## Run the tests of what is not committed, nearest first, for two minutes (SINCE=main: of a branch)
+	$(PYTEST) -m "not slow" --changed $(or $(SINCE),HEAD)
 
 .PHONY: test-slow
-test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole commands, a cluster, kills, the README, the benchmarks
+test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole commands, a cluster, kills, the README
 	$(BIN)/pytest -m slow
 
 .PHONY: test-spark35

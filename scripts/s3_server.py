@@ -73,6 +73,34 @@ for store in sys.argv[1:]:
     builder.get_ring().save(f"{kind}.ring.gz")
 """
 
+# In the place of memcached: what the one process of the proxy knows of accounts and buckets. Without it each request
+# asks the other servers for both, which takes as long again.
+_CACHE = """\
+import json
+from time import monotonic
+
+class Cache:
+    def __init__(self, app):
+        self.app, self.kept = app, {}
+
+    def __call__(self, environment, start_response):
+        environment["swift.cache"] = self
+        return self.app(environment, start_response)
+
+    def get(self, key, **_):
+        value, end = self.kept.get(key, ("null", 0))
+        return json.loads(value) if monotonic() < end else None
+
+    def set(self, key, value, time=60, **_):
+        self.kept[key] = json.dumps(value), monotonic() + time
+
+    def delete(self, key, **_):
+        self.kept.pop(key, None)
+
+def filter_factory(*_, **__):
+    return Cache
+"""
+
 _STORE = """\
 [pipeline:main]
 pipeline = {kind}-server
@@ -87,7 +115,7 @@ _FILTERS = (
 )
 
 _SETTINGS = {
-    "cache": "use = egg:swift#memcache\nmemcache_servers = 127.0.0.1:1",
+    "cache": "paste.filter_factory = proxy_cache:filter_factory",
     "s3api": f"use = egg:swift#s3api\nlocation = {REGION}\ns3_acl = false\nmin_segment_size = 1",
     "tempauth": "use = egg:swift#tempauth\nuser_test_tester = testing .admin",
     "versioned_writes": "use = egg:swift#versioned_writes\nallow_object_versioning = true",
@@ -120,7 +148,7 @@ class Server:
         # As if the server's name held the bucket's: what is signed is the bucket itself.
         store = S3Store("none", config=self._config(virtual_hosted_style_request=True), client_options=_OPTIONS)
         url = obstore.sign(store, "PUT", name, timedelta(minutes=1))
-        with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=10):  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, method="PUT"), timeout=60):  # noqa: S310
             pass
 
     def bucket(self, name: str) -> S3Store:
@@ -157,8 +185,8 @@ def find_swift() -> Path | None:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[Server]:
-    """A server whose files lie in `folder`, until the end of the context.
+def s3_server(folder: Path, *, page_keys: int = 1000) -> Iterator[Server]:
+    """A server whose files lie in `folder`, until the end of the context; its listings have pages of so many keys.
 
     Raises:
         RuntimeError: Swift is not installed, or does not start.
@@ -167,7 +195,7 @@ def s3_server(folder: Path) -> Iterator[Server]:
     if programs is None:
         raise RuntimeError("swift is not installed: make .venv-s3-server/.ready")
     ports = dict(zip((*_STORES, "proxy"), _free_ports(), strict=True))
-    _configure(folder, ports, programs)
+    _configure(folder, ports, programs, page_keys)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         processes.extend(_start(programs, folder, kind) for kind in ports)
@@ -183,18 +211,22 @@ def s3_server(folder: Path) -> Iterator[Server]:
             process.wait()
 
 
-def _configure(folder: Path, ports: dict[str, int], programs: Path) -> None:
+def _configure(folder: Path, ports: dict[str, int], programs: Path, page_keys: int) -> None:
     (folder / "d1").mkdir(parents=True)
     (folder / "swift.conf").write_text(_SWIFT_CONF)
     for kind, port in ports.items():
         common = _COMMON.format(port=port, folder=folder, user=getpass.getuser())
-        (folder / f"{kind}.conf").write_text(common + (_proxy() if kind == "proxy" else _STORE.format(kind=kind)))
+        (folder / f"{kind}.conf").write_text(
+            common + (_proxy(page_keys) if kind == "proxy" else _STORE.format(kind=kind))
+        )
+    (folder / "proxy_cache.py").write_text(_CACHE)
     rings = [f"{kind}={port}" for kind, port in ports.items() if kind in _STORES]
     subprocess.run([str(programs / "python3"), "-c", _RINGS, *rings], cwd=folder, check=True)  # noqa: S603
 
 
-def _proxy() -> str:
-    sections = [f"[filter:{name}]\n{_SETTINGS.get(name, f'use = egg:swift#{name}')}\n" for name in _FILTERS]
+def _proxy(page_keys: int) -> str:
+    settings = {**_SETTINGS, "s3api": f"{_SETTINGS['s3api']}\nmax_bucket_listing = {page_keys}"}
+    sections = [f"[filter:{name}]\n{settings.get(name, f'use = egg:swift#{name}')}\n" for name in _FILTERS]
     app = "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
     return "\n".join([f"[pipeline:main]\npipeline = {' '.join(_FILTERS)} proxy-server\n", *sections, app])
 
@@ -203,9 +235,9 @@ def _start(programs: Path, folder: Path, kind: str) -> subprocess.Popen[bytes]:
     command = [str(programs / f"swift-{kind}-server"), str(folder / f"{kind}.conf")]
     with (folder / f"{kind}.log").open("wb") as log:
         # Not of the caller's group: Ctrl-C is for the caller, which ends them in its own time.
-        environment = {**os.environ, "SWIFT_CONF_FILE": str(folder / "swift.conf")}
+        facts = {"SWIFT_CONF_FILE": str(folder / "swift.conf"), "PYTHONPATH": str(folder)}
         return subprocess.Popen(  # noqa: S603
-            command, cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True
+            command, cwd=folder, stdout=log, stderr=log, env=os.environ | facts, start_new_session=True
         )
 
 

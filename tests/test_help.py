@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mission9.cli import app, main
+from mission9.cli import app
 from mission9.config import RunConfig
 
 EXAMPLES = [
@@ -31,12 +31,11 @@ def test_each_command_has_an_example() -> None:
     assert sorted({example.split()[1] for example in EXAMPLES}) == COMMANDS
 
 
-def test_the_settings_of_a_run_are_in_sections_with_their_names_in_the_environment(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["run", "--help"]) == 0
-    text = capsys.readouterr().out
+def test_the_settings_of_a_run_are_in_sections_with_their_names_in_the_environment() -> None:
+    command = [sys.executable, "-m", "mission9", "run", "--help"]
+    text = subprocess.run(
+        command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, check=True
+    ).stdout
     assert "Images and results" in text
     assert "─ Parameters ─" not in text  # where a setting without a section would be
     for name, field in RunConfig.model_fields.items():

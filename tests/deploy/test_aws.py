@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import re
@@ -22,6 +23,19 @@ boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
 moto = pytest.importorskip("moto", reason="moto is not installed")
 
 BUCKET = STACK["Bucket"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_load() -> Iterator[None]:
+    """The descriptions of Amazon's services parsed once, not for each session; and no AMIs in moto, as nobody asks."""
+    import botocore.session
+    from botocore.loaders import create_loader
+    from moto.ec2.models.amis import AmiBackend
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(create_loader))
+        patch.setattr(AmiBackend, "_load_amis", lambda _: None)
+        yield
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from mission9.config import RunConfig
 from mission9.pipeline import run
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, InProcessRunner
 
 pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
@@ -130,15 +130,23 @@ def action_of(method: str, target: str) -> tuple[str, str]:
 
 
 def test_a_run_may_do_all_that_it_does(
-    bucket: MotoBucket, statements: list[dict[str, Any]], tree: Path, caplog: pytest.LogCaptureFixture
+    bucket: MotoBucket,
+    statements: list[dict[str, Any]],
+    tree: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("mission9.s3.lease._SETTLE", 0)  # nobody else makes the lock
     for file in tree.rglob("*.jpg"):
         bucket.put(f"images/{file.relative_to(tree)}", file.read_bytes())
-    settings: dict[str, Any] = {"weights": "demo", "components": 3, "runner": "local", "workers": 1}
+    settings: dict[str, Any] = {"weights": "demo", "components": 3}
     caplog.clear()
     with caplog.at_level(logging.INFO, "werkzeug"):
         for overwrite in (False, True):
-            run(RunConfig(input=f"{bucket}/images", output=f"{bucket}/results", overwrite=overwrite, **settings))
+            run(
+                RunConfig(input=f"{bucket}/images", output=f"{bucket}/results", overwrite=overwrite, **settings),
+                InProcessRunner(),
+            )
     lines = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
     done = {action_of(*found.groups()) for line in lines if (found := re.search(r'"?\b([A-Z]+) (/\S*) HTTP/', line))}
     done = {(action, place.replace(bucket.name, "b", 1)) for action, place in done}

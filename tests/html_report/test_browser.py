@@ -106,13 +106,17 @@ def wait_until(page: Page, condition: str) -> None:
 
 
 def is_painted(thumbnail: Locator) -> bool:
-    """Whether an image shows something: its pixels are not all the same."""
+    """Whether an image comes to show something: its pixels are not all the same."""
     from io import BytesIO
 
     from PIL import Image
 
-    pixels = np.asarray(Image.open(BytesIO(thumbnail.screenshot())).convert("RGB")).reshape(-1, 3)
-    return len(np.unique(pixels, axis=0)) > 20
+    for _ in range(LIMIT // 100):
+        pixels = np.asarray(Image.open(BytesIO(thumbnail.screenshot())).convert("RGB")).reshape(-1, 3)
+        if len(np.unique(pixels, axis=0)) > 20:
+            return True
+        thumbnail.page.wait_for_timeout(100)
+    return False
 
 
 def neighbours_of(results: Results, path: str) -> tuple[list[str], np.ndarray]:

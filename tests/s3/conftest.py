@@ -1,26 +1,59 @@
-"""A real S3 server on the loopback, OpenStack Swift, for the tests in this folder."""
+"""A real S3 server on the loopback, OpenStack Swift, for the tests in this folder; and images that lie there."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
 import pytest
+
+from mission9.config import RunConfig
+from mission9.pipeline import run
+from mission9.sample import SPLITS, VARIETIES, draw, jpeg
+from tests.conftest import InProcessRunner
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mission9[s3]'")
 
 from scripts.s3_server import Server, find_swift, s3_server  # noqa: E402
+
+_MEMORY = Path("/dev/shm")
+_NEEDED = 4 << 30  # bytes, far more than the tests store
+_NOTES = "mission9/micro-batches.json"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if find_swift() is None:
         pytest.skip("swift is not installed, the S3 server of these tests: make s3-server")
-    with s3_server(tmp_path_factory.mktemp("swift") / "server") as server:
+    with _server_folder(tmp_path_factory) as folder, s3_server(folder / "server") as server:
         yield server
+
+
+@contextmanager
+def _server_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where there is one for Swift: on a disk each object waits until it is written."""
+    if not _can_hold_objects(_MEMORY):
+        yield tmp_path_factory.mktemp("swift")
+        return
+    with tempfile.TemporaryDirectory(prefix="mission9-swift-", dir=_MEMORY, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _can_hold_objects(folder: Path) -> bool:
+    """Whether files there take the extended attributes that Swift keeps, and there is room."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            os.setxattr(file.name, b"user.swift.metadata", b"1")
+        return shutil.disk_usage(folder).free > _NEEDED
+    except (AttributeError, OSError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -59,17 +92,82 @@ class Bucket:
         return f"{self}/{prefix}"
 
 
+@pytest.fixture(scope="session")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What this machine has noted of itself, if it has: in an empty cache each process takes seconds to find it out."""
+    kept = tmp_path_factory.mktemp("notes") / "notes.json"
+    users = platformdirs.user_cache_path() / _NOTES
+    if users.exists():
+        shutil.copyfile(users, kept)
+    return kept
+
+
+def new_cache(folder: Path, notes: Path) -> str:
+    """A user's cache that holds nothing but the machine's notes of itself."""
+    (folder / _NOTES).parent.mkdir(parents=True)
+    if notes.exists():
+        shutil.copyfile(notes, folder / _NOTES)
+    return str(folder)
+
+
 @pytest.fixture(autouse=True)
-def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def _cache_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    cache = tmp_path_factory.mktemp("cache") / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", new_cache(cache, notes))
+    yield
+    if (cache / _NOTES).exists():
+        shutil.copyfile(cache / _NOTES, notes)
 
 
-@pytest.fixture
-def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+@pytest.fixture(autouse=True)
+def _locks_that_settle_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the second in which another that comes at the same time is seen: none does here."""
+    monkeypatch.setattr("mission9.s3.lease._SETTLE", 0.0)
+
+
+def enter(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the environment lead to a server, and to no other."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    enter(server, monkeypatch)
     made = f"test-{uuid.uuid4().hex[:12]}"
     server.make_bucket(made)
     return Bucket(made, server)
+
+
+@pytest.fixture(scope="session")
+def fruits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the generated sample 96 images: four varieties, 18 of Training and 6 of Test each."""
+    root = tmp_path_factory.mktemp("fruits") / "images"
+    for stream, (split, count) in enumerate({"Training": 18, "Test": 6}.items()):
+        assert list(SPLITS)[stream] == split
+        for variety in VARIETIES[:4]:
+            (root / split / variety.name).mkdir(parents=True)
+            for number in range(count):
+                picture = jpeg(draw(variety, stream=stream, number=number))
+                (root / split / variety.name / f"{number}_100.jpg").write_bytes(picture)
+    return root
+
+
+@pytest.fixture(scope="session")
+def fruits_there(server: Server, fruits: Path) -> str:
+    """The address of these images in a bucket that tests only read."""
+    server.make_bucket("fruits")
+    server.upload(fruits, "fruits", "images")
+    return "s3://fruits/images"
+
+
+@pytest.fixture(scope="session")
+def fruits_result(fruits: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The result of a run on these images in a folder, by this process alone."""
+    output = str(tmp_path_factory.mktemp("wanted") / "results")
+    run(RunConfig(input=str(fruits), output=output, weights="demo", components=5, no_report=True), InProcessRunner())
+    return output

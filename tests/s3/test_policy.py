@@ -84,6 +84,13 @@ def _half_a_block(bucket: MotoBucket) -> None:
     bucket.client.put_public_access_block(Bucket=bucket.name, PublicAccessBlockConfiguration=flags)
 
 
+def _policy_for_everybody(bucket: MotoBucket) -> None:
+    everybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject"}
+    policy = tls_policy(bucket.name)
+    policy["Statement"].append({**everybody, "Resource": f"arn:aws:s3:::{bucket.name}/*"})
+    bucket.client.put_bucket_policy(Bucket=bucket.name, Policy=json.dumps(policy))
+
+
 def _no_policy(bucket: MotoBucket) -> None:
     bucket.client.delete_bucket_policy(Bucket=bucket.name)
 
@@ -95,6 +102,7 @@ def _no_policy(bucket: MotoBucket) -> None:
         (_key_elsewhere, "encryption", "aws:kms with a key in us-east-1"),
         (_no_block, "public access", "none is set"),
         (_half_a_block, "public access", "BlockPublicPolicy, RestrictPublicBuckets not set"),
+        (_policy_for_everybody, "public access", "its policy lets everybody in"),
         (_no_policy, "TLS", "its policy lets requests without TLS in"),
     ],
 )

@@ -1,0 +1,48 @@
+"""What a record of the audit log says: when, who, counts, and settings by their hash alone."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mission9.output.state_files import FolderState
+from mission9.privacy.audit_log import AUDIT_LOG, append
+from mission9.stages.report import Report, SplitCounts
+
+
+def report_of(place: str) -> Report:
+    counts = {"Training": SplitCounts(listed=5, featured=3, rejected=2, reasons={"empty": 2})}
+    return Report(config={"input": place}, fingerprint="f", weights={}, engine={}, splits=counts, skipped={".txt": 4})
+
+
+def test_a_record_says_when_and_who(tmp_path: Path) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)  # times are told in whole seconds
+    append(FolderState(tmp_path), "run", report_of("people").audited())
+    record = json.loads((tmp_path / AUDIT_LOG).read_bytes())
+    assert record["by"] == f"{getpass.getuser()}@{socket.gethostname()}"
+    assert before <= datetime.fromisoformat(record["time"]) <= datetime.now(UTC)
+
+
+def test_a_user_without_a_name_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("no such user")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    append(FolderState(tmp_path), "run", {})
+    assert json.loads((tmp_path / AUDIT_LOG).read_bytes())["by"] == f"unknown@{socket.gethostname()}"
+
+
+def test_a_record_has_counts_and_no_settings_but_their_hash(tmp_path: Path) -> None:
+    for place in ("people/Alice", "people/Alice", "people/Bob"):
+        append(FolderState(tmp_path), "run", report_of(place).audited())
+    content = (tmp_path / AUDIT_LOG).read_text()
+    assert "people" not in content
+    first, second, third = map(json.loads, content.splitlines())
+    assert (first["listed"], first["featured"], first["rejected"], first["skipped"]) == (5, 3, 2, 4)
+    assert len(first["settings_sha256"]) == 64
+    assert first["settings_sha256"] == second["settings_sha256"] != third["settings_sha256"]
