@@ -45,7 +45,7 @@ test-changed: .venv/.dev s3-server  ## Run the tests of what is not committed, n
 
 .PHONY: test-slow
 test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole commands, a cluster, kills, the README
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
 .PHONY: test-spark35
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own

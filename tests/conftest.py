@@ -86,7 +86,11 @@ def spark() -> Iterator[SparkSession]:
     from mission9.config import RunConfig
     from mission9.session import start_session
 
-    session = start_session(RunConfig(driver_memory="2g", master="local[2]"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Compiled less, and with one thread for garbage, a JVM of small tables takes half of the CPU time.
+        patch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        session = start_session(RunConfig(driver_memory="2g", master="local[2]"))
+    session.conf.set("spark.sql.shuffle.partitions", 4)  # of small tables; 200 are usual
     yield session
     session.stop()
 

@@ -1,8 +1,8 @@
 /* Preloaded into a program: what it does to files below FAULTS_BELOW fails with EIO, by chance or, while the file
    FAULTS_SWITCH is there, always; or takes FAULTS_SLOW microseconds longer. FAULTS_SHARE is a share of one in a million,
    FAULTS_SEED where chance begins. With FAULTS_FIRST the first call of each kind on each file fails in each process, and
-   no other; private names of the same file, which differ in hex digits, are one file. CLOCK_BACK takes so many seconds
-   from the time of day. */
+   no other; private names of the same file, which differ in hex digits, are one file. Each call that fails adds a byte to
+   the file FAULTS_COUNTED. CLOCK_BACK takes so many seconds from the time of day. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -35,25 +35,34 @@ static unsigned long below(const char *path) {
     return name | 1;
 }
 
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static int failed(void) {
+    if (*setting("FAULTS_COUNTED")) {
+        int fd = REAL(open)(setting("FAULTS_COUNTED"), O_WRONLY | O_APPEND | O_CREAT, 0666);
+        REAL(write)(fd, ".", 1);
+        REAL(close)(fd);
+    }
+    errno = EIO;
+    return 1;
+}
+
 static int fails(int kind, unsigned long name) {
     int slow = atoi(setting("FAULTS_SLOW"));
     if (slow) usleep(slow);
-    if (*setting("FAULTS_SWITCH") && faccessat(AT_FDCWD, setting("FAULTS_SWITCH"), F_OK, 0) == 0) { errno = EIO; return 1; }
+    if (*setting("FAULTS_SWITCH") && faccessat(AT_FDCWD, setting("FAULTS_SWITCH"), F_OK, 0) == 0) return failed();
     if (*setting("FAULTS_FIRST")) {
         unsigned char before = __atomic_fetch_or(&met[(name >> 32) & 0xffff], kind, __ATOMIC_RELAXED);
-        if (!(before & kind)) { errno = EIO; return 1; }
-        return 0;
+        return before & kind ? 0 : failed();
     }
     if (!chance) chance = strtoul(setting("FAULTS_SEED"), NULL, 10) * 2654435761UL + getpid();
     unsigned long drawn = __atomic_add_fetch(&chance, 0x9E3779B97F4A7C15UL, __ATOMIC_RELAXED);
     drawn = (drawn ^ (drawn >> 30)) * 0xBF58476D1CE4E5B9UL;
     drawn = (drawn ^ (drawn >> 27)) * 0x94D049BB133111EBUL;
     if ((drawn ^ (drawn >> 31)) % 1000000 >= strtoul(setting("FAULTS_SHARE"), NULL, 10)) return 0;
-    errno = EIO;
-    return 1;
+    return failed();
 }
 
-#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define WATCHED(fd) ((fd) >= 0 && (fd) < 65536 ? watched[fd] : 0)
 #define FAILS(kind, path) (below(path) && fails(kind, below(path)))
 

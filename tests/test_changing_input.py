@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ from tests.hostile import is_whole, tables
 @pytest.fixture
 def config(tree: Path, tmp_path: Path) -> RunConfig:
     settings = {"input": str(tree), "output": str(tmp_path / "out"), "weights": "demo", "components": 3}
-    return RunConfig(**settings, max_reject_rate=0.9)
+    return RunConfig(**settings, max_reject_rate=0.9, no_report=True)
 
 
 def fresh(config: RunConfig) -> dict[str, object]:
@@ -35,18 +34,30 @@ def fresh(config: RunConfig) -> dict[str, object]:
     return tables(Path(output))
 
 
-def test_a_file_that_grows_without_end_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_bytes(bytes(64 << 20))
-    with subprocess.Popen(["sh", "-c", 'while :; do printf 0 >> "$1"; done', "sh", str(path)]) as writer:
-        try:
-            while path.stat().st_size == 64 << 20:
-                time.sleep(0.01)
-            with pytest.raises(ImageError, match="it changes all the time while it is read") as caught:
-                read_bytes(os.fsencode(path), max_bytes=1 << 30)
-        finally:
-            writer.kill()
-    assert caught.value.reason == "unreadable"
+@pytest.mark.parametrize(
+    ("growths", "reason", "told"),
+    [(1, "unreadable", "it changes all the time while it is read"), (10_000, "too_many_bytes", "are more than 3000")],
+)
+def test_a_file_that_grows_without_end_is_told(
+    growths: int, reason: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It grows while it is read, once each time, or after each piece: no more is read than an image may have."""
+    path, pieces = tmp_path / "x", 0
+    path.write_bytes(b"0")
+
+    def grow() -> None:
+        nonlocal pieces
+        if pieces % (growths + 1) < growths:
+            with path.open("ab") as file:
+                file.write(b"0")
+        pieces += 1
+
+    monkeypatch.setattr("mission9.stages.read_bytes.progress", grow)
+    monkeypatch.setattr("mission9.stages.read_bytes._PAUSE", 0)
+    with pytest.raises(ImageError, match=told) as caught:
+        read_bytes(os.fsencode(path), max_bytes=3000)
+    assert caught.value.reason == reason
+    assert pieces == (10 if growths == 1 else 3000)
 
 
 def test_what_is_replaced_between_listing_and_reading_is_read_as_it_is_and_noticed_by_the_next_run(
@@ -75,15 +86,15 @@ def test_what_is_replaced_between_listing_and_reading_is_read_as_it_is_and_notic
 
 
 @pytest.mark.slow
-def test_an_input_that_is_never_at_rest(sample: Path, tmp_path: Path, pictures: list[bytes]) -> None:
+def test_an_input_that_is_never_at_rest(tmp_path: Path, pictures: list[bytes]) -> None:
     root = tmp_path / "images"
     for split in ("Training", "Test"):
         for label in "ab":
             (root / split / label).mkdir(parents=True)
-            for n in range(50):
+            for n in range(25):
                 (root / split / label / f"{n}.jpg").write_bytes(pictures[n % 10])
     settings = {"input": str(root), "output": str(tmp_path / "out"), "weights": "demo", "components": 3}
-    config = RunConfig(**settings, max_reject_rate=0.9)
+    config = RunConfig(**settings, max_reject_rate=0.9, no_report=True)
     files, stop, chance, changed = sorted(root.rglob("*.jpg")), threading.Event(), random.Random(7), 0
 
     def change() -> None:

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,28 @@ import pytest
 import safetensors.numpy
 from pyspark.sql import SparkSession
 
-from mission9 import __version__
+from mission9 import RunConfig, __version__, run
 from mission9.cli import main
 from mission9.network.weights import Tensors
+from tests.conftest import InProcessRunner
+from tests.support import held_up
+from tests.support.finished import copy_tree, write_tree
 
 
 @pytest.fixture
 def arguments(tree: Path, tmp_path: Path) -> list[str]:
     return ["--input", str(tree), "--output", str(tmp_path / "out"), "--weights", "demo", "--components", "3"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> RunConfig:
+    """A finished run of the same images."""
+    folder = tmp_path_factory.mktemp("made")
+    tree = write_tree(folder / "images", pictures)
+    settings = {"input": str(tree), "output": str(folder / "out"), "weights": "demo", "components": 3}
+    config = RunConfig(**settings, no_report=True)
+    run(config, InProcessRunner())
+    return config
 
 
 def told(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> str:
@@ -59,7 +72,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_prints_its_counts_and_where_things_are(
     arguments: list[str], spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", *arguments]) == 0
+    assert main(["run", *arguments, "--runner", "spark"]) == 0
     out = capsys.readouterr().out
     assert "Training" in out
     assert "12 featured" in out
@@ -69,18 +82,16 @@ def test_a_run_prints_its_counts_and_where_things_are(
 
 
 def test_project_prints_a_json_line_for_each_image(
-    arguments: list[str], spark: SparkSession, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    made: RunConfig, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", *arguments]) == 0
-    capsys.readouterr()
     (tmp_path / "bad.jpg").write_text("bad")
     images = [str(tree / "Test/a/0.jpg"), str(tmp_path / "bad.jpg"), str(tree / "Test/a/1.jpg")]
-    assert main(["project", "--model", f"{arguments[3]}/pca_model", *images]) == 1
+    assert main(["project", "--model", f"{made.output}/pca_model", *images]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["path"] for line in lines] == images
     assert len(lines[0]["pca"]) == len(lines[2]["pca"]) == 3
     assert lines[1]["error"] == "not_an_image"
-    assert main(["project", "--model", f"{arguments[3]}/pca_model", images[0]]) == 0
+    assert main(["project", "--model", f"{made.output}/pca_model", images[0]]) == 0
 
 
 @pytest.mark.parametrize(
@@ -125,7 +136,7 @@ def test_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_undecodable_images_have_exit_code_3(
-    arguments: list[str], tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad" / "a").mkdir(parents=True)
     for n in range(4):
@@ -178,22 +189,21 @@ def test_a_master_that_is_none_is_told_without_a_stack(arguments: list[str]) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_cleanly_and_the_last_line_says_how_to_go_on(
-    number: signal.Signals, code: int, sample: Path, tmp_path: Path
+    number: signal.Signals, code: int, arguments: list[str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "mission9", "run", "--input", str(sample), "--output", str(tmp_path / "out")]
-    with subprocess.Popen([*command, "--weights", "demo"], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = ""
-        while "extract:" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        time.sleep(0.3)  # less than any machine takes for all of them
+    command = held_up.command(held_up.WITHOUT_END, "run", *arguments, "--runner", "spark", shard_images=2)
+
+    def markers() -> list[Path]:
+        assert process.poll() is None, said.read_text()
+        return list((tmp_path / "out").glob("_state/shards/*/[0-9a-f]*.json"))
+
+    said = tmp_path / "said"
+    with said.open("w") as stderr, subprocess.Popen(command, stderr=stderr) as process:
+        held_up.wait_until(markers)  # the workers are in the middle of it
         process.send_signal(number)
-        said += process.stderr.read()
-    assert process.returncode == code
-    assert said.splitlines()[-1] == "mission9: interrupted; the same command goes on where this one stopped"
-    assert "Traceback" not in said
+        assert process.wait() == code
+    assert said.read_text().splitlines()[-1] == "mission9: interrupted; the same command goes on where this one stopped"
+    assert "Traceback" not in said.read_text()
     assert not os.path.exists(tmp_path / "out" / "run.json")
 
 
@@ -201,35 +211,57 @@ def without_java(tmp_path: Path) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": str(tmp_path)}
 
 
-def test_no_java(arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mission9", "run", *arguments, "--runner", "spark"]
-    done = subprocess.run(command, env=without_java(tmp_path), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert "Spark needs Java 17 or newer" in last
-    assert "apt-get install openjdk-17-jre-headless" in last
-    assert "Traceback" not in done.stderr
+@pytest.fixture
+def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has no Spark session yet, whatever tests came before in this one."""
+    monkeypatch.setattr("mission9.session.running_session", lambda: None)
 
 
-def test_without_java_worker_processes_do_the_work(sample: Path, tmp_path: Path) -> None:
-    output = str(tmp_path / "out")
-    command = [sys.executable, "-m", "mission9", "run", "--input", str(sample), "--output", output, "--weights", "demo"]
+def test_no_java(
+    arguments: list[str],
+    tmp_path: Path,
+    no_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    line = told(capsys, 1, "run", *arguments, "--runner", "spark")
+    assert "Spark needs Java 17 or newer" in line
+    assert "apt-get install openjdk-17-jre-headless" in line
+
+
+def test_without_java_worker_processes_do_the_work(arguments: list[str], tmp_path: Path) -> None:
+    """The command itself, of so many images that this process alone would take too long for them."""
+    command = [sys.executable, "-c", MANY, "run", *arguments, "--no-report", "--workers", "1"]
     done = subprocess.run(command, env=without_java(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^Spark needs Java 17 .*: \d+ worker processes, without Spark$", done.stderr, re.MULTILINE)
-    assert json.loads(Path(output, "run.json").read_text())["images_inferred"] == 640
+    assert json.loads(Path(arguments[3], "run.json").read_text())["images_inferred"] == 15
 
 
-def test_an_old_java_is_named(arguments: list[str], tmp_path: Path) -> None:
+MANY = """
+from mission9 import planning
+planning.FEW_IMAGES = 1
+from mission9.cli import program
+program()
+"""
+
+
+def test_an_old_java_is_named(
+    arguments: list[str],
+    tmp_path: Path,
+    no_session: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     old = tmp_path / "bin" / "java"
     old.parent.mkdir()
     old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_392\"' >&2\n")
     old.chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}/bin:/bin", "JAVA_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "mission9", "run", *arguments, "--runner", "spark"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert f"{old} is Java 8" in done.stderr
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/bin")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert f"{old} is Java 8" in told(capsys, 1, "run", *arguments, "--runner", "spark")
 
 
 def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,10 +269,9 @@ def test_a_model_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_model_with_other_weights_is_refused(
-    arguments: list[str], spark: SparkSession, tree: Path, demo_tensors: Tensors, capsys: pytest.CaptureFixture[str]
+    made: RunConfig, tree: Path, tmp_path: Path, demo_tensors: Tensors, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", *arguments]) == 0
-    model = f"{arguments[3]}/pca_model"
+    model = copy_tree(Path(made.output, "pca_model"), tmp_path / "pca_model")
     other = {name: array + np.float32(0.1) for name, array in demo_tensors.items()}
     safetensors.numpy.save_file(other, f"{model}/weights.safetensors")
-    assert "does not hold the weights" in told(capsys, 2, "project", "--model", model, str(tree / "Test/a/0.jpg"))
+    assert "does not hold the weights" in told(capsys, 2, "project", "--model", str(model), str(tree / "Test/a/0.jpg"))

@@ -7,10 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +35,40 @@ from mission9.results import Results
 from mission9.stages import collect_shards
 from mission9.stages.report import Report
 from mission9.stages.verify_output import verify_output
+from tests.support.finished import copy_tree, write_tree
+from tests.support.forks import Forks
 
 ERASED = ["Test/a/1.jpg", "Training/a/0.jpg", "Training/b/3.jpg", "Training/b/cut & <odd> é.jpg"]
-SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5}
+SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5, "no_report": True}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Path:
+    """The tree with images that are rejected, in `place/images`, a run of it in `place/out`, and a copy of both."""
+    folder = tmp_path_factory.mktemp("erasure")
+    images = write_tree(folder / "place/images", pictures)
+    (images / ERASED[-1]).write_bytes(pictures[0][:300])
+    (images / "Training/b/empty.jpg").write_bytes(b"")
+    run_into(folder / "place/out", images)
+    copy_tree(folder / "place", folder / "as it was")
+    return folder
 
 
 @pytest.fixture
-def images(tree: Path, pictures: list[bytes]) -> Path:
-    """The tree, with images that are rejected."""
-    (tree / ERASED[-1]).write_bytes(pictures[0][:300])
-    (tree / "Training/b/empty.jpg").write_bytes(b"")
-    return tree
+def place(kept: Path) -> Path:
+    """Where images and output are, for each test as they were: the output names its images by this place."""
+    shutil.rmtree(kept / "place")
+    return copy_tree(kept / "as it was", kept / "place")
 
 
 @pytest.fixture
-def output(images: Path, tmp_path: Path) -> Path:
-    run_into(tmp_path / "out", images)
-    return tmp_path / "out"
+def images(place: Path) -> Path:
+    return place / "images"
+
+
+@pytest.fixture
+def output(place: Path) -> Path:
+    return place / "out"
 
 
 def run_into(output: Path, images: Path, **settings: Any) -> Report:
@@ -67,7 +82,7 @@ def erased_from(output: Path, *names: str, **settings: Any) -> Receipt | None:
 def names_in(folder: Path, names: list[str]) -> set[str]:
     """Which of some names are in any file, as it lies there or as its readers have it."""
     found = set()
-    for file in (path for path in folder.rglob("*") if path.is_file()):
+    for file in (path for path in (folder, *folder.rglob("*")) if path.is_file()):
         content = file.read_bytes()
         texts = repr(pq.read_table(file).to_pylist()) if file.suffix == ".parquet" else ""
         found |= {name for name in names if name.encode() in content or name in texts or repr(name)[1:-1] in texts}
@@ -82,17 +97,37 @@ def state_of(folder: Path) -> dict[str, str]:
     }
 
 
-def assert_is_of_the_others(output: Path, images: Path, tmp_path: Path, names: list[str], **settings: Any) -> None:
+class Others:
+    """Results that runs make of the images that are left, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[frozenset[Path], Path] = {}
+
+    def of(self, images: Path, without: list[str]) -> Path:
+        left = frozenset(path.relative_to(images) for path in images.rglob("*.jpg")) - set(map(Path, without))
+        if left not in self._made:
+            others = self._folder / str(len(self._made))
+            for path in left:
+                (others / "images" / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(images / path, others / "images" / path)
+            run_into(others / "out", others / "images")
+            self._made[left] = others / "out"
+        return self._made[left]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Others:
+    return Others(tmp_path_factory.mktemp("others"))
+
+
+def assert_is_of_the_others(output: Path, images: Path, others: Others, names: list[str]) -> None:
     """The result is the one that a run makes of the images without the erased ones: the model to 1e-6."""
-    others = tmp_path / "others"
-    shutil.copytree(images, others / "images")
-    for name in names:
-        (others / "images" / name).unlink(missing_ok=True)
-    run_into(others / "out", others / "images", **settings)
-    found, wanted = Results.of(output), Results.of(others / "out")
+    fresh_output = others.of(images, names)
+    found, wanted = Results.of(output), Results.of(fresh_output)
     assert found.report["splits"] == wanted.report["splits"]
     assert found.report["n_components"] == wanted.report["n_components"]
-    left, fresh = PCAModel.load(output / "pca_model"), PCAModel.load(others / "out/pca_model")
+    left, fresh = PCAModel.load(output / "pca_model"), PCAModel.load(fresh_output / "pca_model")
     assert left.n_samples_ == fresh.n_samples_
     for name in ("mean_", "components_", "explained_variance_"):
         there, here = getattr(left, name), getattr(fresh, name)
@@ -108,8 +143,10 @@ def assert_is_of_the_others(output: Path, images: Path, tmp_path: Path, names: l
 
 
 def test_what_is_erased_is_nowhere_and_the_rest_is_as_if_it_had_never_been(
-    output: Path, images: Path, tmp_path: Path
+    output: Path, images: Path, others: Others
 ) -> None:
+    run_into(output, images, no_report=False)
+    assert names_in(output / "report.html", ERASED)
     assert names_in(output, ERASED) == set(ERASED)
     before = json.loads((output / "run.json").read_bytes())
     receipt = erased_from(output, *ERASED)
@@ -122,7 +159,7 @@ def test_what_is_erased_is_nowhere_and_the_rest_is_as_if_it_had_never_been(
     assert after["skipped"] == {"(erased)": 4}
     assert (output / "report.html").exists()
     assert all((images / name).exists() for name in ERASED)
-    assert_is_of_the_others(output, images, tmp_path, ERASED)
+    assert_is_of_the_others(output, images, others, ERASED)
 
 
 def test_the_receipt_tells_no_name(output: Path) -> None:
@@ -138,14 +175,14 @@ def test_the_receipt_tells_no_name(output: Path) -> None:
     assert not [name for name in ERASED if name in content or Path(name).name in content]
 
 
-def test_the_next_run_leaves_them_out_and_computes_nothing(output: Path, images: Path, tmp_path: Path) -> None:
+def test_the_next_run_leaves_them_out_and_computes_nothing(output: Path, images: Path, others: Others) -> None:
     erased_from(output, *ERASED)
     report = run_into(output, images)
     assert report.images_inferred == 0
     assert report.skipped == {"(erased)": 4}
     assert report.found == 17
     assert names_in(output, ERASED) == set()
-    assert_is_of_the_others(output, images, tmp_path, ERASED)
+    assert_is_of_the_others(output, images, others, ERASED)
     assert run_into(output, images, overwrite=True).skipped == {"(erased)": 4}
     assert names_in(output, ERASED) == set()
 
@@ -186,14 +223,14 @@ def test_the_images_are_deleted_if_asked(output: Path, images: Path) -> None:
     assert run_into(output, images).skipped == {}
 
 
-def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images: Path, tmp_path: Path) -> None:
+def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images: Path, place: Path) -> None:
     report = json.loads((output / "run.json").read_bytes())
     report["config"]["input"] = "images"
     (output / "run.json").write_text(json.dumps(report))
-    before = state_of(tmp_path)
+    before = state_of(place)
     with pytest.raises(ConfigError, match="may be another folder from here: give --input"):
         erased_from(output, *ERASED, with_source=True)
-    assert state_of(tmp_path) == before
+    assert state_of(place) == before
     erased_from(output, *ERASED, with_source=True, input=str(images))
     assert not [name for name in ERASED if (images / name).exists()]
 
@@ -230,14 +267,14 @@ def test_an_id_that_names_nothing_stops_all_of_it(output: Path, tmp_path: Path, 
     assert not (tmp_path / "other").exists()
 
 
-def test_nothing_outside_of_the_images_is_ever_deleted(output: Path, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "precious.jpg").write_bytes(b"precious")
-    (images / "out").symlink_to(tmp_path)
+def test_nothing_outside_of_the_images_is_ever_deleted(output: Path, images: Path, place: Path) -> None:
+    (place / "precious.jpg").write_bytes(b"precious")
+    (images / "out").symlink_to(place)
     before = state_of(output)
-    for name in ("../precious.jpg", str(tmp_path / "precious.jpg"), "out/precious.jpg", "Training/a", "Training/a/"):
+    for name in ("../precious.jpg", str(place / "precious.jpg"), "out/precious.jpg", "Training/a", "Training/a/"):
         with pytest.raises(InputError):
             erased_from(output, name, with_source=True)
-    assert (tmp_path / "precious.jpg").read_bytes() == b"precious"
+    assert (place / "precious.jpg").read_bytes() == b"precious"
     assert state_of(output) == before
     beside = Path(f"{images}-private")  # whose name goes on where that of the images ends
     beside.mkdir()
@@ -314,17 +351,17 @@ def test_what_somebody_deleted_is_in_nobodys_way(output: Path, images: Path, mis
     assert not list(verify_output(str(output)))
 
 
-def test_without_a_sound_model_it_is_fitted_anew(output: Path, images: Path, tmp_path: Path) -> None:
+def test_without_a_sound_model_it_is_fitted_anew(output: Path, images: Path, others: Others) -> None:
     (output / "pca_model/pca.json").write_text("{")
     receipt = erased_from(output, *ERASED)
     assert receipt is not None
     assert receipt.result["model"] == "fitted anew"
     assert names_in(output, ERASED) == set()
-    assert_is_of_the_others(output, images, tmp_path, ERASED)
+    assert_is_of_the_others(output, images, others, ERASED)
 
 
 def test_a_damaged_result_is_taken_away_and_the_next_run_makes_it_anew(
-    output: Path, images: Path, tmp_path: Path
+    output: Path, images: Path, others: Others
 ) -> None:
     for file in (output / "_state/shards").rglob("*.features.parquet"):
         file.write_bytes(file.read_bytes()[:-8] + b"damaged!")
@@ -333,7 +370,7 @@ def test_a_damaged_result_is_taken_away_and_the_next_run_makes_it_anew(
     assert receipt.result["model"] == "none: the result is taken away"
     assert names_in(output, ERASED) == set()
     assert run_into(output, images).images_inferred > 0
-    assert_is_of_the_others(output, images, tmp_path, ERASED)
+    assert_is_of_the_others(output, images, others, ERASED)
 
 
 def test_what_is_left_anywhere_is_told_and_the_same_command_goes_on(output: Path) -> None:
@@ -375,7 +412,7 @@ def make_old(images: Path, names: list[str]) -> None:
         os.utime(images / name, (old, old))
 
 
-def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, capsys: Any) -> None:
+def test_retain_erases_what_is_old(output: Path, images: Path, others: Others, capsys: Any) -> None:
     assert main(["retain", str(output), "--days", "30"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     make_old(images, ERASED)
@@ -384,7 +421,7 @@ def test_retain_erases_what_is_old(output: Path, images: Path, tmp_path: Path, c
     assert "4 images erased" in capsys.readouterr().out
     assert names_in(output, ERASED) == set()
     assert not [name for name in ERASED if (images / name).exists()]
-    assert_is_of_the_others(output, images, tmp_path, [])
+    assert_is_of_the_others(output, images, others, [])
     assert main(["retain", str(output), "--days", "30", "--source"]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
@@ -517,16 +554,23 @@ sys.exit(main(["erase", *sys.argv[2:]]))
 """
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks(engine=False) as started:
+        yield started
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_goes_on(output: Path, images: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_same_command_goes_on(
+    forks: Forks, output: Path, images: Path, kept: Path, others: Others, tmp_path: Path
+) -> None:
     (tmp_path / "ids.txt").write_text("\n".join(ERASED))
-    shutil.copytree(output, tmp_path / "before")
     options = [str(output), "--ids", str(tmp_path / "ids.txt")]
     kills = 0
     for moment in range(0, 200, 6):
         shutil.rmtree(output)
-        shutil.copytree(tmp_path / "before", output)
-        done = subprocess.run([sys.executable, "-c", KILLED, str(moment), *options], check=False, capture_output=True)
+        copy_tree(kept / "as it was/out", output)
+        done = forks.run(str(moment), *options, code=KILLED)
         if done.returncode == 0:
             break
         assert done.returncode == -9
@@ -540,7 +584,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(output: Path, images: Pat
         assert 1 <= len(receipts) <= 2  # one that was written a moment before the end, and not noted as the last
         assert not [name for name in receipts if name.startswith(".")]
     assert kills > 8
-    assert_is_of_the_others(output, images, tmp_path, ERASED)
+    assert_is_of_the_others(output, images, others, ERASED)
 
 
 def test_a_run_tells_of_an_erasure_that_was_cut_short(

@@ -55,12 +55,14 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 def look(batches):
-    import time, torch
+    import os, time, torch
     from pyspark import TaskContext
     from mission9 import devices
     torch.cuda.device_count = lambda: 2
     for _ in batches:
-        time.sleep(3)  # so that the tasks run side by side
+        os.mkdir(f"{os.environ['MEETING']}/{TaskContext.get().partitionId()}")
+        while len(os.listdir(os.environ["MEETING"])) < 2:  # both tasks run, side by side
+            time.sleep(0.05)
         address = TaskContext.get().resources()["gpu"].addresses[0]
         yield pa.record_batch([pa.array([f"{address} {devices.cuda_index()}"])], ["seen"])
 
@@ -80,7 +82,9 @@ def test_tasks_on_a_cluster_see_the_gpu_that_spark_gave_them(tmp_path: Path) -> 
     (tmp_path / "look.py").write_text(LOOK)
     home = Path(pyspark.__file__).parent
     facts = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
-    with Cluster(tmp_path / "cluster", {"PATH": path, "SPARK_WORKER_OPTS": settings}, cores=2) as cluster:
+    (tmp_path / "meeting").mkdir()
+    of_workers = {"PATH": path, "SPARK_WORKER_OPTS": settings, "MEETING": str(tmp_path / "meeting")}
+    with Cluster(tmp_path / "cluster", of_workers, cores=2) as cluster:
         command = [str(home / "bin/spark-submit"), "--master", cluster.master, "--executor-memory", "1g"]
         for name, value in {"executor.resource": 2, "task.resource": 1, "executor.cores": 2}.items():
             command += ["--conf", f"spark.{name}{'' if 'cores' in name else '.gpu.amount'}={value}"]

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mission9.cli import main
 from mission9.disk.names import to_text
 
 pytestmark = pytest.mark.slow
@@ -47,6 +48,8 @@ NAMES: list[bytes] = [
     b"\xff\xfe", b"\xc3", b"\xed\xa0\x80", b"\xf0\x9f\x8d", b"a\xffb\\xff", b"part-00000.parquet", b"_SUCCESS",
     b"_temporary", b"x._COPYING_", b"Thumbs", b"s3a", b"file",
 ]  # fmt: skip
+
+FEW = [b"a\nb", b"=1+1", b"a,b", NFC, NFD, b"caf\xe9"]  # for a folder that a link leads to
 
 LABEL_LONGEST, LABEL_TOO_LONG = b"x" * 249, b"y" * 255  # with "label=" before it, a name of 255 bytes, and of more
 
@@ -76,7 +79,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Hostile:
     put_what_is_no_file(tree)
     put_links(tree, top / "outside")
     (tree.root / "LICENSE").write_text("beside the splits")
-    (tree.root / "Training" / "names" / "notes\n.TXT").write_text("no image")  # found once more by a link
+    (tree.root / "Training" / "few" / "notes\n.TXT").write_text("no image")  # found once more by a link
     (tree.root / "Training" / "no images at all").mkdir()
     return tree
 
@@ -113,10 +116,10 @@ def put_links(tree: Hostile, outside: Path) -> None:
     for target, end in (("1.png", "picture"), ("gone.png", "vanished"), ("itself.png", "unreadable")):
         name = "itself.png" if end == "unreadable" else f"to {target}"
         tree.put(b"Training", b"links", name.encode(), make=partial(os.symlink, target), end=end)
-    os.symlink("names", tree.root / "Training" / "linked")
-    for path, (split, label, end) in list(tree.rows.items()):
-        if label == "names":
-            tree.rows[path.replace("/names/", "/linked/")] = split, "linked", end
+    for few in FEW:
+        tree.put(b"Training", b"few", few + b".png")
+        tree.rows[to_text(b"Training/linked/" + few + b".png")] = "Training", "linked", "picture"
+    os.symlink("few", tree.root / "Training" / "linked")
     outside.mkdir()
     write(picture(0))(str(outside / "1.png"))
     links = tree.root / "Training" / "links"
@@ -148,24 +151,35 @@ def zero_device(path: str) -> None:
     os.mknod(path, 0o20666, os.makedev(1, 5))  # /dev/zero, which would never end
 
 
-def run(root: Path, output: Path, *options: str, bare: bool = False) -> dict[str, bytes]:
-    """The files of a result by name, of a run that a person starts; nothing of those that tell of its times."""
-    command = [sys.executable, "-m", "mission9", "run", "--input", str(root), "--output", str(output)]
-    command += ["--weights", "demo", "--components", "3", "--max-reject-rate", "0.5", "--plain-csv", *options]
+def words(root: Path, output: Path, *options: str) -> list[str]:
+    command = ["run", "--input", str(root), "--output", str(output), "--weights", "demo", "--components", "3"]
+    return [*command, "--max-reject-rate", "0.5", "--plain-csv", *options]
+
+
+def ended_well(*command: str, bare: bool) -> None:
+    """A command that a person starts."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
     environment |= BARE if bare else {"LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "mission9", *command], env=environment, capture_output=True, check=False, timeout=500
+    )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
-    assert subprocess.run([*command[:3], "verify", str(output)], env=environment, check=False).returncode == 0
+
+
+def files_of(output: Path) -> dict[str, bytes]:
+    """The files of a result by name, but for the page, and without what tells of its times."""
     files = (Path(folder) / name for folder, _, names in os.walk(output) for name in names if "_state" not in folder)
-    tells = ("run.json", "report.html")
-    return {os.fsdecode(file.relative_to(output)): b"" if file.name in tells else file.read_bytes() for file in files}
+    content = {os.fsdecode(file.relative_to(output)): file.read_bytes() for file in files if file.name != "report.html"}
+    return content | {"run.json": b""}
 
 
 @pytest.fixture(scope="module")
 def result(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
     output = tmp_path_factory.mktemp("result") / "résultats 🍑"
-    return output, run(hostile.root, output, "--runner", "local")
+    assert main(words(hostile.root, output)) == 0
+    assert main(["verify", str(output)]) == 0
+    assert (output / "report.html").exists()
+    return output, files_of(output)
 
 
 def test_every_file_is_a_row_or_counted(hostile: Hostile, result: tuple[Path, dict[str, bytes]]) -> None:
@@ -217,7 +231,11 @@ def test_every_reader_gives_the_labels_back(
 def test_a_bare_container_gives_the_very_same(
     hostile: Hostile, result: tuple[Path, dict[str, bytes]], tmp_path: Path
 ) -> None:
-    assert run(hostile.root, tmp_path / "résultats 🍑", "--runner", "local", bare=True) == result[1]
+    output = tmp_path / "résultats 🍑"
+    ended_well(*words(hostile.root, output, "--runner", "local", "--workers", "1"), bare=True)
+    ended_well("verify", str(output), bare=True)
+    assert (output / "report.html").exists()
+    assert files_of(output) == result[1]
 
 
 @pytest.mark.spark
@@ -228,5 +246,8 @@ def test_spark_gives_the_very_same(
     result: tuple[Path, dict[str, bytes]],
     tmp_path: Path,
 ) -> None:
-    options = ["--runner", "spark", "--master", "local[2]", "--driver-memory", "2g"]
-    assert run(hostile.root, tmp_path / "résultats 🍑", *options, bare=bare) == result[1]
+    output = tmp_path / "résultats 🍑"
+    options = ["--runner", "spark", "--master", "local[1]", "--driver-memory", "2g", "--no-report"]
+    ended_well(*words(hostile.root, output, *options), bare=bare)
+    assert main(["verify", str(output)]) == 0
+    assert files_of(output) == result[1]

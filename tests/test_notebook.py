@@ -10,7 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from mission9.sample import VARIETIES
 from tests.conftest import REPOSITORY
+from tests.support.finished import write_fruits
 
 NOTEBOOK = REPOSITORY / "notebooks" / "mission9.ipynb"
 
@@ -39,12 +41,14 @@ def test_it_runs(databricks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if databricks:
         monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "17.3")
         monkeypatch.setenv("NOTEBOOK_FOLDER", str(tmp_path / "data" / "notebook"))
+        # Few images, which are there already; elsewhere the notebook draws the sample, and Spark does the work.
+        write_fruits(tmp_path / "data" / "notebook" / "fruits", varieties=len(VARIETIES), training=4, test=2)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # the kernel's Python is this one
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(NOTEBOOK, folder)
     notebook = read(folder / NOTEBOOK.name)
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=550, resources={"metadata": {"path": str(folder)}})
     client.execute()
     assert (tmp_path / "data" / "notebook" / "Results" / "run.json").exists()
     shapes = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("text")]

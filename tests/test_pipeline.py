@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,8 @@ from mission9.runners.spark import SparkRunner
 from mission9.schema import vectors
 from mission9.stages.verify_output import verify_output
 from tests.conftest import InProcessRunner
+from tests.support import held_up
+from tests.support.finished import copy_of, with_changes, write_fruits, write_tree
 
 ODD_LABELS = [
     "Apple Braeburn 1",
@@ -63,7 +64,32 @@ ODD_LABELS = [
 
 @pytest.fixture
 def config(tree: Path, tmp_path: Path) -> RunConfig:
-    return RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=3)
+    """A run that is to come; without the page, which test_run.py of html_report is about."""
+    return RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=3, no_report=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> RunConfig:
+    """A finished run of the same images, with all that a run makes, for tests that change nothing of it."""
+    folder = tmp_path_factory.mktemp("finished")
+    tree = write_tree(folder / "images", pictures)
+    config = RunConfig(input=str(tree), output=str(folder / "out"), weights="demo", components=3)
+    assert run(config, InProcessRunner()).images_inferred == 15
+    return config
+
+
+@pytest.fixture
+def done(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    """The finished run and its images as a test's own; a next run makes no page."""
+    return with_changes(copy_of(finished, tmp_path), no_report=True)
+
+
+@pytest.fixture(scope="module")
+def fewer(finished: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A finished run of the same images to fewer components."""
+    config = with_changes(finished, output=str(tmp_path_factory.mktemp("fewer") / "out"), components=2)
+    run(config, InProcessRunner())
+    return config
 
 
 def features(config: RunConfig) -> pd.DataFrame:
@@ -87,8 +113,8 @@ def result(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-def test_the_layout_is_the_contract(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
+def test_the_layout_is_the_contract(finished: RunConfig) -> None:
+    config = finished
     tables = {"features", "rejects", "pca_model", "training_pca", "training_pca_csv", "test_pca", "test_pca_csv"}
     assert set(os.listdir(config.output)) == tables | {"_state", "run.json", "report.html"}
     table = pq.read_table(f"{config.output}/features")
@@ -110,20 +136,18 @@ def test_the_layout_is_the_contract(config: RunConfig, in_process: InProcessRunn
     assert report["fingerprint"]
 
 
-def test_csv_has_numbers_in_columns_sorted_by_path(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    table = pd.read_csv(f"{config.output}/training_pca_csv/part-00000.csv")
+def test_csv_has_numbers_in_columns_sorted_by_path(finished: RunConfig) -> None:
+    table = pd.read_csv(f"{finished.output}/training_pca_csv/part-00000.csv")
     assert list(table.columns) == ["path", "label", "pc_1", "pc_2", "pc_3"]
     assert (table.dtypes[["pc_1", "pc_2", "pc_3"]] == np.float64).all()
     assert table["path"].tolist() == sorted(table["path"])
     assert len(table) == 12
-    parquet = pq.read_table(f"{config.output}/training_pca").sort_by("path")
+    parquet = pq.read_table(f"{finished.output}/training_pca").sort_by("path")
     np.testing.assert_array_equal(table[["pc_1", "pc_2", "pc_3"]].to_numpy(np.float32), vectors(parquet["pca"]))
 
 
-def test_scores_are_sklearns_of_the_features_fitted_on_training(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    table = features(config)
+def test_scores_are_sklearns_of_the_features_fitted_on_training(finished: RunConfig) -> None:
+    config, table = finished, features(finished)
     training = np.stack(table[table["split"] == "Training"]["features"]).astype(np.float64)
     wanted = PCA(3, svd_solver="full").fit(training)
     model = PCAModel.load(f"{config.output}/pca_model")
@@ -134,21 +158,18 @@ def test_scores_are_sklearns_of_the_features_fitted_on_training(config: RunConfi
         np.testing.assert_allclose(vectors(scores["pca"]), wanted.transform(rows), rtol=1e-4, atol=1e-4)
 
 
-def test_a_saved_model_projects_an_image_where_the_run_put_it(
-    config: RunConfig, tree: Path, in_process: InProcessRunner
-) -> None:
-    run(config, in_process)
-    projector = Projector(f"{config.output}/pca_model")
-    table = pd.read_csv(f"{config.output}/test_pca_csv/part-00000.csv")
+def test_a_saved_model_projects_an_image_where_the_run_put_it(finished: RunConfig) -> None:
+    projector = Projector(f"{finished.output}/pca_model")
+    table = pd.read_csv(f"{finished.output}/test_pca_csv/part-00000.csv")
     for path, *_, first, second, third in table.itertuples(index=False):
-        np.testing.assert_allclose(projector(tree / path), [first, second, third], rtol=1e-3, atol=1e-3)
+        found = projector(Path(finished.input) / path)
+        np.testing.assert_allclose(found, [first, second, third], rtol=1e-3, atol=1e-3)
 
 
-def test_a_second_run_computes_nothing_and_gives_the_same(config: RunConfig, in_process: InProcessRunner) -> None:
-    assert run(config, in_process).images_inferred == 15
-    first = result(config)
-    assert run(config, in_process).images_inferred == 0
-    assert result(config) == first
+def test_a_second_run_computes_nothing_and_gives_the_same(done: RunConfig, in_process: InProcessRunner) -> None:
+    first = result(done)
+    assert run(done, in_process).images_inferred == 0
+    assert result(done) == first
 
 
 def test_a_broken_run_goes_on_where_it_stopped(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
@@ -167,9 +188,9 @@ def test_a_broken_run_goes_on_where_it_stopped(config: RunConfig, tree: Path, in
 
 
 def test_verify_content_finds_what_size_and_time_do_not_tell(
-    config: RunConfig, tree: Path, pictures: list[bytes], in_process: InProcessRunner
+    done: RunConfig, pictures: list[bytes], in_process: InProcessRunner
 ) -> None:
-    run(config, in_process)
+    config, tree = done, Path(done.input)
     before = features(config)
     changed = tree / "Test/a/0.jpg"
     facts, other = changed.stat(), pictures[9]
@@ -180,7 +201,7 @@ def test_verify_content_finds_what_size_and_time_do_not_tell(
     (tree / "Test/a/1.jpg").write_bytes(pictures[1])
     assert run(config, in_process).images_inferred == 1  # the one with another time
     assert features(config).loc["Test/a/0.jpg", "sha256"] == before.loc["Test/a/0.jpg", "sha256"]
-    checked = RunConfig(**{**config.model_dump(), "verify_content": True, "max_reject_rate": 0.2})
+    checked = with_changes(config, verify_content=True, max_reject_rate=0.2)
     assert run(checked, in_process).images_inferred == 1
     after = features(config)
     assert (
@@ -188,11 +209,11 @@ def test_verify_content_finds_what_size_and_time_do_not_tell(
     )
 
 
-def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(config: RunConfig, in_process: InProcessRunner) -> None:
-    exact = run(config, in_process)
-    settings = RunConfig(**{**config.model_dump(), "precision": "int8"})
+def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(done: RunConfig, in_process: InProcessRunner) -> None:
+    config, exact = done, json.loads(Path(done.output, "run.json").read_bytes())
+    settings = with_changes(config, precision="int8")
     first = run(settings, in_process)
-    assert first.fingerprint != exact.fingerprint
+    assert first.fingerprint != exact["fingerprint"]
     assert first.images_inferred == 15
     assert first.fidelity["images"] == 15
     assert 0.8 < first.fidelity["cosine_min"] <= first.fidelity["cosine_mean"] < 1
@@ -207,18 +228,21 @@ def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(config: RunConfig, i
     assert run(config, in_process).images_inferred == 0  # float32 features are still there
 
 
-def test_torch_in_bfloat16_tells_its_fidelity(config: RunConfig, in_process: InProcessRunner) -> None:
-    report = run(RunConfig(**{**config.model_dump(), "precision": "bf16", "engine": "torch"}), in_process)
+def test_torch_in_bfloat16_tells_its_fidelity(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
+    shutil.rmtree(tree / "Training" / "a")  # what is left is seven images: CPUs without the instructions are slow
+    shutil.rmtree(tree / "Test" / "a")
+    report = run(with_changes(config, precision="bf16", engine="torch"), in_process)
+    assert report.fidelity["images"] == 7
     assert report.engine["precision"] == "bfloat16"
     assert 0.99 < report.fidelity["cosine_min"] < 1
 
 
 def test_an_existing_model_projects_without_a_fit(
-    config: RunConfig, tree: Path, tmp_path: Path, in_process: InProcessRunner
+    finished: RunConfig, tmp_path: Path, in_process: InProcessRunner
 ) -> None:
-    run(config, in_process)
+    config, tree = finished, Path(finished.input)
     given = {name: value for name, value in config.model_dump().items() if name != "components"}
-    given |= {"input": str(_only_test(tree, tmp_path)), "output": str(tmp_path / "later")}
+    given |= {"input": str(_only_test(tree, tmp_path)), "output": str(tmp_path / "later"), "no_report": True}
     later = RunConfig(**(given | {"pca_model": f"{config.output}/pca_model"}))
     report = run(later, in_process)
     assert (report.fitted_on, report.n_components) == ("", 3)
@@ -231,10 +255,8 @@ def test_an_existing_model_projects_without_a_fit(
         RunConfig(**(given | {"pca_model": f"{config.output}/pca_model", "components": 3}))
 
 
-def test_changed_new_and_deleted_images(
-    config: RunConfig, tree: Path, pictures: list[bytes], in_process: InProcessRunner
-) -> None:
-    run(config, in_process)
+def test_changed_new_and_deleted_images(done: RunConfig, pictures: list[bytes], in_process: InProcessRunner) -> None:
+    config, tree = done, Path(done.input)
     (tree / "Test/a/0.jpg").write_bytes(pictures[9])
     (tree / "Test/b/9.jpg").write_bytes(pictures[8])
     (tree / "Training/a/5.jpg").unlink()
@@ -243,23 +265,20 @@ def test_changed_new_and_deleted_images(
     after = features(config)
     assert set(after.index) == set(before.index) - {"Training/a/5.jpg"} | {"Test/b/9.jpg"}
     assert after.loc["Test/a/0.jpg", "sha256"] != before.loc["Test/a/0.jpg", "sha256"]
-    fresh = RunConfig(input=config.input, output=config.output + "2", weights="demo", components=3)
+    fresh = with_changes(config, output=config.output + "2")
     run(fresh, in_process)
     for path, row in features(fresh).iterrows():
         np.testing.assert_allclose(after.loc[path, "features"], row["features"], rtol=1e-5, atol=1e-5)
 
 
-def test_other_settings_never_mix_with_what_is_there(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    cropped = RunConfig(**{**config.model_dump(), "preprocess": "crop"})
-    assert run(cropped, in_process).images_inferred == 15
-    assert run(config, in_process).images_inferred == 0
-    forced = RunConfig(**{**config.model_dump(), "overwrite": True})
-    assert run(forced, in_process).images_inferred == 15
+def test_other_settings_never_mix_with_what_is_there(done: RunConfig, in_process: InProcessRunner) -> None:
+    assert run(with_changes(done, preprocess="crop"), in_process).images_inferred == 15
+    assert run(done, in_process).images_inferred == 0
+    assert run(with_changes(done, overwrite=True), in_process).images_inferred == 15
 
 
-def test_a_share_of_variance(config: RunConfig, in_process: InProcessRunner) -> None:
-    report = run(RunConfig(**{**config.model_dump(), "components": 0.9}), in_process)
+def test_a_share_of_variance(done: RunConfig, in_process: InProcessRunner) -> None:
+    report = run(with_changes(done, components=0.9), in_process)
     assert 1 < report.n_components < 12
     assert report.variance_kept >= 0.9
     assert report.variance_kept - report.explained_variance_ratio[-1] <= 0.9
@@ -272,7 +291,7 @@ def test_bad_images_are_rows_in_rejects(
     (tree / "Training/a/text.jpg").write_text("hello")
     (tree / "Test/b/short.jpg").write_bytes(pictures[0][:900])
     (tree / "Test/b/gone.jpg").symlink_to(tree / "nowhere")
-    report = run(RunConfig(**{**config.model_dump(), "max_reject_rate": 0.5}), in_process)
+    report = run(with_changes(config, max_reject_rate=0.5), in_process)
     rejects = pd.read_parquet(f"{config.output}/rejects").set_index("path")
     assert rejects["reason"].to_dict() == {
         "Test/b/gone.jpg": "vanished",
@@ -297,15 +316,12 @@ def test_too_many_rejects_fail_the_run_and_say_where_they_are(
     assert not os.path.exists(f"{config.output}/run.json")
 
 
-def test_too_many_rejects_leave_an_earlier_result_as_it_was(
-    config: RunConfig, tree: Path, in_process: InProcessRunner
-) -> None:
-    run(config, in_process)
-    before = result(config)
-    (tree / "Test/b/bad.jpg").write_text("bad")
+def test_too_many_rejects_leave_an_earlier_result_as_it_was(done: RunConfig, in_process: InProcessRunner) -> None:
+    before = result(done)
+    Path(done.input, "Test/b/bad.jpg").write_text("bad")
     with pytest.raises(TooManyRejects, match="_state/rejects"):
-        run(config, in_process)
-    assert result(config) == before
+        run(done, in_process)
+    assert result(done) == before
 
 
 def test_nothing_but_rejects_fails_whatever_the_limit(tmp_path: Path, in_process: InProcessRunner) -> None:
@@ -324,7 +340,7 @@ def test_requests_that_cannot_be_carried_out_write_nothing(
 ) -> None:
     def refused(error: type[Exception], message: str, **settings: Any) -> None:
         with pytest.raises(error, match=message):
-            run(RunConfig(**{**config.model_dump(), **settings}), in_process)
+            run(with_changes(config, **settings), in_process)
         assert not os.path.exists(config.output)
 
     refused(InputError, "there is no folder", input=str(tmp_path / "nowhere"))
@@ -348,16 +364,15 @@ def test_a_folder_of_others_is_not_touched_unless_asked(config: RunConfig, in_pr
     with pytest.raises(OutputError, match=r"holds thesis.txt"):
         run(config, in_process)
     assert os.listdir(config.output) == ["thesis.txt"]
-    run(RunConfig(**{**config.model_dump(), "overwrite": True}), in_process)
+    run(with_changes(config, overwrite=True), in_process)
     assert Path(config.output, "thesis.txt").read_text() == "years of work"
 
 
-def test_folders_of_others_beside_a_result_stay(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    theirs = Path(config.output, "customer_pca")
+def test_folders_of_others_beside_a_result_stay(done: RunConfig, in_process: InProcessRunner) -> None:
+    theirs = Path(done.output, "customer_pca")
     theirs.mkdir()
     (theirs / "data.txt").write_text("precious")
-    run(config, in_process)
+    run(done, in_process)
     assert (theirs / "data.txt").read_text() == "precious"
 
 
@@ -368,7 +383,7 @@ def test_a_folder_of_others_under_our_name_is_never_replaced(
     theirs = Path(config.output, name, "z.csv")
     theirs.parent.mkdir(parents=True)
     theirs.write_text("precious")
-    forced = RunConfig(**{**config.model_dump(), "overwrite": True})
+    forced = with_changes(config, overwrite=True)
     with pytest.raises(OutputError, match=f"{name} was not written by mission9"):
         run(forced, in_process)
     assert os.listdir(config.output) == [name]
@@ -377,10 +392,14 @@ def test_a_folder_of_others_under_our_name_is_never_replaced(
 
 @pytest.mark.parametrize("moment", range(1, 9))
 def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
-    moment: int, config: RunConfig, tmp_path: Path, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
+    moment: int,
+    finished: RunConfig,
+    fewer: RunConfig,
+    tmp_path: Path,
+    in_process: InProcessRunner,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(config, in_process)
-    fewer = RunConfig(**{**config.model_dump(), "components": 2})
+    config = with_changes(copy_of(finished, tmp_path), components=2)
     calls = iter(range(1, 100))
 
     def dying(*arguments: Any, **options: Any) -> None:
@@ -390,40 +409,35 @@ def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
 
     monkeypatch.setattr("mission9.output.folder.replace_folder", dying)
     try:
-        run(fewer, in_process)
+        run(config, in_process)
     except KeyboardInterrupt:
         assert not Path(config.output, "run.json").exists()
     monkeypatch.undo()
     with open_output(config.output, overwrite=False):
         pass
-    finished = result(fewer)
     assert Path(config.output, "run.json").exists()
-    assert (
-        page_problem(Path(config.output, PAGE), json.loads(Path(config.output, "run.json").read_bytes())["run_id"])
-        is None
-    )
+    run_id = json.loads(Path(config.output, "run.json").read_bytes())["run_id"]
+    assert page_problem(Path(config.output, PAGE), run_id) is None
     assert not Path(config.output, "_state", "ready").exists()
-    fresh = RunConfig(**{**fewer.model_dump(), "output": str(tmp_path / "fresh")})
-    run(fresh, in_process)
-    assert finished == result(fresh)
+    assert result(config) == result(fewer)
 
 
 def test_a_run_of_another_input_that_fails_leaves_the_result_and_what_it_is_made_of(
-    config: RunConfig, tmp_path: Path, in_process: InProcessRunner, pictures: list[bytes]
+    done: RunConfig, tmp_path: Path, in_process: InProcessRunner, pictures: list[bytes]
 ) -> None:
-    run(config, in_process)
+    config = done
     before, other = result(config), tmp_path / "other" / "Training" / "x"
     other.mkdir(parents=True)
     for number, picture in enumerate(pictures):
         (other / f"{number}.jpg").write_bytes(picture if number < 7 else b"no image")
     with pytest.raises(TooManyRejects):
-        run(RunConfig(**{**config.model_dump(), "input": str(tmp_path / "other")}), in_process)
+        run(with_changes(config, input=str(tmp_path / "other")), in_process)
     assert result(config) == before
     assert not list(verify_output(config.output))
     assert run(config, in_process).images_inferred == 0
     assert result(config) == before
     with pytest.raises(TooManyRejects):
-        run(RunConfig(**{**config.model_dump(), "input": str(tmp_path / "other")}), in_process)
+        run(with_changes(config, input=str(tmp_path / "other")), in_process)
     receipt = erase(config.output, Request("erase", ("Training/a/0.jpg",)))
     assert receipt is not None
     assert receipt.result == {"images": 14, "model": "moments of the erased images subtracted, refitted"}
@@ -433,10 +447,10 @@ def test_a_run_of_another_input_that_fails_leaves_the_result_and_what_it_is_made
 def test_results_may_lie_below_the_images_but_not_among_them(
     config: RunConfig, tree: Path, in_process: InProcessRunner
 ) -> None:
-    below = RunConfig(**{**config.model_dump(), "output": str(tree / "results")})
+    below = with_changes(config, output=str(tree / "results"))
     assert run(below, in_process).images_inferred == 15
     assert run(below, in_process).images_inferred == 0
-    among = RunConfig(**{**config.model_dump(), "output": str(tree), "overwrite": True})
+    among = with_changes(config, output=str(tree), overwrite=True)
     with pytest.raises(OutputError, match="among the images"):
         run(among, in_process)
 
@@ -447,7 +461,7 @@ def test_the_input_is_one_folder_however_it_is_named(
     # "link/.." is the folder that holds the link's target, not the one that holds the link.
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link").symlink_to(tree / "Test")
-    odd = RunConfig(**{**config.model_dump(), "input": str(tmp_path / "elsewhere" / "link" / "..")})
+    odd = with_changes(config, input=str(tmp_path / "elsewhere" / "link" / ".."))
     assert run(odd, in_process).featured == 15
 
 
@@ -458,7 +472,8 @@ def test_a_renamed_folder_gives_the_new_label(
     for n in range(3):
         (tmp_path / "apples" / f"{n}.jpg").write_bytes(pictures[n])
     for name in ("apples", "pears"):
-        config = RunConfig(input=str(tmp_path / name), output=str(tmp_path / "out"), weights="demo", components=1)
+        settings = {"input": str(tmp_path / name), "output": str(tmp_path / "out"), "weights": "demo"}
+        config = RunConfig(**settings, components=1, no_report=True)
         if name == "pears":
             (tmp_path / "apples").rename(tmp_path / "pears")
         run(config, in_process)
@@ -471,27 +486,28 @@ def test_too_few_images_left_to_fit_on_are_told_with_the_rejects(
     for path in (tree / "Training").rglob("*.jpg"):
         path.write_text("bad")
     with pytest.raises(TooManyRejects, match="12 of 15 .*at least 2 images.*rejects"):
-        run(RunConfig(**{**config.model_dump(), "max_reject_rate": 1}), in_process)
+        run(with_changes(config, max_reject_rate=1), in_process)
 
 
 def test_an_output_that_is_a_file_or_in_use(config: RunConfig, in_process: InProcessRunner) -> None:
     with open_output(config.output, overwrite=False), pytest.raises(OutputError, match="another run.*pid"):
         run(config, in_process)
     with open(config.output + "file", "w"), pytest.raises(OutputError, match="is a file"):
-        run(RunConfig(**{**config.model_dump(), "output": config.output + "file"}), in_process)
+        run(with_changes(config, output=config.output + "file"), in_process)
 
 
-def test_tables_of_splits_that_are_gone_go(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    shutil.rmtree(tree / "Test")
-    run(config, in_process)
-    assert not os.path.exists(f"{config.output}/test_pca")
-    assert not os.path.exists(f"{config.output}/test_pca_csv")
+def test_tables_of_splits_that_are_gone_go(done: RunConfig, in_process: InProcessRunner) -> None:
+    assert os.path.exists(f"{done.output}/test_pca")
+    assert os.path.exists(f"{done.output}/test_pca_csv")
+    shutil.rmtree(Path(done.input, "Test"))
+    run(done, in_process)
+    assert not os.path.exists(f"{done.output}/test_pca")
+    assert not os.path.exists(f"{done.output}/test_pca_csv")
 
 
-def label_tree(root: Path, labels: list[str], pictures: list[bytes]) -> Path:
+def label_tree(root: Path, labels: list[str], pictures: list[bytes], splits: Sequence[str]) -> Path:
     for n, label in enumerate(labels):
-        for split in ("Training", "Test"):
+        for split in splits:
             folder = root / split / label
             folder.mkdir(parents=True)
             (folder / "1.jpg").write_bytes(pictures[n % 10])
@@ -503,12 +519,8 @@ def label_tree(root: Path, labels: list[str], pictures: list[bytes]) -> Path:
 def test_labels_come_back_as_they_were_everywhere(
     labels: list[str], tmp_path: Path, pictures: list[bytes], spark: SparkSession
 ) -> None:
-    config = RunConfig(
-        input=str(label_tree(tmp_path / "in", labels, pictures)),
-        output=str(tmp_path / "out"),
-        weights="demo",
-        components=2,
-    )
+    tree = label_tree(tmp_path / "in", labels, pictures, splits=["Training"])
+    config = RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=2, no_report=True)
     run(config, SparkRunner(spark, 2))
     folder = f"{config.output}/training_pca"
     wanted = {f"Training/{label}/{n}.jpg": label for label in labels for n in (1, 2)}
@@ -537,11 +549,12 @@ def test_labels_that_mean_null_or_do_not_fit_are_rejects_that_say_why(
 ) -> None:
     labels = ["a", "b", "__HIVE_DEFAULT_PARTITION__", "x" * 255]
     config = RunConfig(
-        input=str(label_tree(tmp_path / "in", labels, pictures)),
+        input=str(label_tree(tmp_path / "in", labels, pictures, splits=["Training", "Test"])),
         output=str(tmp_path / "out"),
         weights="demo",
         components=2,
         max_reject_rate=0.9,
+        no_report=True,
     )
     report = run(config, in_process)
     assert report.reasons == {"unusable_label": 8}
@@ -549,17 +562,31 @@ def test_labels_that_mean_null_or_do_not_fit_are_rejects_that_say_why(
     assert rejects["message"].str.contains("means null|longer than").all()
 
 
+FRUITS = 80  # images, in ten shards of eight where SHARD_IMAGES says so: more than there are partitions
+SHARD_IMAGES = 8
+
+
 @pytest.fixture(scope="module")
-def undivided(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A finished run of the sample in one process."""
-    output = str(tmp_path_factory.mktemp("undivided") / "out")
-    config = RunConfig(input=str(sample), output=output, weights="demo", components=5)
-    run(config, InProcessRunner())
+def undivided(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A finished run of a small sample in one process, a shard for each split."""
+    folder = tmp_path_factory.mktemp("undivided")
+    images = write_fruits(folder / "fruits", varieties=8, training=8, test=2)
+    config = RunConfig(input=str(images), output=str(folder / "out"), weights="demo", components=5, no_report=True)
+    assert run(config, InProcessRunner()).images_inferred == FRUITS
     return config
+
+
+@pytest.fixture
+def divided(undivided: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """A run of the same that is to come, of many shards, with every stage on the workers."""
+    monkeypatch.setattr("mission9.pipeline.SMALL_TABLE", 0)
+    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": SHARD_IMAGES})
+    return with_changes(undivided, output=str(tmp_path / "out"))
 
 
 def assert_same_tables(one: RunConfig, other: RunConfig) -> None:
     first, second = features(one), features(other)
+    assert len(first) == FRUITS
     assert first.index.equals(second.index)
     np.testing.assert_allclose(np.stack(first["features"]), np.stack(second["features"]), rtol=1e-5, atol=1e-5)
     for split in ("training", "test"):
@@ -570,38 +597,37 @@ def assert_same_tables(one: RunConfig, other: RunConfig) -> None:
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])
 def test_the_number_of_partitions_changes_nothing(
-    partitions: int | None,
-    undivided: RunConfig,
-    tmp_path: Path,
-    spark: SparkSession,
-    monkeypatch: pytest.MonkeyPatch,
+    partitions: int, undivided: RunConfig, divided: RunConfig, spark: SparkSession
 ) -> None:
-    monkeypatch.setattr("mission9.pipeline.SMALL_TABLE", 0)  # every stage on Spark
-    spread = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
-    run(spread, SparkRunner(spark, 2, partitions=partitions))
-    assert_same_tables(undivided, spread)
+    report = run(divided, SparkRunner(spark, 2, partitions=partitions))
+    assert (report.images_inferred, report.shards) == (FRUITS, FRUITS // SHARD_IMAGES)
+    assert_same_tables(undivided, divided)
 
 
-def test_local_worker_processes_give_the_same(
-    undivided: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mission9.pipeline.SMALL_TABLE", 0)
-    local = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out"), "runner": "local", "workers": 2})
-    assert run(local).images_inferred == 640
-    assert_same_tables(undivided, local)
+def test_local_worker_processes_give_the_same(undivided: RunConfig, divided: RunConfig) -> None:
+    report = run(with_changes(divided, runner="local", workers=2))
+    assert (report.images_inferred, report.shards) == (FRUITS, FRUITS // SHARD_IMAGES)
+    assert_same_tables(undivided, divided)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A master on the loopback with two worker processes of one core each, for one command after the other."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_cluster_of_two_worker_processes_gives_the_same(
-    undivided: RunConfig, tmp_path: Path, standalone_cluster: Cluster
+    undivided: RunConfig, tmp_path: Path, cluster: Cluster
 ) -> None:
     """The command itself, on separate processes that a master hands tasks to."""
-    clustered = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
-    command = clustered_command(clustered, standalone_cluster)
+    clustered = with_changes(undivided, output=str(tmp_path / "out"))
+    command = [sys.executable, "-m", "mission9", *words_of(clustered, "--master", cluster.master)]
     done = subprocess.run(command, env=os.environ | MEMORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert standalone_cluster.master in done.stderr
+    assert cluster.master in done.stderr
     assert_same_tables(undivided, clustered)
 
 
@@ -612,9 +638,8 @@ def test_a_spark_connect_server_gives_the_same(
     undivided: RunConfig, options: list[str], tmp_path: Path, connect_server: str
 ) -> None:
     """The command itself, whose side has no JVM; its bar shows how far the server's workers are."""
-    remote = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
-    command = [sys.executable, "-m", "mission9", "run", "--master", connect_server, "--weights", "demo", *options]
-    command += ["--input", remote.input, "--output", remote.output, "--components", "5"]
+    remote = with_changes(undivided, output=str(tmp_path / "out"))
+    command = [sys.executable, "-m", "mission9", *words_of(remote, "--master", connect_server, *options)]
     done = subprocess.run(command, env=os.environ | {"PATH": ""}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"on {connect_server}" in done.stderr
@@ -622,17 +647,35 @@ def test_a_spark_connect_server_gives_the_same(
         assert_same_tables(undivided, remote)
 
 
-def clustered_command(config: RunConfig, cluster: Cluster) -> list[str]:
-    command = [sys.executable, "-m", "mission9", "run", "--master", cluster.master, "--weights", "demo"]
-    return [*command, "--input", config.input, "--output", config.output, "--components", "5"]
+def words_of(config: RunConfig, *options: str) -> list[str]:
+    """The command line of a run with these settings."""
+    places = ["--input", config.input, "--output", config.output]
+    return ["run", *places, "--weights", "demo", "--components", "5", "--no-report", *options]
+
+
+# The first try of a shard has all of its rows when it is held up; it commits them after a second try has done so, which
+# does not end before: what Spark ends as soon as one of the two has ended would not get so far.
+COMMITTED_TWICE = """
+    def _commit(self, shard, features, rejects):
+        from pyspark import TaskContext
+        twice = self.folder.parent / "twice"
+        is_straggler = shard.number == 0 and TaskContext.get().attemptNumber() == 0
+        while is_straggler and read_marker(self.folder, shard.key) is None:
+            time.sleep(0.01)
+        super()._commit(shard, features, rejects)
+        if is_straggler:
+            twice.write_text("the straggler has committed")
+        while shard.number == 0 and not twice.exists():
+            time.sleep(0.01)
+"""
 
 
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_task_that_spark_starts_twice_gives_no_row_twice(
-    undivided: RunConfig, tmp_path: Path, standalone_cluster: Cluster
+    undivided: RunConfig, tmp_path: Path, cluster: Cluster
 ) -> None:
-    """A worker is stopped until the copy of its task has committed the same shard, and then it goes on."""
+    """A worker is held up until the copy of its task has committed the same shard, and then it goes on."""
     settings = tmp_path / "conf" / "spark-defaults.conf"
     settings.parent.mkdir()
     (tmp_path / "events").mkdir()
@@ -641,61 +684,45 @@ def test_a_task_that_spark_starts_twice_gives_no_row_twice(
     lines = [f"spark.speculation{name} {value}" for name, value in speculation.items()]
     lines += ["spark.eventLog.enabled true", "spark.eventLog.compress false", f"spark.eventLog.dir {tmp_path}/events"]
     settings.write_text("\n".join(lines))
-    clustered = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out")})
-    command = clustered_command(clustered, standalone_cluster)
+    clustered = with_changes(undivided, output=str(tmp_path / "out"))
+    command = held_up.command(
+        COMMITTED_TWICE, *words_of(clustered, "--master", cluster.master), shard_images=SHARD_IMAGES
+    )
     environment = os.environ | MEMORY | {"SPARK_CONF_DIR": str(settings.parent)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while "extract:" not in process.stderr.readline():
-            assert process.poll() is None
-        stragglers = python_of(standalone_cluster.pids[-1])
-        for worker in stragglers:
-            worker.send_signal(signal.SIGSTOP)
-        while len(list(Path(clustered.output).glob("_state/shards/*/[0-9a-f]*.json"))) < 3:
-            assert process.poll() is None
-            time.sleep(0.01)
-        for worker in stragglers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.send_signal(signal.SIGCONT)
-        assert process.wait() == 0, process.stderr.read()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     events = [file.read_text() for file in (tmp_path / "events").rglob("*") if file.is_file()]
     assert any('"Speculative":true' in text for text in events)
+    assert Path(clustered.output, "_state", "shards", "twice").exists()
     assert_same_tables(undivided, clustered)
     assert list(verify_output(clustered.output)) == []
 
 
-def command_of(process: psutil.Process) -> list[str]:
-    with contextlib.suppress(psutil.Error):  # it has just ended
-        return list(process.cmdline())
-    return []
-
-
-def python_of(cluster_worker: int) -> list[psutil.Process]:
-    """The processes below a worker of the cluster that Spark forked to run Python's tasks."""
-    found = psutil.Process(cluster_worker).children(recursive=True)
-    daemons = {child.pid for child in found if "mission9.concurrency.spark_daemon" in command_of(child)}
-    return [child for child in found if child.pid in daemons and child.ppid() in daemons]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["local", pytest.param("spark", marks=pytest.mark.spark)])
-def test_killed_at_half_the_next_run_computes_the_rest_alone(runner: str, undivided: RunConfig, tmp_path: Path) -> None:
-    again = RunConfig(**{**undivided.model_dump(), "output": str(tmp_path / "out"), "runner": runner, "workers": 2})
-    command = [sys.executable, "-m", "mission9", "run", "--input", again.input, "--output", again.output]
-    options = ["--weights", "demo", "--components", "5", "--runner", runner, "--driver-memory", "2g"]
-    with subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL, start_new_session=True) as process:
-        while not list(Path(again.output).glob("_state/shards/*/*.json")):
-            assert process.poll() is None
-            time.sleep(0.02)
+def test_killed_at_half_the_next_run_computes_the_rest_alone(
+    runner: str, undivided: RunConfig, tmp_path: Path, in_process: InProcessRunner
+) -> None:
+    again = with_changes(undivided, output=str(tmp_path / "out"))
+    words = words_of(again, "--runner", runner, "--workers", "2", "--driver-memory", "2g")
+    command = held_up.command(held_up.UP_TO_THE_SECOND, *words, shard_images=SHARD_IMAGES)
+
+    def markers() -> list[Path]:
+        assert process.poll() is None
+        return list(Path(again.output).glob("_state/shards/*/[0-9a-f]*.json"))
+
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        held_up.wait_until(lambda: len(markers()) == 2)
+        processes = psutil.Process(process.pid).children(recursive=True)
         os.killpg(process.pid, signal.SIGKILL)
-    time.sleep(3)  # Spark's Python workers, of another process group, end when they find the JVM gone
+    # Spark's Python workers, of another process group, end when they find the JVM gone.
+    assert psutil.wait_procs(processes, timeout=120)[1] == []
     assert not Path(again.output, "run.json").exists()
     assert not Path(again.output, "features").exists()
     done = sum(
         json.loads(marker.read_text())["features"]["rows"]
         for marker in Path(again.output).glob("_state/shards/*/*.json")
     )
-    report = run(again)
-    assert 0 < done < 640
-    assert report.images_inferred == 640 - done
+    assert done == 2 * SHARD_IMAGES
+    assert run(again, in_process).images_inferred == FRUITS - done
     assert_same_tables(undivided, again)

@@ -17,7 +17,7 @@ from mission9 import PCAModel
 from mission9.schema import vectors
 from tests.conftest import REAL_WEIGHTS, SHARED, assert_close
 
-pytestmark = [pytest.mark.real, pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.spark, pytest.mark.slow, pytest.mark.xdist_group("test_real_run")]
 
 
 @pytest.fixture(scope="module")

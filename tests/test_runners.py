@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -8,15 +9,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mission9.concurrency.watch import Patience, progress
+from mission9.concurrency.watch import Patience, progress, watched
 from mission9.config import RunConfig
 from mission9.errors import StorageError, TaskError
 from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
+from tests.support.held_up import wait_until
 
 
 @pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
@@ -83,8 +86,8 @@ def test_after_a_disk_that_is_full_no_other_task_is_begun(tmp_path: Path) -> Non
         return b""
 
     with pytest.raises(StorageError, match="not enough room for table.parquet"), LocalRunner(1) as runner:
-        runner.map(task, 100)
-    assert len(list(tmp_path.iterdir())) < 50
+        runner.map(task, 1000)
+    assert len(list(tmp_path.iterdir())) < 900  # on a busy machine the end of the first is heard of late
 
 
 @pytest.mark.timeout(120)
@@ -107,25 +110,27 @@ def test_a_worker_that_dies_when_it_has_nothing_to_do_is_replaced() -> None:
     with LocalRunner(2) as runner:
         (worker, *_) = runner.map(lambda _: str(os.getpid()).encode(), 2)
         os.kill(int(worker), 9)
-        time.sleep(1)  # for the pool to notice
+        wait_until(lambda: runner._pool is not None and runner._pool._flags.broken)  # the pool has noticed
         assert runner.map(lambda number: str(number).encode(), 4) == [b"0", b"1", b"2", b"3"]
+
+
+# A worker that does its work shows progress sooner, on a machine that is busy too.
+PATIENCE = Patience(hang=10, stop=2)
 
 
 @pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
 def impatient(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A runner that soon gives up a worker that hangs or is stopped."""
-    patience = Patience(hang=5, stop=2)
     if request.param == "spark":
         from mission9.runners.spark import SparkRunner
 
-        yield SparkRunner(request.getfixturevalue("spark"), 2, patience=patience)
+        yield SparkRunner(request.getfixturevalue("spark"), 2, patience=PATIENCE)
     else:
-        with LocalRunner(2, patience=patience) as local:
+        with LocalRunner(2, patience=PATIENCE) as local:
             yield local
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_worker_that_hangs_is_replaced(impatient: Runner, tmp_path: Path) -> None:
     def task(number: int) -> bytes:
         import ctypes
@@ -140,7 +145,6 @@ def test_a_worker_that_hangs_is_replaced(impatient: Runner, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_worker_that_is_stopped_is_replaced(impatient: Runner, tmp_path: Path) -> None:
     def task(number: int) -> bytes:
         import os
@@ -156,31 +160,59 @@ def test_a_worker_that_is_stopped_is_replaced(impatient: Runner, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_worker_that_is_stopped_between_two_stages_is_replaced(impatient: Runner) -> None:
     def process(number: int) -> bytes:
         import time
 
-        time.sleep(0.5)
+        time.sleep(0.2)
         return str(os.getpid()).encode()
 
     os.kill(int(impatient.map(process, 2)[0]), signal.SIGSTOP)
     assert len(impatient.map(process, 4)) == 4
 
 
+def test_a_task_that_gets_on_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: what a busy machine makes of a real one is no matter of progress."""
+    now, ends_at = 0.0, math.inf
+
+    def arm(limit: float, *, exit: bool, file: int) -> None:  # noqa: A002 - faulthandler's name
+        nonlocal ends_at
+        assert exit
+        ends_at = now + limit
+
+    def disarm() -> None:
+        nonlocal ends_at
+        ends_at = math.inf
+
+    alarm = SimpleNamespace(dump_traceback_later=arm, cancel_dump_traceback_later=disarm)
+    monkeypatch.setattr("mission9.concurrency.watch.faulthandler", alarm)
+    monkeypatch.setattr("mission9.concurrency.watch.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("mission9.concurrency.watch.look_after", lambda *_: None)
+    with watched(Patience(hang=5, stop=2)):
+        for _ in range(70):
+            now += 0.1
+            progress()
+            assert now < ends_at
+        assert 5 < ends_at - 6 < 6.01  # five seconds from a moment ago, of which it does not take note each time
+    assert ends_at == math.inf
+
+
 @pytest.mark.slow
-def test_a_task_that_gets_on_may_take_longer(impatient: Runner, tmp_path: Path) -> None:
+def test_a_worker_that_gets_on_may_take_longer(tmp_path: Path) -> None:
+    """Of real seconds so many that no machine is too busy to show progress in the meantime."""
+
     def task(number: int) -> bytes:
         import tempfile
         import time
 
         tempfile.mkstemp(dir=tmp_path)
-        for _ in range(70):
-            time.sleep(0.1)
+        for _ in range(25):
+            time.sleep(0.5)
             progress()
         return b"done"
 
-    assert impatient.map(task, 2) == [b"done"] * 2
+    with LocalRunner(2, patience=Patience(hang=10, stop=2)) as runner:
+        assert runner.map(task, 2) == [b"done"] * 2
     assert len(os.listdir(tmp_path)) == 2
 
 
@@ -190,26 +222,24 @@ def test_a_users_own_process_is_never_ended() -> None:
     assert InProcessRunner().map(lambda _: str(_Alarm.limit).encode(), 1) == [b"0.0"]
 
 
-@pytest.mark.slow
 def test_a_run_that_is_stopped_as_a_whole_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    folder = str(tmp_path)
-    script = SCRIPT.replace("sys.argv[1]", repr(folder)).replace("60 if len(sys.argv) > 2 else 0", "3")
-    script = script.replace("LocalRunner(2)", "LocalRunner(2, patience=Patience(hang=60, stop=2))")
-    command = [sys.executable, "-c", "from mission9.concurrency.watch import Patience\n" + script]
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    script = SCRIPT.replace("LocalRunner(2)", "LocalRunner(2, patience=Patience(hang=60, stop=2))")
+    command = [sys.executable, "-c", script, str(workers), str(tmp_path / "go on")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
-        while len(os.listdir(folder)) < 2:
-            assert process.poll() is None
-            time.sleep(0.1)
+        wait_until(lambda: process.poll() is not None or len(os.listdir(workers)) == 2)
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGSTOP)  # as Ctrl-Z does
-        time.sleep(5)
+        time.sleep(3)  # longer than one of them alone may be stopped
         os.killpg(process.pid, signal.SIGCONT)
+        (tmp_path / "go on").touch()
         assert process.communicate()[0] == b"[b'done', b'done']\n"
-    assert len(os.listdir(folder)) == 2  # names of processes
+    assert len(os.listdir(workers)) == 2  # names of processes
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_many_workers_may_die_as_long_as_the_run_gets_on(tmp_path: Path) -> None:
+def test_many_workers_may_die_as_long_as_the_run_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def task(number: int) -> bytes:
         mark = tmp_path / f"{number}"
         if not mark.exists():
@@ -217,8 +247,9 @@ def test_many_workers_may_die_as_long_as_the_run_gets_on(tmp_path: Path) -> None
             os.kill(os.getpid(), signal.SIGKILL)
         return b"done"
 
+    monkeypatch.setattr("mission9.runners.local._ATTEMPTS", 2)  # fewer than workers die
     with LocalRunner(1) as runner:
-        assert runner.map(task, 6) == [b"done"] * 6
+        assert runner.map(task, 3) == [b"done"] * 3
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -233,8 +264,8 @@ def test_a_task_that_always_kills_its_worker_fails_in_the_end() -> None:
     def task(number: int) -> bytes:
         os._exit(3)
 
-    with LocalRunner(2) as runner, pytest.raises(TaskError, match="worker processes died 4 times"):
-        runner.map(task, 2)
+    with LocalRunner(1) as runner, pytest.raises(TaskError, match="worker processes died 4 times"):
+        runner.map(task, 1)
 
 
 def test_local_workers_are_kept_and_have_one_thread() -> None:
@@ -254,14 +285,18 @@ def test_in_process_is_this_process() -> None:
     assert InProcessRunner().map(lambda number: f"{number} {os.getpid()}".encode(), 1) == [f"0 {os.getpid()}".encode()]
 
 
+# Each task notes its process in a folder, and ends when a file is there.
 SCRIPT = """
 import os, sys, time
-from mission9.runners.background import BackgroundRunner
+from mission9.concurrency.watch import Patience
 from mission9.runners.local import LocalRunner
 
+folder, end = sys.argv[1:]
+
 def task(number):
-    open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
-    time.sleep(60 if len(sys.argv) > 2 else 0)
+    open(os.path.join(folder, str(os.getpid())), "w").close()
+    while not os.path.exists(end):
+        time.sleep(0.05)
     return b"done"
 
 with LocalRunner(2) as runner:
@@ -290,25 +325,23 @@ def test_where_workers_are(
 
 
 def test_a_script_needs_no_guard_around_its_main_part(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT.replace("sys.argv[1]", repr(str(tmp_path))))
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "[b'done', b'done']\n", done.stderr
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_process_that_gave_out_the_tasks(how: signal.Signals, tmp_path: Path) -> None:
-    folder = str(tmp_path)
-    script = SCRIPT.replace("sys.argv[1]", repr(folder)).replace("60 if len(sys.argv) > 2 else 0", "60")
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
-        while len(os.listdir(folder)) < 2:
-            assert process.poll() is None
-            time.sleep(0.1)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    command = [sys.executable, "-c", SCRIPT, str(workers), str(tmp_path / "never")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: process.poll() is not None or len(os.listdir(workers)) == 2)
+        assert process.poll() is None
         process.send_signal(how)
-    deadline = time.monotonic() + 15
-    while any(os.path.exists(f"/proc/{worker}") for worker in os.listdir(folder)):
-        assert time.monotonic() < deadline, "workers outlived their run"
-        time.sleep(0.1)
+    wait_until(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in os.listdir(workers)))
 
 
 def test_a_runner_in_the_background_starts_once_and_ends_with_its_context() -> None:

@@ -18,10 +18,12 @@ from benchmarks.measure.cluster import Cluster
 
 from mission9.config import RunConfig
 from mission9.pipeline import run
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, InProcessRunner
+from tests.support.finished import write_fruits
 from tests.test_pipeline import assert_same_tables
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+# One process of pytest-xdist has the cluster, the wheel and the environment.
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.xdist_group("shipping")]
 
 MAIN = REPOSITORY / "src/mission9/deploy/files/spark_main.py"
 
@@ -81,7 +83,7 @@ def submit(cluster: Cluster, environment: Path, *arguments: str | Path) -> subpr
     folder = environment.parent / "nothing"
     folder.mkdir(exist_ok=True)
     return subprocess.run(
-        [*command, *arguments], env=facts, cwd=folder, capture_output=True, text=True, check=False, timeout=400
+        [*command, *arguments], env=facts, cwd=folder, capture_output=True, text=True, check=False, timeout=550
     )
 
 
@@ -95,15 +97,16 @@ def test_the_environment_does_not_hold_mission9(environment: Path, tmp_path: Pat
 
 
 def test_a_wheel_and_an_archive_give_a_cluster_all_it_needs(
-    wheel: Path, environment: Path, bare_cluster: Cluster, sample: Path, tmp_path: Path
+    wheel: Path, environment: Path, bare_cluster: Cluster, tmp_path: Path
 ) -> None:
-    shipped = RunConfig(input=str(sample), output=str(tmp_path / "shipped"), weights="demo", components=5)
+    images = write_fruits(tmp_path / "fruits", varieties=8, training=8, test=2)
+    shipped = RunConfig(input=str(images), output=str(tmp_path / "shipped"), weights="demo", components=5)
     settings = ["--input", shipped.input, "--output", shipped.output, "--weights", "demo", "--components", "5"]
     done = submit(bare_cluster, environment, "--py-files", wheel, MAIN, "run", *settings)
     assert done.returncode == 0, done.stderr
     assert "on the master of spark-submit" in done.stdout  # where spark-submit has both go
-    here = RunConfig(**{**shipped.model_dump(), "output": str(tmp_path / "here"), "runner": "local", "workers": 2})
-    run(here)
+    here = RunConfig(**{**shipped.model_dump(), "output": str(tmp_path / "here")})
+    run(here, InProcessRunner())
     assert_same_tables(here, shipped)
     assert Path(shipped.output, "report.html").exists()  # its parts are read from the wheel
 
@@ -136,9 +139,14 @@ def test_workers_import_the_wheel_that_spark_brought_them(
         assert re.search(rf"/worker\d/app-[^/]+/\d/{re.escape(wheel.name)}/mission9/__init__.py$", place)
 
 
-def test_without_the_wheel_there_is_no_mission9(environment: Path, bare_cluster: Cluster) -> None:
-    done = submit(bare_cluster, environment, MAIN, "--version")
-    assert "No module named 'mission9'" in done.stdout
+def test_without_the_wheel_there_is_no_mission9(environment: Path, tmp_path: Path) -> None:
+    """By the driver's Python, which is all that spark-submit would have start the program."""
+    done = subprocess.run(
+        [environment.parent / "environment" / "bin" / "python", MAIN, "--version"],
+        cwd=tmp_path, env=alone(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode
+    assert "No module named 'mission9'" in done.stdout + done.stderr
 
 
 def test_the_wheel_says_which_version_it_is(wheel: Path) -> None:

@@ -118,10 +118,11 @@ class Run(threading.Thread):
 
     def run(self) -> None:
         assert self.process.stderr is not None  # noqa: S101 (for mypy)
-        for line in self.process.stderr:
-            if line.startswith("extract:"):
-                self.extracts_since = time.time()
-            self.lines.append(line.strip())
+        with self.process.stderr as lines:
+            for line in lines:
+                if line.startswith("extract:"):
+                    self.extracts_since = time.time()
+                self.lines.append(line.strip())
 
     def stage(self, stages: Stages) -> str:
         """The stage that it is in; while it waits for its runner, nothing in the output tells so."""

@@ -5,16 +5,19 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mission9.disk.names import from_text, label_folder, to_path, to_text
 from mission9.errors import ImageError
 
+AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
+
 names = st.binary(min_size=1).map(lambda b: b.replace(b"\0", b"0"))
 tricky = st.lists(st.sampled_from([b"\\", b"x", b"f", b"\xff", b"\xc3", b"\xa9", b"a", b"\\xff", b"/"])).map(b"".join)
 
 
+@AT_LEISURE
 @given(names | tricky)
 def test_any_name_comes_back_from_its_text(name: bytes) -> None:
     text = to_text(name)
@@ -22,6 +25,7 @@ def test_any_name_comes_back_from_its_text(name: bytes) -> None:
     assert from_text(text) == name
 
 
+@AT_LEISURE
 @given(tricky, tricky)
 def test_different_names_have_different_texts(one: bytes, other: bytes) -> None:
     assert (to_text(one) == to_text(other)) == (one == other)
@@ -49,6 +53,7 @@ def test_labels_that_no_folder_can_carry_are_refused(label: str) -> None:
     assert caught.value.reason == "unusable_label"
 
 
+@AT_LEISURE
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0")), st.text())
 def test_folders_differ_where_labels_do(one: str, other: str) -> None:
     with contextlib.suppress(ImageError, UnicodeEncodeError):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +35,33 @@ from mission9.pca import Moments, fit
 from mission9.projector import Projector
 from mission9.runners.local import LocalRunner
 from tests.conftest import REPOSITORY
+from tests.support.forks import USUAL, Forks
+
+pytestmark = pytest.mark.xdist_group("test_untrusted")  # which has one process that forks
 
 MOST_MORE = 300 * 1024  # kilobytes that a refusal may take more than another
 DEEP = b"[" * 200_000
-WATCHED = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
 
 
-def refused(*arguments: str) -> tuple[str, int]:
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Forks of a process that has loaded what reads weights: what a fork has more is what a file makes it take."""
+    with Forks(modules=(*USUAL, "torch", "mission9.projector"), engine=False) as started:
+        yield started
+
+
+def refused(forks: Forks, *arguments: str) -> tuple[str, int]:
     """What a command says that must end with 2, and the most memory that it took, in kilobytes."""
-    command = [sys.executable, "-c", WATCHED, sys.executable, "-m", "mission9", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    code, memory = map(int, done.stdout.split())
+    done = forks.run(*arguments)
+    return refusal(done), done.memory
+
+
+def refusal(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.splitlines() if "Warning" not in line]
-    assert code == 2, done.stderr
+    assert done.returncode == 2, done.stderr
     assert lines[-1].startswith("mission9: ")
     assert "Traceback" not in done.stderr
-    return lines[-1], memory
+    return lines[-1]
 
 
 def header(facts: Any) -> bytes:
@@ -119,15 +126,15 @@ PTH: dict[str, Callable[[Path], object]] = {
     ("suffix", "cases"), [(".safetensors", SAFETENSORS), (".pth", PTH)], ids=["safetensors", "pth"]
 )
 def test_weights_made_to_do_harm_are_refused(
-    suffix: str, cases: dict[str, Callable[[Path], object]], tree: Path, tmp_path: Path
+    suffix: str, cases: dict[str, Callable[[Path], object]], forks: Forks, tree: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / f"weights{suffix}"
     arguments = ["run", "--input", str(tree), "--output", str(tmp_path / "out"), "--weights", str(file)]
     file.write_bytes(b"no weights")
-    _, usual = refused(*arguments)
+    _, usual = refused(forks, *arguments)
     for case, make in cases.items():
         make(file)
-        line, memory = refused(*arguments)
+        line, memory = refused(forks, *arguments)
         assert "weights" in line, case
         assert memory < usual + MOST_MORE, f"{case}: {memory} kB, {usual} as a rule"
     assert not (tmp_path / "out").exists()
@@ -183,7 +190,7 @@ MODELS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("case", MODELS)
 def test_models_made_to_do_harm_are_refused(
     case: str, model: Path, tree: Path, capsys: pytest.CaptureFixture[str]
@@ -199,13 +206,13 @@ def test_models_made_to_do_harm_are_refused(
 
 
 @pytest.mark.slow
-def test_models_made_to_do_harm_take_no_memory(model: Path, tmp_path: Path) -> None:
-    _, usual = refused("project", "--model", str(tmp_path), "x.jpg")
+def test_models_made_to_do_harm_take_no_memory(forks: Forks, model: Path, tmp_path: Path) -> None:
+    _, usual = refused(forks, "project", "--model", str(tmp_path), "x.jpg")
     for case in ("facts of 1 GB", "arrays of 1 GB", "weights of 1 GB", "deep facts"):
         copy = tmp_path / case
         shutil.copytree(model, copy)
         MODELS[case](copy)
-        _, memory = refused("project", "--model", str(copy), "x.jpg")
+        _, memory = refused(forks, "project", "--model", str(copy), "x.jpg")
         assert memory < usual + MOST_MORE, f"{case}: {memory} kB, {usual} as a rule"
 
 
@@ -268,7 +275,7 @@ def test_settings_made_to_do_harm_are_refused(content: bytes, tmp_path: Path) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_settings_from_a_pipe_or_a_device_are_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for file in (tmp_path / "pipe", Path("/dev/zero")):

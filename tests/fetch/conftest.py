@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from tests.support.forks import Forks
 
 Files = dict[str, bytes]
 
@@ -24,6 +30,17 @@ LAYOUTS = {
     },
     "top": {"100x100": ""},
 }
+
+
+# What asks Kaggle, where it is installed.
+CLIENT = ("kagglehub.clients", "kagglesdk.datasets.types.dataset_api_service")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    client = CLIENT if importlib.util.find_spec("kagglehub") else ()
+    with Forks(modules=("mission9.cli.entry", "mission9.fetch.fetch_dataset", *client), engine=False) as started:
+        yield started
 
 
 def dataset(layout: str, pictures: list[bytes]) -> Files:

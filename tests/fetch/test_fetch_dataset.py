@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from mission9.errors import InputError, OutputError, StorageError
 from mission9.fetch.fetch_dataset import ATTRIBUTION, SOURCE, fetch_dataset
 from tests.conftest import SHARED
 from tests.fetch.conftest import LAYOUTS, Files, dataset, make_tar, make_zip
+from tests.support.forks import Forks
 
 DEFAULT = "fruits-360_dataset/fruits-360"
 
@@ -143,19 +143,37 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     assert not (tmp_path / "dataset").exists()
 
 
+# It gets the signal when twenty images lie there, and half of the next.
+INTERRUPTED = """
+import os, sys
+from mission9.cli import program
+from mission9.fetch import fetch_dataset
+
+number, copied, copy = int(sys.argv.pop(1)), 0, fetch_dataset._copy
+
+def interrupted(content, target, size, what):
+    global copied
+    copied += 1
+    if copied > 20:
+        target.write_bytes(content.read(size // 2))
+        os.kill(os.getpid(), number)
+    copy(content, target, size, what)
+
+fetch_dataset._copy = interrupted
+program()
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_interrupted_there_is_nothing_half_done(how: signal.Signals, tmp_path: Path) -> None:
-    files = {f"Training/a/{n:05}.jpg": os.urandom(20_000) for n in range(3000)} | {"Test/a/1.jpg": b"x"}
+def test_interrupted_there_is_nothing_half_done(how: signal.Signals, forks: Forks, tmp_path: Path) -> None:
+    files = {f"Training/a/{n:05}.jpg": os.urandom(20_000) for n in range(60)} | {"Test/a/1.jpg": b"x"}
     archive, output = make_zip(tmp_path / "a.zip", files), tmp_path / "dataset"
-    command = [sys.executable, "-m", "mission9", "fetch", "--archive", str(archive), "--output", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    new = output / ".mission9-fetch" / "new" / "fruits-360" / "Training" / "a"
-    deadline = time.monotonic() + 60
-    while not (new.exists() and len(os.listdir(new)) > 20) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    process.send_signal(how)
-    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 143)
+    command = ["fetch", "--archive", str(archive), "--output", str(output)]
+    done = forks.run(str(int(how)), *command, code=INTERRUPTED)
+    assert done.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 143)
     assert not (output / "fruits-360_dataset").exists()
-    subprocess.run(command, check=True, capture_output=True)
+    if how == signal.SIGKILL:  # which leaves what was begun
+        assert len(os.listdir(output / ".mission9-fetch" / "new" / "fruits-360" / "Training" / "a")) == 21
+    assert subprocess.run([sys.executable, "-m", "mission9", *command], capture_output=True, check=True)
     assert images_below(output / DEFAULT) == files
     assert os.listdir(output) == ["fruits-360_dataset"]

@@ -6,10 +6,8 @@ import base64
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pytest
 from mission9.fetch.fetch_dataset import SOURCE
 from tests.fetch.conftest import dataset, make_zip
 from tests.fetch.test_fetch_dataset import DEFAULT, images_below, wanted
+from tests.support.forks import Ended, Forks
 
 pytest.importorskip("kagglehub", reason="kagglehub is not installed: pip install 'mission9[fetch]'")
 
@@ -80,19 +79,27 @@ def kaggle() -> Iterator[Kaggle]:
     else:
         pytest.skip(f"of the ports {_PORTS}, where Kaggle's client looks in tests, none can be had")
     with server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield state
         server.shutdown()
 
 
-def fetch(kaggle: Kaggle, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mission9", "fetch", "--output", str(output), *options]
-    asks = {"KAGGLE_API_ENVIRONMENT": kaggle.environment, "KAGGLE_API_TOKEN": TOKEN, "HOME": str(output.parent)}
-    return subprocess.run(command, env=os.environ | asks, capture_output=True, text=True, check=False, timeout=120)
+Fetch = Callable[..., Ended]
 
 
-def test_the_pinned_version_comes_from_kaggle(kaggle: Kaggle, tmp_path: Path, pictures: list[bytes]) -> None:
+@pytest.fixture
+def fetch(forks: Forks) -> Fetch:
+    def fetch(kaggle: Kaggle, output: Path, *options: str) -> Ended:
+        asks = {"KAGGLE_API_ENVIRONMENT": kaggle.environment, "KAGGLE_API_TOKEN": TOKEN, "HOME": str(output.parent)}
+        return forks.run("fetch", "--output", str(output), *options, environment=asks)
+
+    return fetch
+
+
+def test_the_pinned_version_comes_from_kaggle(
+    kaggle: Kaggle, fetch: Fetch, tmp_path: Path, pictures: list[bytes]
+) -> None:
     files = dataset("C", pictures)
     kaggle.archive = make_zip(tmp_path / "kaggle.zip", files).read_bytes()
     done = fetch(kaggle, tmp_path / "dataset")
@@ -117,7 +124,7 @@ def test_the_pinned_version_comes_from_kaggle(kaggle: Kaggle, tmp_path: Path, pi
     assert fetch(kaggle, tmp_path / "dataset", "--version", "11").returncode == 2
 
 
-def test_a_download_that_was_cut_goes_on(kaggle: Kaggle, tmp_path: Path) -> None:
+def test_a_download_that_was_cut_goes_on(kaggle: Kaggle, fetch: Fetch, tmp_path: Path) -> None:
     kaggle.archive = make_zip(tmp_path / "kaggle.zip", dataset("A", [os.urandom(2_000_000)] * 10)).read_bytes()
     kaggle.cut_after = 6_000_000
     cut = fetch(kaggle, tmp_path / "dataset")
@@ -140,7 +147,9 @@ def test_a_download_that_was_cut_goes_on(kaggle: Kaggle, tmp_path: Path) -> None
         (500, 1, "(500)"),
     ],
 )
-def test_what_kaggle_refuses_is_told(status: int, code: int, words: str, kaggle: Kaggle, tmp_path: Path) -> None:
+def test_what_kaggle_refuses_is_told(
+    status: int, code: int, words: str, kaggle: Kaggle, fetch: Fetch, tmp_path: Path
+) -> None:
     kaggle.status = status
     done = fetch(kaggle, tmp_path / "dataset")
     assert done.returncode == code, done.stderr
@@ -149,7 +158,9 @@ def test_what_kaggle_refuses_is_told(status: int, code: int, words: str, kaggle:
     assert not (tmp_path / "dataset").exists()
 
 
-def test_what_comes_damaged_is_not_unpacked(kaggle: Kaggle, tmp_path: Path, pictures: list[bytes]) -> None:
+def test_what_comes_damaged_is_not_unpacked(
+    kaggle: Kaggle, fetch: Fetch, tmp_path: Path, pictures: list[bytes]
+) -> None:
     kaggle.archive = make_zip(tmp_path / "kaggle.zip", dataset("A", pictures)).read_bytes()
     kaggle.says_other_hash = True
     done = fetch(kaggle, tmp_path / "dataset")
@@ -158,7 +169,7 @@ def test_what_comes_damaged_is_not_unpacked(kaggle: Kaggle, tmp_path: Path, pict
     assert not (tmp_path / "dataset").exists()
 
 
-def test_no_network_is_told(tmp_path: Path) -> None:
+def test_no_network_is_told(fetch: Fetch, tmp_path: Path) -> None:
     nobody = Kaggle()
     nobody.environment = "TEST"
     done = fetch(nobody, tmp_path / "dataset")

@@ -13,9 +13,12 @@ from mission9 import RunConfig, run
 from mission9.results import Results
 from mission9.sample import VARIETIES, draw, jpeg
 from tests.conftest import InProcessRunner
+from tests.support.finished import write_fruits, write_tree
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+TRAINING, TEST = 128, 65  # images with features in `results`, of which one is in both
 
 LABELS = ("<script>alert(1)<", '"><img src=x onerror=alert(1)>', "a'b&amp;<b>bold")
 FILES = ("new\nline", "bell\x07", "\u202egnp.exe", "<svg onload=alert(2)>", "&lt;b>-->", "{{7*7}}", "${x}", "plain")
@@ -28,13 +31,20 @@ def results_of(images: Path, output: Path, components: int = 12) -> Results:
 
 
 @pytest.fixture(scope="session")
-def results(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Of the generated sample, with an image of Training again in Test under another label, and one that is none."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Of generated pictures, with an image of Training again in Test under another label, and one that is none."""
     images = tmp_path_factory.mktemp("report") / "fruits"
-    shutil.copytree(sample, images)
+    write_fruits(images, varieties=len(VARIETIES), training=8, test=4)
     shutil.copy(images / "Training" / "Lemon" / "3_100.jpg", images / "Test" / "Lime" / "leak.jpg")
     (images / "Test" / "Lime" / "no image.jpg").write_bytes(b"<script>")
     return results_of(images, images.parent / "out")
+
+
+@pytest.fixture(scope="module")
+def few(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Of the images of the fixture `tree`."""
+    images = write_tree(tmp_path_factory.mktemp("few") / "images", pictures)
+    return results_of(images, images.parent / "out", components=2)
 
 
 @pytest.fixture(scope="session")

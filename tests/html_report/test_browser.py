@@ -13,7 +13,7 @@ import pytest
 from mission9.html_report import write_report
 from mission9.output.page_file import PAGE
 from mission9.results import Results
-from tests.html_report.conftest import FILES, LABELS
+from tests.html_report.conftest import FILES, LABELS, TEST, TRAINING
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Locator, Page, ViewportSize
@@ -141,7 +141,7 @@ def shown_neighbours(page: Page) -> tuple[list[str], list[float]]:
 @pytest.mark.parametrize("width", [1280, 400])
 def test_it_fits_and_its_colours_are_those_of_the_scheme(opened: Opened, report: Path, width: int, scheme: str) -> None:
     page = opened(report, width=width, scheme=scheme)
-    wait_for_points(page, 641)
+    wait_for_points(page, TRAINING + TEST)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     for text in page.locator("h2").all():
         text.scroll_into_view_if_needed()
@@ -200,19 +200,19 @@ def test_clicking_shows_the_nearest_neighbours(opened: Opened, report: Path, res
 def test_switch_filter_and_search_change_what_is_on_the_map(opened: Opened, report: Path) -> None:
     page = opened(report)
     page.get_by_label("Test", exact=True).check()
-    wait_for_points(page, 161)
-    assert page.locator("#count").text_content() == "161 of 641 images on the map"
+    wait_for_points(page, TEST)
+    assert page.locator("#count").text_content() == f"{TEST} of {TRAINING + TEST} images on the map"
     page.get_by_role("button", name="None").click()
     wait_for_points(page, 0)
     assert page.locator("#results-count").text_content() == "None match."
     page.get_by_role("checkbox", name="Lime").check()
-    wait_for_points(page, 11)
+    wait_for_points(page, 5)
     page.get_by_role("searchbox").fill("LEAK")
     wait_for_points(page, 1)
     page.get_by_role("searchbox").fill("")
     page.get_by_role("button", name="All", exact=True).click()
     page.get_by_label("all", exact=True).check()
-    wait_for_points(page, 641)
+    wait_for_points(page, TRAINING + TEST)
 
 
 def test_axes_can_be_chosen(opened: Opened, report: Path) -> None:
@@ -228,11 +228,12 @@ def test_the_view_turns_to_three_dimensions_and_back(opened: Opened, report: Pat
     page.get_by_label("3-D").check()
     page.wait_for_selector("#plot .gl-container canvas", state="attached")
     assert page.get_by_label("Component on the axis Z").is_visible()
-    wait_until(page, "$('plot').data[0].type === 'scatter3d' && $('plot').data[0].z.length === 641")
+    every = TRAINING + TEST
+    wait_until(page, f"$('plot').data[0].type === 'scatter3d' && $('plot').data[0].z.length === {every}")
     page.get_by_role("button", name="Zoom in").click()
     wait_until(page, "$('plot').layout.scene.camera?.eye.x < 1")
     page.get_by_label("2-D").check()
-    wait_for_points(page, 641)
+    wait_for_points(page, TRAINING + TEST)
 
 
 def test_zoom_and_reset(opened: Opened, report: Path) -> None:
@@ -299,7 +300,7 @@ def test_the_colours_follow_the_scheme_while_the_page_is_open(opened: Opened, re
     page = opened(report)
     page.emulate_media(color_scheme="dark")
     wait_until(page, "$('plot')._fullLayout.paper_bgcolor === '#181d23'")
-    wait_for_points(page, 641)
+    wait_for_points(page, TRAINING + TEST)
 
 
 def test_hostile_names_show_as_text_and_run_nothing(opened: Opened, hostile_report: Path) -> None:

@@ -9,21 +9,29 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from markupsafe import escape
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from mission9.cli import main
+from mission9.engines import Images
 from mission9.errors import SetupError
+from mission9.extraction import Extraction
 from mission9.html_report import write_report, write_report_if_possible
 from mission9.html_report.render import to_script
+from mission9.network.mobilenet_v2 import FEATURES
 from mission9.output.page_file import PAGE
 from mission9.results import Results
-from tests.html_report.conftest import FILES, LABELS, results_of
+from mission9.stages import infer_features
+from mission9.stages.prepare_images import ImageRow, Prepared, read_image
+from tests.html_report.conftest import FILES, LABELS, TEST, TRAINING, results_of
 from tests.test_imports import modules_after
 
 SECRET = b"taken at 48.8584 N 2.2945 E"
@@ -58,10 +66,10 @@ def sheets_of(data: dict[str, Any]) -> list[Image.Image]:
 def test_the_page_tells_what_the_run_did(results: Results, tmp_path: Path) -> None:
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page_of(results, tmp_path).partition("<script")[0]))
     for words in (
-        "images with features 641",
+        f"images with features {TRAINING + TEST}",
         "rejected 1",
         "Test/Lime/no image.jpg not an image",
-        "161 images of Test, each told by its nearest neighbour among 480 of Training",
+        f"{TEST} images of Test, each told by its nearest neighbour among {TRAINING} of Training",
         "1 times in several splits",
         "Test/Lime/leak.jpg Training/Lemon/3_100.jpg",
         "weights demo",
@@ -129,12 +137,11 @@ def test_nothing_of_an_image_but_its_pixels_gets_in(tree: Path, tmp_path: Path) 
         assert SECRET not in base64.b64decode(data["sheets"][0])
 
 
-def test_an_image_that_is_gone_or_another_one_has_no_thumbnail(tree: Path, tmp_path: Path) -> None:
-    found = results_of(tree, tmp_path / "out", components=2)
+def test_an_image_that_is_gone_or_another_one_has_no_thumbnail(few: Results, tree: Path, tmp_path: Path) -> None:
     (tree / "Training" / "a" / "0.jpg").unlink()
     file = tree / "Training" / "a" / "1.jpg"
     file.write_bytes(jpeg(Image.new("L", (8, 8))).ljust(file.stat().st_size, b" "))  # as long, and another picture
-    page = page_of(found, tmp_path)
+    page = page_of(few, tmp_path, str(tree))
     data = data_of(page)
     absent = [path for path, size in zip(data["paths"], sizes_of(data), strict=True) if not size.any()]
     assert absent == ["Training/a/0.jpg", "Training/a/1.jpg"]
@@ -142,10 +149,10 @@ def test_an_image_that_is_gone_or_another_one_has_no_thumbnail(tree: Path, tmp_p
 
 
 def test_large_images_go_without_thumbnails_and_the_page_says_so(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mission9.html_report.thumbnails.MOST_PIXELS", 100 * 100 * 10)
-    page = page_of(results_of(tree, tmp_path / "out", components=2), tmp_path)
+    page = page_of(few, tmp_path)
     assert int(sizes_of(data_of(page)).any(1).sum()) == 10
     assert "5 of the largest images have no thumbnail" in page
 
@@ -168,13 +175,34 @@ def test_more_images_than_are_shown_are_thinned_and_the_page_says_so(
 ) -> None:
     monkeypatch.setattr("mission9.html_report.sample.MOST_SHOWN", 64)
     page = re.sub(r"\s+", " ", page_of(results, tmp_path))
-    assert "63 of 641 images are shown" in page
-    assert re.search(r"47 of 480 of Training, 16 of 161 of Test\.", page)
+    assert "63 of 193 images are shown" in page
+    assert re.search(r"42 of 128 of Training, 21 of 65 of Test\.", page)
     assert len(data_of(page)["paths"]) == 63
 
 
+class Noise:
+    """An engine whose features are numbers by chance, which no page makes small, without a look at any pixel."""
+
+    batch_size = 256
+
+    def __init__(self) -> None:
+        self._chance = np.random.default_rng(1)
+
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        return self._chance.normal(size=(len(images), FEATURES)).astype(np.float32)
+
+
+def read_alone(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+    """Images of 64 times 64 pixels, read and not decoded."""
+    for row in rows:
+        read = read_image(row, extraction=extraction)
+        yield replace(read, data=b"", width=64, height=64, pixels=np.empty((0, 0, 4), np.uint8))
+
+
 @pytest.mark.slow
-def test_the_file_stays_small_with_noise_for_images_and_long_names(tmp_path: Path) -> None:
+def test_the_file_stays_small_with_noise_for_images_and_long_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """4,000 images that no JPEG makes small, with names as long as a file system takes."""
     folder = tmp_path / "images" / ("label" * 20)
     folder.mkdir(parents=True)
@@ -182,9 +210,15 @@ def test_the_file_stays_small_with_noise_for_images_and_long_names(tmp_path: Pat
     for number in range(4000):
         picture = Image.fromarray(noise.integers(0, 256, (64, 64, 3), np.uint8))
         picture.save(folder / f"{number:04d}{'x' * 240}.bmp")
+    monkeypatch.setattr(infer_features, "prepare_ahead", read_alone)
+    monkeypatch.setattr(infer_features, "_engine", lambda *_, **__: Noise())
     found = results_of(tmp_path / "images", tmp_path / "out", components=100)
     write_report(found, tmp_path / PAGE)
-    assert (tmp_path / PAGE).stat().st_size <= 12_000_000
+    page = (tmp_path / PAGE).read_text()
+    assert len(page.encode()) <= 12_000_000
+    data = data_of(page)
+    assert len(data["paths"]) == 4000
+    assert (sizes_of(data) == 64).all()
 
 
 def test_without_plotly_a_line_says_how_to_get_the_report(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mission9.html_report.neighbours import nearest, nearest_others
 from mission9.html_report.sample import draw_sample, evenly
 from mission9.html_report.text import LONGEST, setting, shown
 from mission9.results import Results
-from tests.html_report.conftest import results_of
+from tests.html_report.conftest import TEST, TRAINING
 
 
 def distances(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_thinning_is_even_and_keeps_the_ends() -> None:
 
 def test_the_sample_of_few_images_is_all_of_them_in_order(results: Results) -> None:
     sample = draw_sample(results)
-    assert sample.counts.total() == len(sample.images) == len(sample.shown) == 641
+    assert sample.counts.total() == len(sample.images) == len(sample.shown) == TRAINING + TEST
     for split in ("Training", "Test"):
         ours, theirs = sample.scores(split), results.scores(split)
         assert ours.paths.tolist() == theirs.paths.tolist()
@@ -80,20 +81,20 @@ def test_the_sample_of_few_images_is_all_of_them_in_order(results: Results) -> N
 def test_the_sample_of_many_is_thinned_by_split_with_the_right_scores(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.html_report.sample.MOST_KNOWN", 100)
-    monkeypatch.setattr("mission9.html_report.sample.MOST_SHOWN", 50)
+    monkeypatch.setattr("mission9.html_report.sample.MOST_KNOWN", 40)
+    monkeypatch.setattr("mission9.html_report.sample.MOST_SHOWN", 20)
     sample = draw_sample(results)
-    assert Counter(sample.column("split")) == {"Training": 100, "Test": 100}
-    assert Counter(sample.column("split")[sample.shown]) == {"Training": 25, "Test": 25}
-    assert sample.counts.total() == len(sample.prefixes) == 641
+    assert Counter(sample.column("split")) == {"Training": 40, "Test": 40}
+    assert Counter(sample.column("split")[sample.shown]) == {"Training": 10, "Test": 10}
+    assert sample.counts.total() == len(sample.prefixes) == TRAINING + TEST
     every = results.scores("Training")
-    places = evenly(480, 100)
+    places = evenly(TRAINING, 40)
     assert sample.scores("Training").paths.tolist() == every.paths[places].tolist()
     assert np.array_equal(sample.scores("Training").pca, every.pca[places])
 
 
-def test_a_table_that_does_not_fit_its_report_is_told(tree: Path, tmp_path: Path) -> None:
-    found = results_of(tree, tmp_path / "out", components=2)
+def test_a_table_that_does_not_fit_its_report_is_told(few: Results) -> None:
+    found = replace(few, report=deepcopy(few.report))
     found.report["splits"]["Test"]["featured"] = 2
     with pytest.raises(OutputError, match="are not those of its report"):
         draw_sample(found)
@@ -105,9 +106,9 @@ def test_labels_are_told_by_the_nearest_neighbour(results: Results) -> None:
     fitted, judged = results.scores("Training"), results.scores("Test")
     told = fitted.labels[distances(fitted.pca, judged.pca).argmin(1)]
     assert found.pairs == Counter(zip(judged.labels, told, strict=True))
-    assert (found.fitted, found.judged, found.right) == (480, 161, int((told == judged.labels).sum()))
-    assert sum(judged for _, judged in found.by_label().values()) == 161
-    assert sum(count for _, _, count in found.mistakes()) == 161 - found.right
+    assert (found.fitted, found.judged, found.right) == (TRAINING, TEST, int((told == judged.labels).sum()))
+    assert sum(judged for _, judged in found.by_label().values()) == TEST
+    assert sum(count for _, _, count in found.mistakes()) == TEST - found.right
     assert ("Lime", "Lemon") in [pair[:2] for pair in found.mistakes()]  # the leak, told by itself
 
 

@@ -15,15 +15,28 @@ from mission9.output.page_file import PAGE, run_of
 from mission9.results import Results
 from mission9.stages.verify_output import verify_output
 from tests.conftest import InProcessRunner
+from tests.support.finished import copy_of, with_changes, write_tree
+
+
+@pytest.fixture(scope="module")
+def finished(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A finished run of the images of the fixture `tree`."""
+    folder = tmp_path_factory.mktemp("finished")
+    tree = write_tree(folder / "images", pictures)
+    config = RunConfig(input=str(tree), output=str(folder / "out"), weights="demo", components=3)
+    run(config, InProcessRunner())
+    return config
 
 
 @pytest.fixture
-def config(tree: Path, tmp_path: Path) -> RunConfig:
-    return RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=3)
+def done(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    """The finished run and its images as a test's own."""
+    return copy_of(finished, tmp_path)
 
 
-def changed(config: RunConfig, **settings: object) -> RunConfig:
-    return RunConfig(**{**config.model_dump(), **settings})
+def id_of(config: RunConfig) -> str:
+    """Of the result that lies there."""
+    return str(json.loads(Path(config.output, "run.json").read_bytes())["run_id"])
 
 
 def command(config: RunConfig) -> list[str]:
@@ -38,79 +51,75 @@ def fail(*_: object, **__: object) -> bytes:
     raise OSError(28, "No space left on device")
 
 
-def test_each_run_leaves_the_page_of_its_own_result(config: RunConfig, in_process: InProcessRunner) -> None:
-    ids = set()
-    for components in (3, 2):
-        report = run(changed(config, components=components), in_process)
-        assert run_of(page_of(config)) == report.run_id
-        assert json.loads(Path(config.output, "run.json").read_bytes())["run_id"] == report.run_id
-        assert list(verify_output(config.output)) == []
-        ids.add(report.run_id)
-    assert len(ids) == 2
+def test_each_run_leaves_the_page_of_its_own_result(done: RunConfig, in_process: InProcessRunner) -> None:
+    first = id_of(done)
+    assert run_of(page_of(done)) == first
+    assert list(verify_output(done.output)) == []
+    report = run(with_changes(done, components=2), in_process)
+    assert run_of(page_of(done)) == id_of(done) == report.run_id != first
+    assert list(verify_output(done.output)) == []
 
 
 def test_with_no_report_there_is_none_and_the_old_one_goes(
-    config: RunConfig, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
+    done: RunConfig, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(config, in_process)
-    assert page_of(config).exists()
-    run(changed(config, no_report=True), in_process)
-    assert not page_of(config).exists()
+    assert page_of(done).exists()
+    run(with_changes(done, no_report=True), in_process)
+    assert not page_of(done).exists()
     monkeypatch.setenv("MISSION9_NO_REPORT", "1")
     assert RunConfig().no_report
-    assert main(command(config)) == 0
-    assert not page_of(config).exists()
-    assert list(verify_output(config.output)) == []
+    assert main(command(done)) == 0
+    assert not page_of(done).exists()
+    assert list(verify_output(done.output)) == []
 
 
 def test_a_page_that_cannot_be_written_costs_a_warning(
-    config: RunConfig,
+    done: RunConfig,
     in_process: InProcessRunner,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run(config, in_process)
     monkeypatch.setattr("mission9.html_report.render", fail)
-    report = run(changed(config, components=2), in_process)
+    report = run(with_changes(done, components=2), in_process)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "No space left on device" in warning
-    assert warning.endswith(f"mission9 report {config.output}")
-    assert not page_of(config).exists()
-    assert Results.of(config.output).report["run_id"] == report.run_id
-    assert list(verify_output(config.output)) == []
+    assert warning.endswith(f"mission9 report {done.output}")
+    assert not page_of(done).exists()
+    assert Results.of(done.output).report["run_id"] == report.run_id
+    assert list(verify_output(done.output)) == []
     monkeypatch.undo()
-    assert main(["report", config.output]) == 0
-    assert run_of(page_of(config)) == report.run_id
-    assert f"{page_of(config)}: " in capsys.readouterr().out
+    assert main(["report", done.output]) == 0
+    assert run_of(page_of(done)) == report.run_id
+    assert f"{page_of(done)}: " in capsys.readouterr().out
 
 
 def test_a_run_that_fails_leaves_the_result_and_its_page(
-    config: RunConfig, tree: Path, in_process: InProcessRunner
+    done: RunConfig,
 ) -> None:
-    report = run(config, in_process)
-    for file in sorted(tree.rglob("*.jpg"))[:10]:
+    before = id_of(done)
+    for file in sorted(Path(done.input).rglob("*.jpg"))[:10]:
         file.write_bytes(b"no image")
-    assert main(command(config)) == 3
-    assert run_of(page_of(config)) == report.run_id
+    assert main(command(done)) == 3
+    assert run_of(page_of(done)) == id_of(done) == before
 
 
-def test_what_a_killed_writer_left_is_cleared_away(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    leftover = page_of(config).with_name(f".{PAGE}.0123456789ab")
+def test_what_a_killed_writer_left_is_cleared_away(done: RunConfig, in_process: InProcessRunner) -> None:
+    leftover = page_of(done).with_name(f".{PAGE}.0123456789ab")
     leftover.write_bytes(b"<!DOCTYPE")
-    run(config, in_process)
+    run(done, in_process)
     assert not leftover.exists()
-    assert page_of(config).exists()
+    assert page_of(done).exists()
 
 
-def test_a_page_of_others_is_never_replaced(config: RunConfig, in_process: InProcessRunner) -> None:
+def test_a_page_of_others_is_never_replaced(tree: Path, tmp_path: Path, in_process: InProcessRunner) -> None:
+    config = RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", components=3)
     theirs = page_of(config)
     theirs.parent.mkdir()
     theirs.write_text("precious")
     for settings in ({}, {"overwrite": True}):
         with pytest.raises(OutputError, match=f"{PAGE} was not written by mission9"):
-            run(changed(config, **settings), in_process)
+            run(with_changes(config, **settings), in_process)
     theirs.unlink()
     run(config, in_process)
     theirs.unlink()
@@ -123,48 +132,45 @@ def test_a_page_of_others_is_never_replaced(config: RunConfig, in_process: InPro
     assert theirs.read_text() == "precious"
 
 
-def test_damage_is_named_and_mended(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    page = page_of(config)
+def test_damage_is_named_and_mended(done: RunConfig, in_process: InProcessRunner) -> None:
+    page = page_of(done)
     whole = page.read_bytes()
     damaged = [whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :] for at in range(0, len(whole), len(whole) // 7)]
     at = whole.index(b"mission9-run")
     damaged += [whole[:-1], whole[: len(whole) // 2], whole[:at] + b"M" + whole[at + 1 :], whole + b"<script>"]
     for content in damaged:
         page.write_bytes(content)
-        (problem,) = verify_output(config.output)
+        (problem,) = verify_output(done.output)
         assert problem == f"{page} is damaged: mission9 report {page.parent} writes it anew"
-    assert main(["report", config.output]) == 0
-    assert list(verify_output(config.output)) == []
+    assert main(["report", done.output]) == 0
+    assert list(verify_output(done.output)) == []
     page.write_bytes(damaged[0])
-    run(config, in_process)
-    assert list(verify_output(config.output)) == []
+    run(done, in_process)
+    assert list(verify_output(done.output)) == []
 
 
-def test_the_page_of_another_result_is_named(config: RunConfig, in_process: InProcessRunner) -> None:
-    run(config, in_process)
-    old = page_of(config).read_bytes()
-    run(config, in_process)
-    page_of(config).write_bytes(old)
-    (problem,) = verify_output(config.output)
+def test_the_page_of_another_result_is_named(done: RunConfig, in_process: InProcessRunner) -> None:
+    old = page_of(done).read_bytes()
+    run(done, in_process)
+    page_of(done).write_bytes(old)
+    (problem,) = verify_output(done.output)
     assert "is of another result" in problem
 
 
 @pytest.mark.parametrize("moment", ["make_tables", "write_whole"])
 def test_a_result_that_comes_meanwhile_never_stands_beside_the_page_of_the_old_one(
-    moment: str, config: RunConfig, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
+    moment: str, done: RunConfig, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mission9 import html_report
 
-    run(config, in_process)
-    old = Results.of(config.output)
+    old = Results.of(done.output)
     then = getattr(html_report, moment)
 
     def meanwhile(*arguments: object) -> object:
-        run(changed(config, components=2, no_report=True), in_process)
+        run(with_changes(done, components=2, no_report=True), in_process)
         return then(*arguments)
 
     monkeypatch.setattr(html_report, moment, meanwhile)
     with pytest.raises(OutputError, match="another result took the place"):
-        write_report(old, page_of(config))
-    assert not page_of(config).exists()
+        write_report(old, page_of(done))
+    assert not page_of(done).exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from benchmarks.measure.races import race_of_starts
 from benchmarks.measure.readers import read_result
 
 from mission9.errors import InputError, OutputError
 from mission9.output.open_output import open_output
+from mission9.stages.verify_output import verify_output
+from tests.support.forks import Forks
 
 HOLDER = """
 import sys, time
@@ -29,7 +31,7 @@ with open_output(sys.argv[1], overwrite=False):
 WRITER = """
 import json, sys
 from mission9.output.open_output import open_output
-for number in range(300):
+for number in range(int(sys.argv[2])):
     with open_output(sys.argv[1], overwrite=False) as output:
         for name in ("features", "pca_model", "training_pca"):
             (output.work / name).mkdir()
@@ -38,8 +40,49 @@ for number in range(300):
 """
 
 
-def process(script: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
+# Five begin at the same moment, each in a fork; who wins is held up until the others have ended. Prints a line of JSON
+# for each: its number as a process, its exit code and what it told.
+RACE = """
+import json, os, sys, time
+from pathlib import Path
+from mission9 import pipeline
+from mission9.cli import program
+from mission9.stages.extract_shard import ExtractShards
+
+place, *words = sys.argv[1:]
+sys.argv[1:] = words
+
+
+class Patient(ExtractShards):
+    def __call__(self, number):
+        while not Path(place, "others ended").exists():
+            time.sleep(0.01)
+        return super().__call__(number)
+
+
+pipeline.ExtractShards = Patient
+begin, wait = os.pipe(), {}
+for number in range(5):
+    child = os.fork()
+    if not child:
+        os.close(begin[1])
+        os.dup2(os.open(f"{place}/{number}", os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(2, 1)
+        os.read(begin[0], 1)  # until it is closed
+        program()
+    wait[child] = number
+os.close(begin[1])
+while wait:
+    child, status = os.wait()
+    told = Path(place, str(wait.pop(child))).read_text()
+    print(json.dumps([child, os.waitstatus_to_exitcode(status), told]))
+    if len(wait) == 1:
+        Path(place, "others ended").touch()
+"""
+
+
+def process(script: str, folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", script, str(folder), *more], stdout=subprocess.PIPE, text=True)
 
 
 def test_the_second_run_names_the_first_and_the_lock_of_one_that_was_killed_is_taken_over(tmp_path: Path) -> None:
@@ -56,7 +99,10 @@ def test_the_second_run_names_the_first_and_the_lock_of_one_that_was_killed_is_t
         assert json.loads((output.state / "lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_run_that_has_just_begun_is_named_and_not_one_that_was_killed_before(tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_is_named_and_not_one_that_was_killed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mission9.disk.folder_lock._SAY_WHO", 60)
     lock_file = tmp_path / "out" / "_state" / "lock"
     lock_file.parent.mkdir(parents=True)
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
@@ -104,7 +150,7 @@ def test_readers_see_one_result_while_others_are_published(tmp_path: Path) -> No
         return {int((folder / name / "number").read_text()) for name in ("training_pca", "pca_model", "features")}
 
     seen: set[int] = set()
-    with process(WRITER, tmp_path / "out") as writer:
+    with process(WRITER, tmp_path / "out", "60") as writer:
         while writer.poll() is None or not seen:
             report, found = read_result(tmp_path / "out", numbers)
             assert found == {json.loads(report)["run_id"]}
@@ -115,10 +161,19 @@ def test_readers_see_one_result_while_others_are_published(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_of_five_starts_at_once_one_wins(sample: Path, tmp_path: Path) -> None:
-    for number in range(2):
-        output = tmp_path / f"{number}"
-        command = [sys.executable, "-m", "mission9", "run", "--input", str(sample), "--output", str(output)]
-        race = race_of_starts([*command, "--runner", "local", "--weights", "demo", "--components", "5"])
-        assert race.problems == []
-        assert race.codes.count(0) == 1
+def test_of_five_starts_at_once_one_wins(tree: Path, tmp_path: Path) -> None:
+    with Forks() as forks:
+        for number in range(3):
+            output, place = tmp_path / f"out {number}", tmp_path / f"told {number}"
+            place.mkdir()
+            command = ["run", "--input", str(tree), "--output", str(output), "--weights", "demo", "--components", "3"]
+            done = forks.run(str(place), *command, "--no-report", code=RACE)
+            assert done.returncode == 0, done.stderr
+            *refused, (winner, code, told) = map(json.loads, done.stdout.splitlines())
+            assert code == 0, told
+            who = rf'"host": "{socket.gethostname()}", "pid": {winner}, "since": "\d{{4}}-\d\d-\d\d '
+            for _, other_code, words in refused:
+                assert other_code == 2, words
+                assert re.search(f"another run is writing .*{who}", words), (winner, words)
+            assert len(refused) == 4
+            assert list(verify_output(str(output))) == []

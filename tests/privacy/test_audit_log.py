@@ -17,18 +17,23 @@ from mission9.erasure.erase import erase
 from mission9.output.folder import Output
 from mission9.pipeline import run
 from mission9.privacy.audit_log import AUDIT_LOG, append, verify
+from tests.support.finished import copy_tree, write_tree
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Path:
+    """Two runs and an erasure."""
+    folder = tmp_path_factory.mktemp("log")
+    settings = {"input": str(write_tree(folder / "images", pictures)), "output": str(folder / "out")}
+    for components in (3, 4):
+        run(RunConfig(**settings, weights="demo", components=components, no_report=True))
+    erase(str(folder / "out"), Request("erase", ["Test/a/0.jpg"]))
+    return folder / "out"
 
 
 @pytest.fixture
-def output(tree: Path, tmp_path: Path) -> Path:
-    """Two runs and an erasure."""
-    for components in (3, 4):
-        config = RunConfig(
-            input=str(tree), output=str(tmp_path / "out"), weights="demo", components=components, no_report=True
-        )
-        run(config)
-    erase(str(tmp_path / "out"), Request("erase", ["Test/a/0.jpg"]))
-    return tmp_path / "out"
+def output(finished: Path, tmp_path: Path) -> Path:
+    return copy_tree(finished, tmp_path / "out")
 
 
 def problems(output: Path) -> list[str]:

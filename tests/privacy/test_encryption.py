@@ -21,6 +21,7 @@ from mission9.pipeline import run
 from mission9.privacy.encryption import encrypted_by, is_encrypted
 from mission9.results import Results
 from mission9.stages.verify_output import verify_output
+from tests.support.finished import copy_tree, write_tree
 
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install 'mission9[encryption]'")
 
@@ -34,15 +35,36 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
     return "env:TABLES_KEY"
 
 
-def run_into(output: Path, images: Path, key: str | None, runner: Any = None) -> Any:
-    settings: dict[str, Any] = {"weights": "demo", "components": 3, "encrypt_key": key}
-    return run(RunConfig(input=str(images), output=str(output), **settings), runner)
+def run_into(output: Path, images: Path, key: str | None, *, no_report: bool = False) -> Any:
+    settings: dict[str, Any] = {"weights": "demo", "components": 3, "encrypt_key": key, "no_report": no_report}
+    return run(RunConfig(input=str(images), output=str(output), **settings))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Path:
+    """The tree in `images`, an encrypted result of it in `out`, and a plain one in `plain`."""
+    folder = tmp_path_factory.mktemp("encrypted")
+    write_tree(folder / "images", pictures)
+    (folder / "key").write_text(KEY)
+    run_into(folder / "out", folder / "images", str(folder / "key"))
+    run_into(folder / "plain", folder / "images", None, no_report=True)
+    return folder
 
 
 @pytest.fixture
-def output(tree: Path, key: str, tmp_path: Path) -> Path:
-    run_into(tmp_path / "out", tree, key)
-    return tmp_path / "out"
+def tree(finished: Path) -> Path:
+    """The images, which no test here changes."""
+    return finished / "images"
+
+
+@pytest.fixture
+def output(finished: Path, key: str, tmp_path: Path) -> Path:
+    return copy_tree(finished / "out", tmp_path / "out")
+
+
+@pytest.fixture
+def plain(finished: Path, tmp_path: Path) -> Path:
+    return copy_tree(finished / "plain", tmp_path / "plain")
 
 
 def parquet_files(output: Path) -> list[Path]:
@@ -65,10 +87,9 @@ def test_no_file_can_be_read_without_the_key(output: Path, tree: Path, tmp_path:
 
 
 def test_with_the_key_it_is_the_same_result(
-    output: Path, tree: Path, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
+    output: Path, plain: Path, tree: Path, key: str, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
 ) -> None:
-    run_into(tmp_path / "plain", tree, None)
-    wanted = Results.of(tmp_path / "plain")
+    wanted = Results.of(plain)
     monkeypatch.setenv("MISSION9_ENCRYPT_KEY", key)
     found = Results.of(output)
     for split in wanted.splits:
@@ -101,14 +122,13 @@ def test_another_key_is_told(output: Path, tree: Path, monkeypatch: pytest.Monke
     assert "encrypted with another key" in capsys.readouterr().err
 
 
-def test_encrypted_and_plain_tables_do_not_mix(output: Path, tree: Path, key: str, tmp_path: Path) -> None:
+def test_encrypted_and_plain_tables_do_not_mix(output: Path, plain: Path, tree: Path, key: str) -> None:
     with pytest.raises(ConfigError, match="is encrypted: give its key with --encrypt-key"):
         run_into(output, tree, None)
-    run_into(tmp_path / "plain", tree, None)
-    before = {file: file_sha256(file) for file in parquet_files(tmp_path / "plain")}
+    before = {file: file_sha256(file) for file in parquet_files(plain)}
     with pytest.raises(ConfigError, match="is not encrypted: give another --output"):
-        run_into(tmp_path / "plain", tree, key)
-    assert {file: file_sha256(file) for file in parquet_files(tmp_path / "plain")} == before
+        run_into(plain, tree, key)
+    assert {file: file_sha256(file) for file in parquet_files(plain)} == before
 
 
 def test_images_are_erased_from_it(output: Path, tree: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +146,7 @@ def test_images_are_erased_from_it(output: Path, tree: Path, key: str, monkeypat
 @pytest.mark.slow
 def test_worker_processes_encrypt_too(tree: Path, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key").write_text(KEY)
-    settings: dict[str, Any] = {"weights": "demo", "components": 3, "runner": "local", "workers": 2}
+    settings: dict[str, Any] = {"weights": "demo", "components": 3, "runner": "local", "workers": 1}
     run(RunConfig(input=str(tree), output=str(tmp_path / "out"), encrypt_key=str(tmp_path / "key"), **settings))
     assert {file.read_bytes()[:4] for file in parquet_files(tmp_path / "out")} == {b"PARE"}
     monkeypatch.setenv("MISSION9_ENCRYPT_KEY", key)

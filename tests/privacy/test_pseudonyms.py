@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,50 @@ from mission9.results import Results
 from mission9.schema import vectors
 from mission9.spark_pipeline import SparkImagePipeline
 from mission9.stages.verify_output import verify_output
+from tests.support.finished import copy_tree, write_tree
 from tests.test_erasure import killed, names_in
 
 KEY = "planted-secret-of-this-test"
-SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5}
+SETTINGS: dict[str, Any] = {"weights": "demo", "components": 3, "max_reject_rate": 0.5, "no_report": True}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Path:
+    """In `place` the tree, a key and a run with that; and a copy of it."""
+    folder = tmp_path_factory.mktemp("pseudonyms")
+    images = write_tree(folder / "place/images", pictures)
+    (images / "Training/b/cut é.jpg").write_bytes(pictures[0][:300])
+    (folder / "place/key").write_text(KEY + "\n")
+    run_into(folder / "place/out", images, pseudonymise=str(folder / "place/key"), no_report=False)
+    copy_tree(folder / "place", folder / "as it was")
+    return folder
 
 
 @pytest.fixture
-def images(tree: Path, pictures: list[bytes]) -> Path:
-    (tree / "Training/b/cut é.jpg").write_bytes(pictures[0][:300])
-    return tree
+def place(kept: Path) -> Path:
+    """For each test as it was: the output names images and key by this place."""
+    shutil.rmtree(kept / "place")
+    return copy_tree(kept / "as it was", kept / "place")
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> str:
-    file = tmp_path / "key"
-    file.write_text(KEY + "\n")
-    return str(file)
+def images(place: Path) -> Path:
+    return place / "images"
+
+
+@pytest.fixture
+def key(place: Path) -> str:
+    return str(place / "key")
+
+
+@pytest.fixture
+def output(place: Path) -> Path:
+    return place / "out"
 
 
 @pytest.fixture
 def names(images: Path) -> list[str]:
     return sorted(str(path.relative_to(images)) for path in images.rglob("*.jpg"))
-
-
-@pytest.fixture
-def output(images: Path, key: str, tmp_path: Path) -> Path:
-    run_into(tmp_path / "out", images, pseudonymise=key)
-    return tmp_path / "out"
 
 
 def run_into(output: Path, images: Path, **settings: Any) -> Any:
@@ -73,7 +90,7 @@ def test_nothing_that_is_published_names_an_image(
     output: Path, images: Path, names: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert published(output, names) == set()
-    run_into(tmp_path / "clear", images)
+    run_into(tmp_path / "clear", images, no_report=False)
     assert published(tmp_path / "clear", names) == set(names)
     found, clear = Results.of(output), Results.of(tmp_path / "clear")
     pseudonyms = Pseudonyms(KEY.encode())

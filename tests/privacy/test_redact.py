@@ -3,10 +3,12 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mission9.privacy.redact import one_line, redact, redact_values, shown
+
+AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,7 @@ def test_what_does_not_print_is_escaped() -> None:
     assert one_line("Pêche 🍑 日本語") == "Pêche 🍑 日本語"
 
 
+@AT_LEISURE
 @given(st.text(st.characters()))
 def test_any_text_is_one_line_that_can_be_written(text: str) -> None:
     line = shown(text)
@@ -97,6 +100,6 @@ def test_settings_keep_what_is_no_text() -> None:
     ],
 )
 def test_long_texts_take_no_long_time(part: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     redact(part * (100_000 // len(part)) + "secret")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

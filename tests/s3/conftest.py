@@ -16,12 +16,14 @@ import pytest
 
 from mission9.config import RunConfig
 from mission9.pipeline import run
-from mission9.sample import SPLITS, VARIETIES, draw, jpeg
 from tests.conftest import InProcessRunner
+from tests.support.finished import write_fruits
 
 obstore = pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mission9[s3]'")
 
 from scripts.s3_server import Server, find_swift, s3_server  # noqa: E402
+
+PAGE_KEYS = 100  # of a listing, so that few objects are several pages
 
 _MEMORY = Path("/dev/shm")
 _NEEDED = 4 << 30  # bytes, far more than the tests store
@@ -32,7 +34,7 @@ _NOTES = "mission9/micro-batches.json"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if find_swift() is None:
         pytest.skip("swift is not installed, the S3 server of these tests: make s3-server")
-    with _server_folder(tmp_path_factory) as folder, s3_server(folder / "server") as server:
+    with _server_folder(tmp_path_factory) as folder, s3_server(folder / "server", page_keys=PAGE_KEYS) as server:
         yield server
 
 
@@ -147,15 +149,7 @@ def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 @pytest.fixture(scope="session")
 def fruits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the generated sample 96 images: four varieties, 18 of Training and 6 of Test each."""
-    root = tmp_path_factory.mktemp("fruits") / "images"
-    for stream, (split, count) in enumerate({"Training": 18, "Test": 6}.items()):
-        assert list(SPLITS)[stream] == split
-        for variety in VARIETIES[:4]:
-            (root / split / variety.name).mkdir(parents=True)
-            for number in range(count):
-                picture = jpeg(draw(variety, stream=stream, number=number))
-                (root / split / variety.name / f"{number}_100.jpg").write_bytes(picture)
-    return root
+    return write_fruits(tmp_path_factory.mktemp("fruits") / "images", varieties=4, training=18, test=6)
 
 
 @pytest.fixture(scope="session")

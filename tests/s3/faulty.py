@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +30,33 @@ def refusal(status: int, code: str) -> tuple[int, bytes]:
 
 
 @dataclass
+class Stop:
+    """Requests that are held, of those methods and paths that `is_here` is true of, until they go on or are lost."""
+
+    is_here: Callable[[str, str], bool]
+    reached: threading.Event = field(default_factory=threading.Event)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _are_lost: bool = False
+
+    def go_on(self) -> None:
+        """Pass on what is held, and hold nothing more."""
+        self._over.set()
+
+    def lose(self) -> None:
+        """Have what is held, and what comes here later, never reach the server."""
+        self._are_lost = True
+        self._over.set()
+
+    def passes(self, method: str, path: str) -> bool:
+        """Whether a request reaches the server, as soon as that is known."""
+        if not self.is_here(method, path):
+            return True
+        self.reached.set()
+        self._over.wait()
+        return not self._are_lost
+
+
+@dataclass
 class Faults:
     """The shares of requests that fail, by how; of keys that hold a text all that are forbidden or gone."""
 
@@ -40,6 +67,7 @@ class Faults:
     slow: float = 0.0  # a body comes in drops
     forbidden: str = ""
     refusal: tuple[int, bytes] = (403, DENIED)  # what is answered there
+    stop: Stop | None = None
     methods: tuple[str, ...] = ("GET", "PUT", "HEAD", "DELETE", "POST")
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     counts: Counter[str] = field(default_factory=Counter)
@@ -101,7 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(503, {}, SLOW_DOWN)
         if fault == "forbidden":
             return self._answer(self.server.faults.refusal[0], {}, self.server.faults.refusal[1])
-        if fault == "reset":
+        stop = self.server.faults.stop
+        if fault == "reset" or (stop is not None and not stop.passes(self.command, self.path)):
             return self._reset()
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
         try:
@@ -161,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
 def faulty_server(port: int, faults: Faults) -> Iterator[str]:
     """The address of a server that passes on to another port of the loopback what does not fail."""
     with _Server(port, faults) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

@@ -4,130 +4,194 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.s3.conftest import Bucket
-from tests.s3.faulty import Faults, faulty_server
-from tests.s3.test_run import assert_same, local_run
+from mission9.cli import main
+from tests.s3.conftest import Bucket, new_cache
+from tests.s3.faulty import Faults, Stop, faulty_server
+from tests.s3.test_run import assert_same
 
-RUN = [sys.executable, "-m", "mission9", "run", "--weights", "demo", "--components", "5", "--no-report"]
+pytestmark = pytest.mark.slow
+
+IMAGES, SHARD = 96, 24
+# Shards of a real run would need thousands of images.
+SMALL_SHARDS = [
+    *(sys.executable, "-c"),
+    f"from mission9 import cli, extraction; extraction.SHARD_IMAGES = {{'cpu': {SHARD}}}; cli.program()",
+]
+RUN = ["run", "--weights", "demo", "--components", "5", "--no-report", "--runner", "local"]
+LIMIT = 400  # seconds, of which a command takes five
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    command = [*RUN, *arguments]
+def start(*arguments: str, program: list[str] = SMALL_SHARDS, **environment: str) -> subprocess.Popen[str]:
+    command = [*program, *RUN, *(() if "--workers" in arguments else ("--workers", "1")), *arguments]
     return subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    words, _ = process.communicate(timeout=900)
+    words, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, words
     return words
 
 
-def markers(bucket: Bucket) -> int:
-    return len([key for key in bucket.keys if "/shards/" in key and key.endswith(".json")])
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("is_same_machine", [True, False])
-def test_a_killed_run_goes_on_where_it_stopped(
-    bucket: Bucket, sample: Path, tmp_path: Path, is_same_machine: bool
-) -> None:
-    arguments = ["--input", bucket.upload(sample), "--output", f"{bucket}/results", "--runner", "local"]
-    first = start(*arguments)
-    deadline = time.monotonic() + 120
-    while not markers(bucket) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    done = markers(bucket)
-    assert 0 < done < 4
-    assert "results/run.json" not in bucket.keys
-    cache = {} if is_same_machine else {"XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
-    finish(start(*arguments, **cache))
-    report = json.loads(bucket.get("results/run.json"))
-    assert 0 < report["images_inferred"] < 640
-    assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
-
-
-@pytest.mark.slow
-def test_runs_that_are_killed_again_and_again_end_in_the_same(bucket: Bucket, sample: Path, tmp_path: Path) -> None:
-    arguments = ["--input", bucket.upload(sample), "--output", f"{bucket}/results", "--runner", "local"]
-    seen = set()
-    for seconds in (4, 6, 8, 10, 12):  # in the middle of publishing, too
-        process = start(*arguments)
-        try:
-            process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-        if "results/run.json" in bucket.keys:
-            report = json.loads(bucket.get("results/run.json"))
-            seen.add(report["run_id"])
-            tables = f"results/{report['tables']}"
-            assert f"{tables}/checksums.json" in bucket.keys  # whoever follows the pointer finds all of it
-            for name in json.loads(bucket.get(f"{tables}/checksums.json")):
-                assert f"{tables}/{name}" in bucket.keys
-    finish(start(*arguments))
-    assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
-    verify = [sys.executable, "-m", "mission9", "verify", f"{bucket}/results"]
-    assert subprocess.run(verify, capture_output=True, text=True, check=True).stdout == f"{bucket}/results is whole\n"
-
-
-@pytest.mark.slow
-def test_of_two_runs_at_once_one_is_refused(bucket: Bucket, sample: Path, tmp_path: Path) -> None:
-    arguments = ["--input", bucket.upload(sample), "--output", f"{bucket}/results", "--runner", "local"]
-    first = start(*arguments)
-    deadline = time.monotonic() + 120
-    while "results/_state/lock" not in bucket.keys and time.monotonic() < deadline:
-        time.sleep(0.05)
-    second = start(*arguments, XDG_CACHE_HOME=str(tmp_path / "elsewhere"))
-    words, _ = second.communicate(timeout=120)
-    assert second.returncode == 2
-    assert f"mission9: another run is writing {bucket}/results" in words
-    assert f'"pid": {first.pid}' in words
-    finish(first)
-    assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
-
-
-@pytest.mark.slow
-@pytest.mark.spark
-def test_spark_gives_the_same(bucket: Bucket, sample: Path, tmp_path: Path) -> None:
-    images = bucket.upload(sample)
-    words = finish(
-        start("--input", images, "--output", f"{bucket}/results", "--runner", "spark", "--master", "local[2]")
-    )
-    assert "images inferred in this run: 640" in words
-    assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
-
-
-@pytest.mark.slow
-def test_a_bad_network_loses_and_doubles_nothing(
-    bucket: Bucket, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, faults = bucket.upload(sample), Faults(slow_down=0.1, reset=0.02, lost=0.02, cut=0.03, slow=0.02)
+@pytest.fixture
+def watched(bucket: Bucket, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A bucket behind a server that can hold requests."""
     with faulty_server(bucket.server.port, faults) as url:
-        finish(start("--input", images, "--output", f"{bucket}/results", "--runner", "local", AWS_ENDPOINT_URL=url))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        yield bucket
+        if faults.stop is not None:
+            faults.stop.lose()
+
+
+def reach(stop: Stop, process: subprocess.Popen[str]) -> None:
+    """Wait until a process makes the request that is held."""
+    for _ in range(10 * LIMIT):
+        if stop.reached.wait(0.1):
+            return
+        assert process.poll() is None, process.communicate()[0]
+    raise TimeoutError("the request that is held does not come")
+
+
+def killed_at(faults: Faults, is_here: Callable[[str, str], bool], *arguments: str, cache: str) -> None:
+    """Start a run, and kill it when it makes the first such request, which does not reach the server."""
+    faults.stop = Stop(is_here)
+    process = start(*arguments, XDG_CACHE_HOME=cache)
+    reach(faults.stop, process)
+    process.kill()
+    process.communicate(timeout=LIMIT)  # when its workers have ended, too
+    faults.stop.lose()
+    faults.stop = None
+
+
+def is_marker(method: str, path: str) -> bool:
+    return method == "PUT" and "/shards/" in path and path.endswith(".json")
+
+
+def after(first: Callable[[str, str], bool], then: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
+    """What a request is that comes after a first one."""
+    seen: list[str] = []
+
+    def is_here(method: str, path: str) -> bool:
+        if seen:
+            return then(method, path)
+        if first(method, path):
+            seen.append(path)
+        return False
+
+    return is_here
+
+
+def markers(bucket: Bucket) -> int:
+    return len([key for key in bucket.keys if is_marker("PUT", f"/{key}")])
+
+
+def images_read(faults: Faults) -> int:
+    return sum(count for what, count in faults.counts.items() if what.startswith("GET /fruits/images/"))
+
+
+def is_of_plan(method: str, path: str) -> bool:
+    return method == "PUT" and "/todo-" in path
+
+
+def is_of_tables(method: str, path: str) -> bool:
+    return method == "PUT" and "/results/runs/" in path
+
+
+def is_pointer(method: str, path: str) -> bool:
+    return method == "PUT" and path.endswith("/results/run.json")
+
+
+def is_deletion(method: str, path: str) -> bool:
+    return method == "POST" and "?delete" in path
+
+
+def test_killed_runs_go_on_where_they_stopped_also_on_another_machine_and_end_in_the_same(
+    watched: Bucket,
+    faults: Faults,
+    fruits_there: str,
+    fruits_result: str,
+    tmp_path: Path,
+    notes: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output, here = f"{watched}/results", os.environ["XDG_CACHE_HOME"]
+    elsewhere = new_cache(tmp_path / "elsewhere", notes)
+    arguments = ["--input", fruits_there, "--output", output]
+    # Four shards; with the tables, the file that those of Training are gathered into, too.
+    for told, cache, is_here, committed, read in (
+        ("has the lock alone", here, is_of_plan, 0, 0),
+        ("has a shard", here, after(is_marker, is_marker), 1, 2 * SHARD),
+        ("has two, one of the run before", here, after(is_marker, is_marker), 2, 2 * SHARD),
+        ("has a part of the tables", elsewhere, after(is_of_tables, is_of_tables), 5, 2 * SHARD),
+        ("has all but the pointer to them", here, is_pointer, 5, 0),
+        ("has yet to clear away what is old", elsewhere, after(is_pointer, is_deletion), 5, 0),
+    ):
+        before = images_read(faults)
+        killed_at(faults, is_here, *arguments, cache=cache)
+        assert markers(watched) == committed, told
+        assert read <= images_read(faults) - before < read + SHARD // 2, told  # some are looked at beforehand
+        assert ("results/run.json" in watched.keys) == told.startswith("has yet"), told
+    report = json.loads(watched.get("results/run.json"))
+    tables = f"results/{report['tables']}"
+    assert f"{tables}/checksums.json" in watched.keys  # whoever follows the pointer finds all of it
+    for name in json.loads(watched.get(f"{tables}/checksums.json")):
+        assert f"{tables}/{name}" in watched.keys
+    finish(start(*arguments))
+    report = json.loads(watched.get("results/run.json"))
+    assert report["images_inferred"] == 0
+    assert {key.split("/")[2] for key in watched.keys if key.startswith("results/runs/")} == {report["run_id"]}
+    assert_same(output, fruits_result)
+    assert main(["verify", output]) == 0
+    assert capsys.readouterr().out == f"{output} is whole\n"
+
+
+def test_of_two_runs_at_once_one_is_refused(
+    watched: Bucket, faults: Faults, fruits_there: str, fruits_result: str, tmp_path: Path, notes: Path
+) -> None:
+    arguments = ["--input", fruits_there, "--output", f"{watched}/results"]
+    faults.stop = Stop(is_marker)
+    first = start(*arguments)
+    reach(faults.stop, first)
+    second = start(*arguments, XDG_CACHE_HOME=new_cache(tmp_path / "elsewhere", notes))
+    words, _ = second.communicate(timeout=LIMIT)
+    assert second.returncode == 2
+    assert f"mission9: another run is writing {watched}/results" in words
+    assert f'"pid": {first.pid}' in words
+    faults.stop.go_on()
+    finish(first)
+    assert_same(f"{watched}/results", fruits_result)
+
+
+def test_a_bad_network_loses_and_doubles_nothing(
+    watched: Bucket, faults: Faults, fruits_there: str, fruits_result: str
+) -> None:
+    faults.slow_down, faults.reset, faults.lost, faults.cut, faults.slow = 0.1, 0.05, 0.05, 0.05, 0.05
+    finish(start("--input", fruits_there, "--output", f"{watched}/results", "--workers", "2"))
     assert min(faults.counts[name] for name in ("slow_down", "reset", "lost", "cut", "slow")) > 3
-    assert_same(f"{bucket}/results", local_run(sample, tmp_path / "wanted"))
+    assert_same(f"{watched}/results", fruits_result)
 
 
-@pytest.mark.slow
 def test_secrets_are_told_to_nobody(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["--input", bucket.upload(tree), "--output", f"{bucket}/results", "--runner", "local"]
-    told = finish(start(*arguments))
+    program = [sys.executable, "-m", "mission9"]
+    arguments = ["--input", bucket.upload(tree), "--output", f"{bucket}/results"]
+    told = finish(start(*arguments, program=program))
     for secret in ("planted-secret", "planted-token"):
         monkeypatch.setenv("AWS_SESSION_TOKEN" if "token" in secret else "AWS_SECRET_ACCESS_KEY", secret)
-    failing = start(*arguments)
-    words, _ = failing.communicate(timeout=60)
+    failing = start(*arguments, program=program)
+    words, _ = failing.communicate(timeout=LIMIT)
     assert failing.returncode == 2
     assert "does not accept the credentials of the environment" in words
     assert len([line for line in words.splitlines() if line.startswith("mission9: ")]) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from mission9.sources import settled, source_of
 from mission9.stages.list_images import Found, list_images
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import ODD_NAMES, SETTINGS, assert_same, local_run
+from tests.support.held_up import wait_until
 from tests.test_pack import in_this_process
 
 
@@ -205,13 +205,23 @@ def test_a_pack_whose_lock_another_took_shows_nothing_and_deletes_nothing(
     make_pack(str(tree), f"{bucket}/pack")
     (tree / "Training/a/new.jpg").write_bytes((tree / "Training/a/1.jpg").read_bytes())
     standing = {key: bucket.get(key) for key in bucket.keys if f"/{layout.DONE}/" not in key}
-    monkeypatch.setattr(lease, "_RENEW_EVERY", 0.2)
+    monkeypatch.setattr(lease, "_RENEW_EVERY", 0.05)
+    renew, lost = lease.Lease.renew, threading.Event()
+
+    def noted(self: lease.Lease) -> None:
+        renew(self)
+        if self.lost:
+            lost.set()
 
     def until_lost(*arguments: Any) -> None:
         in_this_process(*arguments)
-        for _ in range(20):  # a renewal that is under way may come after it
+        monkeypatch.setattr(lease.Lease, "renew", noted)
+
+        def is_lost() -> bool:  # a renewal that is under way may come after what the other writes
             bucket.put(f"pack/{layout.LOCK}", json.dumps({"token": "other", "host": "elsewhere"}).encode())
-            time.sleep(0.25)
+            return lost.wait(0.1)
+
+        wait_until(is_lost)
 
     monkeypatch.setattr("mission9.pack.make_pack._write_parts", until_lost)
     with pytest.raises(StorageError, match="elsewhere.* holds it.*: give the same command again"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from mission9.s3.share_shards import SharedShards, bring, incoming
 from tests.output.test_shards import features, rejects, shard
 from tests.output.test_tables import write_groups
 from tests.s3.conftest import Bucket
+from tests.support.held_up import wait_until
 
 
 @pytest.fixture
@@ -62,15 +63,24 @@ def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, mirror: Pa
         bucket.put_odd(f"shards/{name}.features.parquet", b"theirs")
     for name in ("plain.json", ".json", ".."):  # the second is the marker of what has no name
         bucket.put_odd(f"shards/{name}", b"{}")
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
     bring(Address(bucket.name, "shards"), mirror)
-    assert sorted([file.name for file in tmp_path.rglob("*") if file.is_file()]) == [".json", "plain.json"]
+    now = {file for file in tmp_path.rglob("*") if file.is_file()}
+    assert sorted(file.name for file in now - before) == [".json", "plain.json"]
+    assert before <= now
 
 
 def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
     shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(share_shards, "_LOOK_EVERY", 0.05)
-    monkeypatch.setattr(share_shards, "list_below", as_encrypted)
+    looks: list[Address] = []
+
+    def look(address: Address) -> Iterator[list[Listed]]:
+        looks.append(address)
+        return as_encrypted(address)
+
+    monkeypatch.setattr(share_shards, "list_below", look)
     fetched: list[str] = []
     fetch = objects.fetch
 
@@ -78,12 +88,16 @@ def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
         fetched.append(address.name)
         fetch(address, file)
 
+    def is_looked_at(key: str, before: int) -> bool:
+        """Whether a shard is here, and was so for some more looks at the bucket."""
+        return read_marker(mirror, key) is not None and len(looks) > before + 5
+
     monkeypatch.setattr(share_shards, "fetch", noted)
     keys = ["key0", "key1"]
     with incoming(shared.folder, mirror, keys):
-        for number in range(2):
+        for number, key in enumerate(keys):
             shared.commit(shard(number), features(3), rejects(2), mirror / "elsewhere")
-            time.sleep(1)
+            wait_until(partial(is_looked_at, key, len(looks)))
     assert sorted(fetched) == [
         f"{key}.{what}" for key in keys for what in ("features.parquet", "json", "rejects.parquet")
     ]

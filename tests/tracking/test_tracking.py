@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import http.server
 import json
 import os
-import shutil
 import socket
 import socketserver
 import subprocess
@@ -15,36 +15,74 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from benchmarks.measure.cluster import free_port
 
+from mission9 import RunConfig, run
 from mission9.results import Results
 from mission9.tracking import metrics
 from mission9.tracking.log_apart import log_within_patience
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, InProcessRunner
+from tests.support.finished import copy_of, write_tree
+from tests.support.forks import USUAL, Ended, Forks
 
-pytest.importorskip("mlflow", reason="mlflow is not installed")
+if find_spec("mlflow") is None:  # importing it takes seconds, of which each process of pytest-xdist would have its own
+    pytest.skip("mlflow is not installed", allow_module_level=True)
 
-SETTINGS = ["--weights", "demo", "--components", "5", "--runner", "local", "--workers", "2"]
+# All that send to the one server, in one process of pytest-xdist.
+of_one_server = pytest.mark.xdist_group("mlflow")
+
+# Without the jobs that MLflow's server would do: nobody asks for any, and the eight processes for them take their time.
+SERVING = {"PYTHONPATH": str(REPOSITORY / "src"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+# The command on a machine that is busy: whoever answers has the time that it takes, and whoever does not has a second.
+PATIENT = """
+from mission9 import tracking
+from mission9.tracking import log_apart
+tracking.HURRIED |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
+log_apart._PATIENCE, log_apart._PROBE = 300.0, %s
+from mission9.cli import program
+program()
+"""
 
 
-def mission9(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mission9", *arguments]
-    settings = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")} | environment
-    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False, timeout=300)
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """The command, with MLflow's client loaded where it is started."""
+    with Forks(modules=(*USUAL, "mlflow", "mlflow.pyfunc", "mission9.tracking.log_apart")) as started:
+        yield started
+
+
+def mission9(forks: Forks, *words: str, folder: Path, probe: float = 60.0, **environment: str) -> Ended:
+    return forks.run(*words, code=PATIENT % probe, environment=environment, cwd=str(folder))
+
+
+@pytest.fixture(scope="module")
+def finished(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A result, logged nowhere."""
+    folder = tmp_path_factory.mktemp("finished")
+    tree = write_tree(folder / "images", pictures)
+    config = RunConfig(input=str(tree), output=str(folder / "out"), weights="demo", components=5)
+    run(config, InProcessRunner())
+    return config
 
 
 @pytest.fixture
-def out(tree: Path, tmp_path: Path) -> Path:
-    """A result, logged nowhere."""
-    done = mission9("run", "--input", str(tree), "--output", str(tmp_path / "out"), *SETTINGS, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "out"
+def done(finished: RunConfig, tmp_path: Path) -> RunConfig:
+    """The result and its images as a test's own."""
+    return copy_of(finished, tmp_path)
+
+
+def command(config: RunConfig) -> list[str]:
+    return ["run", "--input", config.input, "--output", config.output, "--weights", "demo", "--components", "5"]
 
 
 @contextlib.contextmanager
@@ -58,12 +96,12 @@ def serving(command: list[str], folder: Path, port: int, path: str = "/health") 
             cwd=folder,
             stdout=told,
             stderr=told,
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "PATH": f"{programs}:{os.environ['PATH']}"},
+            env=os.environ | SERVING | {"PATH": f"{programs}:{os.environ['PATH']}"},
             start_new_session=True,
         ) as process,
     ):
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while time.monotonic() < deadline and process.poll() is None:
                 with contextlib.suppress(OSError), urllib.request.urlopen(address + path, timeout=5):
                     break
@@ -73,78 +111,108 @@ def serving(command: list[str], folder: Path, port: int, path: str = "/health") 
             os.killpg(process.pid, 15)
 
 
-def server(folder: Path) -> contextlib.AbstractContextManager[str]:
+@dataclass(frozen=True)
+class Server:
+    """A server of MLflow's own, and the folder in which it keeps files."""
+
+    address: str
+    kept: Path
+
+    def ask(self, what: str, question: Mapping[str, object] | None = None, **facts: str) -> dict[str, Any]:
+        url = f"{self.address}/api/2.0/mlflow/{what}" + (f"?{urlencode(facts)}" if facts else "")
+        data = None if question is None else json.dumps(question).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def runs_of(self, output: str) -> list[dict[str, Any]]:
+        """The runs that are of the result in a folder."""
+        experiment = self.ask("experiments/get-by-name", experiment_name="mission9")["experiment"]["experiment_id"]
+        digest = hashlib.sha256(Path(output, "run.json").read_bytes()).hexdigest()
+        wanted = {"experiment_ids": [experiment], "filter": f"tags.`mission9.result` = '{digest}'"}
+        return list(self.ask("runs/search", wanted).get("runs", []))
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("mlflow")
     store = ["--backend-store-uri", f"sqlite:///{folder}/store.db", "--artifacts-destination", str(folder / "kept")]
-    return serving(["server", *store, "--workers", "1"], folder, free_port())
-
-
-def runs_of(address: str) -> list[Any]:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(address)
-    experiment = client.get_experiment_by_name("mission9")
-    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+    with serving(["server", *store, "--workers", "1"], folder, free_port()) as address:
+        yield Server(address, folder / "kept")
 
 
 @pytest.mark.slow
-def test_a_run_is_logged_to_a_server_once(tree: Path, tmp_path: Path) -> None:
-    from mlflow.tracking import MlflowClient
-
-    with server(tmp_path) as address:
-        command = ["run", "--input", str(tree), "--output", str(tmp_path / "out"), *SETTINGS]
-        done = mission9(*command, folder=tmp_path, MLFLOW_TRACKING_URI=address)
-        assert done.returncode == 0, done.stderr
-        assert "MLflow: run " in done.stderr
-        (run,) = runs_of(address)
-        assert run.info.status == "FINISHED"
-        assert (run.data.params["weights"], run.data.params["components"]) == ("demo", "5")
-        client, report = MlflowClient(address), json.loads((tmp_path / "out" / "run.json").read_bytes())
-        cumulated = client.get_metric_history(run.info.run_id, "explained_variance_cumulated")
-        assert [
-            (metric.step, pytest.approx(metric.value)) for metric in sorted(cumulated, key=lambda m: m.step)
-        ] == list(enumerate(np.cumsum(report["explained_variance_ratio"]), 1))
-        assert run.data.metrics["images_featured"] == 15
-        assert 0 <= run.data.metrics["accuracy_1nn"] <= 1
-        files = {file.path for file in client.list_artifacts(run.info.run_id)}
-        assert {"run.json", "report.html", "scree.png", "pca_model"} <= files
-        again = mission9("log", str(tmp_path / "out"), "--mlflow", address, folder=tmp_path)
-        assert again.stdout == f"logged before, as run {run.info.run_id}\n"
-        assert len(runs_of(address)) == 1
+@of_one_server
+def test_a_run_is_logged_to_a_server_once(forks: Forks, mlflow: Server, done: RunConfig, tmp_path: Path) -> None:
+    told = mission9(forks, *command(done), folder=tmp_path, MLFLOW_TRACKING_URI=mlflow.address)
+    assert told.returncode == 0, told.stderr
+    assert "MLflow: run " in told.stderr
+    (run,) = mlflow.runs_of(done.output)
+    number = run["info"]["run_id"]
+    assert run["info"]["status"] == "FINISHED"
+    params = {each["key"]: each["value"] for each in run["data"]["params"]}
+    assert (params["weights"], params["components"]) == ("demo", "5")
+    report = json.loads(Path(done.output, "run.json").read_bytes())
+    history = mlflow.ask("metrics/get-history", run_id=number, metric_key="explained_variance_cumulated")["metrics"]
+    cumulated = sorted((int(metric["step"]), metric["value"]) for metric in history)
+    assert [(step, pytest.approx(value)) for step, value in cumulated] == list(
+        enumerate(np.cumsum(report["explained_variance_ratio"]), 1)
+    )
+    numbers = {each["key"]: each["value"] for each in run["data"]["metrics"]}
+    assert numbers["images_featured"] == 15
+    assert 0 <= numbers["accuracy_1nn"] <= 1
+    files = {file["path"] for file in mlflow.ask("artifacts/list", run_id=number)["files"]}
+    assert {"run.json", "report.html", "scree.png", "pca_model"} <= files
+    again = mission9(forks, "log", done.output, "--mlflow", mlflow.address, folder=tmp_path)
+    assert again.stdout == f"logged before, as run {number}\n"
+    assert len(mlflow.runs_of(done.output)) == 1
     assert not (tmp_path / "mlruns").exists()
 
 
 @pytest.mark.slow
-def test_the_doctor_tries_whether_a_server_keeps_files(tmp_path: Path) -> None:
+@of_one_server
+def test_the_doctor_tries_whether_a_server_keeps_files(forks: Forks, mlflow: Server, tmp_path: Path) -> None:
     def told() -> str:
-        command = ["doctor", "--input", str(tmp_path), "--mlflow", address, "--runner", "local", "--weights", "demo"]
-        lines = mission9(*command, folder=tmp_path).stdout.splitlines()
+        words = ["--input", str(tmp_path), "--mlflow", mlflow.address, "--runner", "local", "--weights", "demo"]
+        lines = mission9(forks, "doctor", *words, folder=tmp_path).stdout.splitlines()
         return next(line for line in lines if line.split()[1] == "mlflow")
 
-    with server(tmp_path) as address:
-        assert told().startswith("ok ")
-        assert not list((tmp_path / "kept").rglob("*.*"))
-        shutil.rmtree(tmp_path / "kept", ignore_errors=True)
-        (tmp_path / "kept").write_text("a file where the folder was")
+    before = set(mlflow.kept.rglob("*.*"))
+    assert told().startswith("ok ")
+    assert set(mlflow.kept.rglob("*.*")) == before
+    mlflow.kept.mkdir(exist_ok=True)
+    away = mlflow.kept.rename(mlflow.kept.with_name("away"))
+    mlflow.kept.write_text("a file where the folder was")
+    try:
         assert told().startswith("warning ")
+    finally:
+        mlflow.kept.unlink()
+        away.rename(mlflow.kept)
 
 
 @pytest.mark.slow
-def test_the_logged_model_is_served_and_gives_the_scores_of_the_table(out: Path, tree: Path, tmp_path: Path) -> None:
-    done = mission9("log", str(out), folder=tmp_path, PYTHONDONTWRITEBYTECODE="")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_logged_model_is_served_and_gives_the_scores_of_the_table(
+    forks: Forks, finished: RunConfig, tmp_path: Path
+) -> None:
+    cached = (
+        "import sys; sys.dont_write_bytecode, sys.pycache_prefix = False, None\n"  # of what is imported from now on
+    )
+    logged = forks.run("log", finished.output, code=cached + PATIENT % 60.0, cwd=str(tmp_path))
+    assert (logged.returncode, logged.stderr) == (0, "")
     model = next((tmp_path / "mlruns").rglob("MLmodel")).parent
     assert (model / "code/mission9/projector.py").exists()
     assert not [file for file in model.rglob("*") if file.suffix == ".pyc"]
     assert not [file for file in model.rglob("*") if file.suffix in (".pkl", ".pickle")]
-    images = [tree / "Test" / "a" / f"{number}.jpg" for number in (0, 1)]
+    images = [Path(finished.input) / "Test" / "a" / f"{number}.jpg" for number in (0, 1)]
     rows = [[base64.b64encode(image.read_bytes()).decode()] for image in images]
     question = json.dumps({"dataframe_split": {"columns": ["image"], "data": rows}}).encode()
-    command = ["models", "serve", "--model-uri", str(model), "--env-manager", "local", "--workers", "1"]
-    with serving(command, tmp_path, free_port(), "/ping") as address:
+    words = ["models", "serve", "--model-uri", str(model), "--env-manager", "local", "--workers", "1"]
+    with serving(words, tmp_path, free_port(), "/ping") as address:
         request = urllib.request.Request(f"{address}/invocations", question, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             told = np.array(json.load(answer)["predictions"])
-    scores = Results.of(out).scores("Test")
+    scores = Results.of(finished.output).scores("Test")
     assert list(scores.paths[:2]) == ["Test/a/0.jpg", "Test/a/1.jpg"]
     np.testing.assert_allclose(told, scores.pca[:2], rtol=1e-4, atol=1e-4)
 
@@ -182,35 +250,40 @@ def bad_server(kind: str) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@of_one_server
 @pytest.mark.parametrize("kind", ["down", "silent", "wrong", "half"])
-def test_a_server_that_does_not_do_its_part_costs_a_warning(kind: str, tree: Path, tmp_path: Path) -> None:
+def test_a_server_that_does_not_do_its_part_costs_a_warning(
+    kind: str, forks: Forks, done: RunConfig, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     with bad_server(kind) as address:
         secret = address.replace("//", "//someone:secret@")
-        command = ["run", "--input", str(tree), "--output", str(tmp_path / "out"), *SETTINGS, "--mlflow", secret]
-        done = mission9(*command, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "secret" not in done.stderr + done.stdout + (tmp_path / "out" / "run.json").read_text()
-    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("MLflow")]
-    assert warning.endswith(f"The results are whole; send them later: mission9 log {tmp_path / 'out'}")
-    assert "Traceback" not in done.stderr
-    with server(tmp_path) as address:
-        assert mission9("log", str(tmp_path / "out"), "--mlflow", address, folder=tmp_path).returncode == 0
-        assert len(runs_of(address)) == 1
+        probe = 1.0 if kind == "silent" else 60.0
+        told = mission9(forks, *command(done), "--mlflow", secret, folder=tmp_path, probe=probe)
+    assert told.returncode == 0, told.stderr
+    assert "secret" not in told.stderr + told.stdout + Path(done.output, "run.json").read_text()
+    (warning,) = [line for line in told.stderr.splitlines() if line.startswith("MLflow")]
+    assert warning.endswith(f"The results are whole; send them later: mission9 log {done.output}")
+    assert "Traceback" not in told.stderr
+    if kind == "half":  # which may have been sent a part
+        mlflow: Server = request.getfixturevalue("mlflow")
+        assert mission9(forks, "log", done.output, "--mlflow", mlflow.address, folder=tmp_path).returncode == 0
+        assert len(mlflow.runs_of(done.output)) == 1
 
 
 @pytest.mark.slow
-def test_log_tells_in_a_line_that_there_is_no_server(out: Path, tmp_path: Path) -> None:
+def test_log_tells_in_a_line_that_there_is_no_server(forks: Forks, finished: RunConfig, tmp_path: Path) -> None:
     with bad_server("down") as address:
-        done = mission9("log", str(out), "--mlflow", address, folder=tmp_path, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("mission9: MLflow does not take the results: ")
+        words = ["log", finished.output, "--mlflow", address]
+        told = mission9(forks, *words, folder=tmp_path, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    assert told.returncode == 1
+    assert len(told.stderr.splitlines()) == 1
+    assert told.stderr.startswith("mission9: MLflow does not take the results: ")
 
 
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        ("time.sleep(60)", "no answer within 1 s. The results are whole"),
+        ("time.sleep(600)", "no answer within 1 s. The results are whole"),
         ("print('no room', flush=True)\nos._exit(1)", "no room. The results are whole"),
         ("print('run 1 of the experiment', flush=True)\nos._exit(0)", "MLflow: run 1 of the experiment"),
     ],
@@ -226,7 +299,7 @@ def test_words_of_others_before_ours_cost_neither_the_patience_nor_the_result(
     caplog.set_level("INFO", "mission9")
     start = time.monotonic()
     log_within_patience(str(tmp_path / "out"), "local")
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 300
     assert told in caplog.text
 
 
