@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,10 @@ def test_the_nearest_tests_are_those_that_import_or_name_what_changed(
     changed: str, near: dict[str, int], repository: Path
 ) -> None:
     assert nearest_to(changed, repository) == near
+
+
+def test_tests_of_one_file_are_one_process_s(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist writes the group behind a test's name; with a pytest that it does not know, it does so in vain."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("the tests run in one process")
+    assert request.node.nodeid.endswith("@test_changed")
