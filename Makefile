@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPARK35 := .venv-spark35
 SOURCES := pyproject.toml requirements.txt scripts/setup.sh
+# Where it is set, each process compiles all that it imports again: uv, other than pip, does not at installation.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## List the targets

@@ -20,10 +20,15 @@ if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
     from benchmarks.measure.cluster import Cluster
     from pyspark.sql import SparkSession
 
+    from mission9.results import Results
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 # Fixtures that take seconds to make: one process of pytest-xdist has all the tests of each.
-SHARED_FIXTURES = ("spark", "undivided", "server", "browser", "results", "hostile", "connect_server", "small", "demo")
+SHARED_FIXTURES = (
+    *("spark", "undivided", "server", "browser", "results", "hostile", "fruits_results"),
+    *("connect_server", "small", "demo"),
+)
 REAL_WEIGHTS = SHARED / "weights" / "mobilenet_v2-imagenet-converted.pth"
 
 
@@ -42,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if "spark" in fixtures:
             item.add_marker(pytest.mark.spark)
+        if item.get_closest_marker("xdist_group"):
+            continue
         if shared := next((name for name in SHARED_FIXTURES if name in fixtures), None):
             item.add_marker(pytest.mark.xdist_group(shared))
         elif not item.get_closest_marker("slow"):
@@ -151,6 +158,20 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def fruits_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Of ten pictures in Training and five in Test of each variety of the sample, which lie beside them in `fruits`."""
+    from mission9 import RunConfig, run
+    from mission9.results import Results
+    from tests.support.finished import write_fruits
+
+    images = tmp_path_factory.mktemp("fruits_results") / "fruits"
+    write_fruits(images, varieties=len(VARIETIES), training=10, test=5)
+    output = images.parent / "out"
+    run(RunConfig(input=str(images), output=str(output), weights="demo", no_report=True), InProcessRunner())
+    return Results.of(output)
+
+
+@pytest.fixture(scope="session")
 def pictures() -> list[bytes]:
     """Ten generated JPEGs, all different."""
     return [jpeg(draw(VARIETIES[n], stream=7, number=n)) for n in range(10)]
@@ -159,12 +180,9 @@ def pictures() -> list[bytes]:
 @pytest.fixture
 def tree(tmp_path: Path, pictures: list[bytes]) -> Path:
     """Training: a (6), b (6); Test: a (2), b (1). Fifteen images."""
-    root = tmp_path / "images"
-    for folder, count in (("Training/a", 6), ("Training/b", 6), ("Test/a", 2), ("Test/b", 1)):
-        (root / folder).mkdir(parents=True)
-        for n in range(count):
-            (root / folder / f"{n}.jpg").write_bytes(pictures[n])
-    return root
+    from tests.support.finished import write_tree
+
+    return write_tree(tmp_path / "images", pictures)
 
 
 def assert_close(found: np.ndarray, wanted: np.ndarray, *, cosine: float, relative: float) -> None:

@@ -14,18 +14,15 @@ from mission9 import RunConfig, run
 from mission9.cli import main
 from mission9.evaluate import evaluate
 from mission9.results import Results, Scores
+from mission9.sample import VARIETIES
 from tests.conftest import InProcessRunner
+from tests.support.finished import copy_tree
 
 
 def results_of(images: Path, output: Path, components: int = 12) -> Results:
     settings = {"input": str(images), "output": str(output), "weights": "demo", "components": components}
     run(RunConfig(**settings, max_reject_rate=0.5), InProcessRunner())
     return Results.of(output)
-
-
-@pytest.fixture(scope="module")
-def results(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return results_of(sample, tmp_path_factory.mktemp("evaluate") / "out")
 
 
 def nearest_labels(fitted: Scores, judged: Scores, components: int) -> np.ndarray:
@@ -35,40 +32,41 @@ def nearest_labels(fitted: Scores, judged: Scores, components: int) -> np.ndarra
     return labels
 
 
-def test_the_nearest_neighbour_is_the_nearest(results: Results) -> None:
-    found = evaluate(results)
-    fitted, judged = results.scores("Training"), results.scores("Test")
-    assert (found.fitted, found.judged, found.thinned, found.unseen) == (480, 160, False, [])
-    assert list(found.curve) == [10, 12]
+def test_the_nearest_neighbour_is_the_nearest(fruits_results: Results) -> None:
+    found = evaluate(fruits_results)
+    fitted, judged = fruits_results.scores("Training"), fruits_results.scores("Test")
+    assert (found.fitted, found.judged) == (len(VARIETIES) * 10, len(VARIETIES) * 5)
+    assert (found.thinned, found.unseen) == (False, [])
+    assert list(found.curve) == [10, 25, 50]
     for components, accuracy in found.curve.items():
         told = nearest_labels(fitted, judged, components)
         assert accuracy.nearest == pytest.approx((told == judged.labels).mean(), abs=1e-4)
-    assert found.overall == found.curve[12]
-    pairs = Counter(zip(judged.labels, nearest_labels(fitted, judged, 12), strict=True))
+    assert found.overall == found.curve[50]
+    pairs = Counter(zip(judged.labels, nearest_labels(fitted, judged, 50), strict=True))
     assert {(label, said): n for label, row in found.confusion.items() for said, n in row.items()} == pairs
-    assert sum(accuracy.images for accuracy in found.per_label.values()) == 160
+    assert sum(accuracy.images for accuracy in found.per_label.values()) == len(VARIETIES) * 5
     for label, accuracy in found.per_label.items():
         assert accuracy.nearest == pytest.approx(found.confusion[label].get(label, 0) / accuracy.images, abs=1e-4)
     assert found.overall.logistic > 0.9
 
 
-def test_scores_come_in_order_of_path_with_their_own_labels(results: Results) -> None:
-    scores = results.scores("Test")
+def test_scores_come_in_order_of_path_with_their_own_labels(fruits_results: Results) -> None:
+    scores = fruits_results.scores("Test")
     assert list(scores.paths) == sorted(scores.paths)
     assert [path.split("/")[1] for path in scores.paths] == list(scores.labels)
 
 
-def test_a_run_into_a_given_space_is_judged_from_training_to_test(
-    results: Results, sample: Path, tmp_path: Path
-) -> None:
-    settings = {"input": str(sample), "output": str(tmp_path / "out"), "weights": "demo"}
-    run(RunConfig(**settings, pca_model=str(results.root / "pca_model")), InProcessRunner())
-    assert evaluate(Results.of(tmp_path / "out")) == evaluate(results)
+def test_a_run_into_a_given_space_is_judged_from_training_to_test(fruits_results: Results, tmp_path: Path) -> None:
+    output = copy_tree(fruits_results.root, tmp_path / "out")
+    settings = {"input": str(output.parent / "fruits"), "output": str(output), "weights": "demo"}
+    copy_tree(fruits_results.root.parent / "fruits", output.parent / "fruits")
+    run(RunConfig(**settings, pca_model=str(fruits_results.root / "pca_model")), InProcessRunner())
+    assert evaluate(Results.of(output)) == evaluate(fruits_results)
 
 
-def test_results_hold_the_model_and_the_rejects(results: Results) -> None:
-    assert results.model().n_components_ == 12
-    assert len(results.rejects()) == 0
+def test_results_hold_the_model_and_the_rejects(fruits_results: Results) -> None:
+    assert fruits_results.model().n_components_ == 50
+    assert len(fruits_results.rejects()) == 0
 
 
 def test_without_a_test_split_every_fifth_image_of_a_label_is_told_by_the_others(tree: Path, tmp_path: Path) -> None:
@@ -88,20 +86,20 @@ def test_a_label_that_was_never_seen_is_told_wrong_and_said_to_be_unseen(tree: P
 
 
 def test_more_than_can_be_compared_is_thinned_out_and_said_to_be(
-    results: Results, monkeypatch: pytest.MonkeyPatch
+    fruits_results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mission9.evaluate.MOST_FITTED", 100)
-    found = evaluate(results)
-    assert (found.fitted, found.judged, found.thinned) == (100, 160, True)
+    found = evaluate(fruits_results)
+    assert (found.fitted, found.judged, found.thinned) == (100, len(VARIETIES) * 5, True)
 
 
-def test_the_command_prints_a_table_or_json(results: Results, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(results.root)]) == 0
+def test_the_command_prints_a_table_or_json(fruits_results: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(fruits_results.root)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "160 images of Test, told by 480 of Training"
+    assert lines[0] == f"{len(VARIETIES) * 5} images of Test, told by {len(VARIETIES) * 10} of Training"
     assert lines[2].split() == ["components", "images", "1-NN", "5-NN", "logistic"]
-    assert main(["evaluate", str(results.root), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["judged"] == 160
+    assert main(["evaluate", str(fruits_results.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["judged"] == len(VARIETIES) * 5
 
 
 def test_where_there_is_no_result_that_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

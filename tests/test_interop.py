@@ -18,33 +18,26 @@ from mission9.stages.decode_image import decode_image
 from tests.conftest import InProcessRunner
 
 
-@pytest.fixture(scope="module")
-def results(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    output = tmp_path_factory.mktemp("interop") / "out"
-    run(RunConfig(input=str(sample), output=str(output), weights="demo", components=8), InProcessRunner())
-    return Results.of(output)
-
-
-def test_pandas_opens_tables_in_a_line(results: Results) -> None:
+def test_pandas_opens_tables_in_a_line(fruits_results: Results) -> None:
     import pandas as pd
 
-    table = pd.read_parquet(results.root / "training_pca")
-    assert_same(table["path"], table["pca"], table["label"], results)
+    table = pd.read_parquet(fruits_results.root / "training_pca")
+    assert_same(table["path"], table["pca"], table["label"], fruits_results)
 
 
-def test_polars_opens_tables_in_a_line(results: Results) -> None:
+def test_polars_opens_tables_in_a_line(fruits_results: Results) -> None:
     import polars as pl
 
-    table = pl.read_parquet(results.root / "training_pca/**/*.parquet", hive_partitioning=True)
-    assert_same(table["path"], table["pca"], table["label"], results)
+    table = pl.read_parquet(fruits_results.root / "training_pca/**/*.parquet", hive_partitioning=True)
+    assert_same(table["path"], table["pca"], table["label"], fruits_results)
 
 
-def test_duckdb_opens_tables_in_a_line(results: Results) -> None:
+def test_duckdb_opens_tables_in_a_line(fruits_results: Results) -> None:
     import duckdb
 
-    table = duckdb.read_parquet(f"{results.root}/training_pca/**/*.parquet", hive_partitioning=True)
+    table = duckdb.read_parquet(f"{fruits_results.root}/training_pca/**/*.parquet", hive_partitioning=True)
     paths, rows, labels = zip(*table.select("path, pca, label").fetchall(), strict=True)
-    assert_same(paths, rows, labels, results)
+    assert_same(paths, rows, labels, fruits_results)
 
 
 def assert_same(paths: Any, rows: Any, labels: Any, results: Results) -> None:
@@ -55,11 +48,14 @@ def assert_same(paths: Any, rows: Any, labels: Any, results: Results) -> None:
     assert [told[at] for at in order] == list(wanted.labels)
 
 
-def test_spark_ml_takes_the_columns_as_vectors(results: Results, spark: SparkSession) -> None:
+def test_spark_ml_takes_the_columns_as_vectors(tree: Path, tmp_path: Path, spark: SparkSession) -> None:
     from pyspark.ml.classification import LogisticRegression
     from pyspark.ml.feature import StringIndexer
 
-    table = with_vectors(spark.read.parquet(str(results.root / "training_pca")), "pca")
+    settings = {"input": str(tree), "output": str(tmp_path / "out"), "weights": "demo", "components": 8}
+    run(RunConfig(**settings, no_report=True), InProcessRunner())
+
+    table = with_vectors(spark.read.parquet(str(tmp_path / "out" / "training_pca")), "pca")
     assert table.schema["pca"].dataType.typeName() == "vectorudt"
     indexed = StringIndexer(inputCol="label", outputCol="target").fit(table).transform(table)
     fitted = LogisticRegression(featuresCol="pca", labelCol="target", maxIter=5).fit(indexed)
@@ -82,17 +78,16 @@ def test_the_model_is_a_fitted_pca_of_scikit_learn(whiten: bool) -> None:
     assert found.score(rows) == pytest.approx(wanted.score(rows))
 
 
-def test_onnx_runtime_gives_the_scores_of_the_table(results: Results, sample: Path, tmp_path: Path) -> None:
+def test_onnx_runtime_gives_the_scores_of_the_table(fruits_results: Results, tmp_path: Path) -> None:
     import onnxruntime
 
     file = tmp_path / "model.onnx"
-    assert main(["export", str(results.root), "--onnx", str(file)]) == 0
+    assert main(["export", str(fruits_results.root), "--onnx", str(file)]) == 0
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["preprocess"] == "stretch"
-    wanted = results.scores("Test").take(slice(0, 5))
-    images = [
-        decode_image((sample / path).read_bytes(), max_pixels=10**8).resize((224, 224), 2) for path in wanted.paths
-    ]
+    wanted = fruits_results.scores("Test").take(slice(0, 5))
+    files = [fruits_results.root.parent / "fruits" / path for path in wanted.paths]
+    images = [decode_image(file.read_bytes(), max_pixels=10**8).resize((224, 224), 2) for file in files]
     (found,) = session.run(None, {"images": np.stack([np.asarray(image) for image in images])})
     np.testing.assert_allclose(found, wanted.pca, rtol=1e-4, atol=1e-4)
 
@@ -104,9 +99,9 @@ def test_a_model_that_does_not_say_of_what_it_was_made(tmp_path: Path, capsys: p
 
 
 def test_a_model_of_other_precision_is_not_exported(
-    results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fruits_results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = PCAModel.load(results.root / "pca_model")
+    model = PCAModel.load(fruits_results.root / "pca_model")
     model.save(tmp_path / "pca_model", {**model.facts, "engine": {"precision": "int8"}})
     assert main(["export", str(tmp_path), "--onnx", str(tmp_path / "x.onnx")]) == 2
     assert "was made of features in int8" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,8 +22,14 @@ from mission9.runners.background import BackgroundRunner
 from mission9.runners.local import LocalRunner
 from tests.support.held_up import wait_until
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
-@pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
+
+SPARK = (pytest.mark.spark, pytest.mark.xdist_group("spark"))
+
+
+@pytest.fixture(params=[pytest.param("spark", marks=SPARK), "local"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     if request.param == "spark":
         from mission9.runners.spark import SparkRunner
@@ -118,7 +125,7 @@ def test_a_worker_that_dies_when_it_has_nothing_to_do_is_replaced() -> None:
 PATIENCE = Patience(hang=10, stop=2)
 
 
-@pytest.fixture(params=[pytest.param("spark", marks=pytest.mark.spark), "local"])
+@pytest.fixture(params=[pytest.param("spark", marks=SPARK), "local"])
 def impatient(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A runner that soon gives up a worker that hangs or is stopped."""
     if request.param == "spark":
@@ -253,10 +260,10 @@ def test_many_workers_may_die_as_long_as_the_run_gets_on(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_partitions_of_spark_share_the_tasks(partitions: int, request: pytest.FixtureRequest) -> None:
+def test_partitions_of_spark_share_the_tasks(partitions: int, spark: SparkSession) -> None:
     from mission9.runners.spark import SparkRunner
 
-    runner = SparkRunner(request.getfixturevalue("spark"), 2, partitions=partitions)
+    runner = SparkRunner(spark, 2, partitions=partitions)
     assert runner.map(lambda number: str(number).encode(), 10) == [str(n).encode() for n in range(10)]
 
 

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from mission9 import RunConfig, run
 from mission9.network.weights import DEMO_FILE
+from mission9.results import Results
 from mission9.sample import SPLITS, VARIETIES, draw, jpeg, write_sample
 from mission9.schema import vectors
-from tests.conftest import REPOSITORY, InProcessRunner
-from tests.support.finished import write_fruits
+from tests.conftest import REPOSITORY
 
 
 def test_the_sample_is_large_enough_and_complete(sample: Path) -> None:
@@ -50,12 +49,10 @@ def scores(folder: Path) -> tuple[NDArray[np.float32], list[str]]:
     return vectors(table["pca"]), table["label"].to_pylist()
 
 
-def test_neighbours_in_50_components_tell_the_varieties_apart(tmp_path: Path, in_process: InProcessRunner) -> None:
+def test_neighbours_in_50_components_tell_the_varieties_apart(fruits_results: Results) -> None:
     """Among a third of the sample's pictures: more would only make it easier."""
-    images = write_fruits(tmp_path / "fruits", varieties=len(VARIETIES), training=10, test=5)
-    run(RunConfig(input=str(images), output=str(tmp_path / "out"), weights="demo", no_report=True), in_process)
-    training, labels = scores(tmp_path / "out" / "training_pca")
-    test, wanted = scores(tmp_path / "out" / "test_pca")
+    training, labels = scores(fruits_results.root / "training_pca")
+    test, wanted = scores(fruits_results.root / "test_pca")
     assert training.shape[1] == 50
     accuracy = KNeighborsClassifier(1).fit(training, labels).score(test, wanted)
     print(f"1-NN accuracy on 50 components of the sample's Test: {accuracy:.3f}")

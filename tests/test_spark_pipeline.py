@@ -168,6 +168,7 @@ print(mission9.__file__)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_the_original_names_work_from_a_bare_checkout(tree: Path, tmp_path: Path) -> None:
     """Without mission9 installed: an environment that sees the other packages only, in a copy of the sources."""

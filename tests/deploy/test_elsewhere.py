@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from mission9.cli import app
 from tests.conftest import REPOSITORY
+from tests.support.optional import skip_without
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-operator = pytest.importorskip("kubeflow_spark_api.models", reason="kubeflow-spark-api is not installed")
+skip_without("kubeflow_spark_api", "requirements-dev.txt")
 
 DEPLOY = REPOSITORY / "deploy"
 
@@ -90,6 +91,8 @@ def application() -> dict[str, Any]:
 
 def check(manifest: dict[str, Any]) -> None:
     """Hold a manifest against the operator's own types, which drop what they do not know."""
+    from kubeflow_spark_api import models as operator
+
     assert operator.SparkV1beta2SparkApplication.from_dict(manifest).to_dict() == manifest
 
 

@@ -11,11 +11,12 @@ import pytest
 from mission9.config import RunConfig
 from mission9.deploy.emr import OFFERED, OUTPUTS, REGIONS, RELEASE, Job, cluster_request, configurations
 from tests.conftest import REPOSITORY
+from tests.support.optional import skip_without
 
 if TYPE_CHECKING:
     from cfnlint.rules import Match
 
-pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
+skip_without("cfnlint", "requirements-dev.txt")
 
 TEMPLATE = REPOSITORY / "deploy/emr/stack.yaml"
 

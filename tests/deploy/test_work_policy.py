@@ -18,7 +18,6 @@ from mission9.config import RunConfig
 from mission9.pipeline import run
 from tests.conftest import REPOSITORY, InProcessRunner
 
-pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
 pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mission9[s3]'")
 
@@ -58,6 +57,7 @@ def resolved(value: Any, parameters: dict[str, str]) -> Any:
 
 @pytest.fixture(scope="module")
 def statements() -> list[dict[str, Any]]:
+    pytest.importorskip("cfnlint", reason="cfn-lint is not installed")
     from cfnlint.decode import decode
 
     template, problems = decode(str(REPOSITORY / "deploy/emr/stack.yaml"))

@@ -20,8 +20,9 @@ from mission9.fetch.fetch_dataset import SOURCE
 from tests.fetch.conftest import dataset, make_zip
 from tests.fetch.test_fetch_dataset import DEFAULT, images_below, wanted
 from tests.support.forks import Ended, Forks
+from tests.support.optional import skip_without
 
-pytest.importorskip("kagglehub", reason="kagglehub is not installed: pip install 'mission9[fetch]'")
+skip_without("kagglehub", "pip install 'mission9[fetch]'")
 
 TOKEN = "KGAT_a-secret-token"
 

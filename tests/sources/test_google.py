@@ -15,9 +15,10 @@ from mission9.sources import settled, source_of
 from mission9.stages.verify_output import verify_output
 from tests.hostile import tables
 from tests.sources.conftest import free_port, wait_for
+from tests.support.optional import skip_without
 from tests.test_pack import features_run, rows_of
 
-gcsfs = pytest.importorskip("gcsfs", reason="gcsfs is not installed: requirements-dev.txt")
+skip_without("gcsfs", "requirements-dev.txt")
 
 
 class Store(NamedTuple):
@@ -32,6 +33,8 @@ class Store(NamedTuple):
 @pytest.fixture
 def store(odd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The odd tree in a bucket."""
+    import gcsfs
+
     port, log = free_port(), tmp_path / "requests.log"
     command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--host=127.0.0.1", f"--port={port}"]
     with log.open("w") as file:
