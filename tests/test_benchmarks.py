@@ -42,7 +42,7 @@ RUN = {"list", "start", "extract", "fit", "project", "save_model"}
 def process(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A program in a process of its own."""
     command = [sys.executable, str(REPOSITORY / "benchmarks" / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def program(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -112,7 +112,7 @@ def test_at_every_size_the_old_result_stays_and_a_run_with_room_ends_right(
     sizes = [0, 4, 8, 12, 20, 40, 60, 80, 100, 140, 200, *range(300, needed, needed // 6), needed + 4000]
     script = f"mount -t tmpfs -o size={3 * needed + 20_000}k none /mnt"
     words = [str(long_names), "/mnt", str(tmp_path / "fresh"), *map(str, sizes)]
-    done = forks.run(*words, code=SWEEP, script=script, timeout=570)
+    done = forks.run(*words, code=SWEEP, script=script, timeout=1700)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) > 20

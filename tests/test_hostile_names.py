@@ -161,7 +161,7 @@ def ended_well(*command: str, bare: bool) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
     environment |= BARE if bare else {"LC_ALL": "C.UTF-8"}
     done = subprocess.run(
-        [sys.executable, "-m", "mission9", *command], env=environment, capture_output=True, check=False, timeout=500
+        [sys.executable, "-m", "mission9", *command], env=environment, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
 

@@ -48,7 +48,7 @@ def test_it_runs(databricks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder.mkdir()
     shutil.copy(NOTEBOOK, folder)
     notebook = read(folder / NOTEBOOK.name)
-    client = NotebookClient(notebook, timeout=550, resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=1700, resources={"metadata": {"path": str(folder)}})
     client.execute()
     assert (tmp_path / "data" / "notebook" / "Results" / "run.json").exists()
     shapes = [output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("text")]

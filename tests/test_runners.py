@@ -97,7 +97,6 @@ def test_after_a_disk_that_is_full_no_other_task_is_begun(tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) < 900  # on a busy machine the end of the first is heard of late
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_that_dies_once_costs_a_try_and_nothing_else(runner: Runner, tmp_path: Path) -> None:
     def task(number: int) -> bytes:
         import os
@@ -245,7 +244,6 @@ def test_a_run_that_is_stopped_as_a_whole_goes_on_as_if_nothing_had_been(tmp_pat
     assert len(os.listdir(workers)) == 2  # names of processes
 
 
-@pytest.mark.timeout(300)
 def test_many_workers_may_die_as_long_as_the_run_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def task(number: int) -> bytes:
         mark = tmp_path / f"{number}"
@@ -338,7 +336,6 @@ def test_a_script_needs_no_guard_around_its_main_part(tmp_path: Path) -> None:
     assert done.stdout == "[b'done', b'done']\n", done.stderr
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_process_that_gave_out_the_tasks(how: signal.Signals, tmp_path: Path) -> None:
     workers = tmp_path / "workers"

@@ -82,9 +82,7 @@ def submit(cluster: Cluster, environment: Path, *arguments: str | Path) -> subpr
     facts = alone(SPARK_HOME=str(home), SPARK_LOCAL_IP="127.0.0.1", **programs)
     folder = environment.parent / "nothing"
     folder.mkdir(exist_ok=True)
-    return subprocess.run(
-        [*command, *arguments], env=facts, cwd=folder, capture_output=True, text=True, check=False, timeout=550
-    )
+    return subprocess.run([*command, *arguments], env=facts, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def test_the_environment_does_not_hold_mission9(environment: Path, tmp_path: Path) -> None:

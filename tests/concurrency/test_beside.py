@@ -19,7 +19,6 @@ def test_work_beside_is_done_when_the_context_is() -> None:
     assert done.is_set()
 
 
-@pytest.mark.timeout(60)
 def test_a_ctrl_c_does_not_wait_for_a_server_that_is_gone() -> None:
     never = threading.Event()
     with pytest.raises(KeyboardInterrupt), beside(lambda _: [never.wait()].clear()):

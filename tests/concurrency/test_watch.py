@@ -21,7 +21,6 @@ os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_a_worker_that_is_stopped_before_its_first_task_is_noticed_by_another() -> None:
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, what], stdout=-1) for what in ("works", "is stopped")]
     other = subprocess.Popen(["sleep", "600"])  # whatever else its parent has started

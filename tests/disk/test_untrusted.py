@@ -190,7 +190,6 @@ MODELS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("case", MODELS)
 def test_models_made_to_do_harm_are_refused(
     case: str, model: Path, tree: Path, capsys: pytest.CaptureFixture[str]
@@ -275,7 +274,6 @@ def test_settings_made_to_do_harm_are_refused(content: bytes, tmp_path: Path) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.timeout(120)
 def test_settings_from_a_pipe_or_a_device_are_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for file in (tmp_path / "pipe", Path("/dev/zero")):

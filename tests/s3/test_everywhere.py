@@ -49,7 +49,6 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-@pytest.mark.timeout(1800)
 def test_the_whole_flow_gives_the_same_tables_everywhere(
     bucket: Bucket, images: Path, masters: dict[str, list[str]], tmp_path: Path
 ) -> None:

@@ -161,9 +161,9 @@ def test_a_picture_in_run_lengths_is_no_long_work_for_a_few_bytes() -> None:
     decode_image(data, max_pixels=LIMIT)
     large = bytearray(data)
     large[18:26] = struct.pack("<ii", 8_388_624, 8)  # as the fuzzer found it: six seconds for a kilobyte
-    start = time.monotonic()
+    start = time.process_time()
     assert reason(bytes(large), limit=80_000_000) == "too_many_pixels"
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def outcome(data: bytes) -> Image.Image | ImageError:

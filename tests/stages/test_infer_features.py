@@ -72,7 +72,6 @@ def test_reasons_of_reading(tmp_path: Path, pictures: list[bytes], extraction: E
     assert set(table["stage"].to_pylist()) == {"read"}
 
 
-@pytest.mark.timeout(60)
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, extraction: Extraction) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     table = outcomes([ImageRow("pipe.jpg", "all", "a", 0, root=str(tmp_path))], extraction)

@@ -89,7 +89,6 @@ def test_odd_names_are_rows_like_any_other(tmp_path: Path) -> None:
     assert "a/caf\\xe9.jpg" in {row["path"] for row in rows}
 
 
-@pytest.mark.timeout(20)
 def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path: Path) -> None:
     put(tmp_path, "in/a/1.jpg", "in/c/1.jpg", "out/2.jpg")
     root = tmp_path / "in"
