@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -273,15 +274,19 @@ def test_a_task_that_always_kills_its_worker_fails_in_the_end() -> None:
         runner.map(task, 1)
 
 
-def test_local_workers_are_kept_and_have_one_thread() -> None:
-    def facts(number: int) -> bytes:
-        time.sleep(0.1)
+def test_local_workers_are_kept_and_have_one_thread(tmp_path: Path) -> None:
+    def facts(number: int, folder: Path) -> bytes:
+        (folder / str(os.getpid())).touch()
+        wait_until(lambda: len(os.listdir(folder)) == 2)  # so that neither is done before the other has begun
         return f"{os.getpid()} {os.environ['OMP_NUM_THREADS']}".encode()
 
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
     with LocalRunner(2) as runner:
-        first, second = runner.map(facts, 8), runner.map(facts, 8)
+        first, second = (runner.map(partial(facts, folder=folder), 8) for folder in folders)
     assert set(first) == set(second)
-    assert len(set(first)) <= 2
+    assert len(set(first)) == 2
     assert all(fact.endswith(b" 1") for fact in first)
     assert not any(fact.startswith(str(os.getpid()).encode()) for fact in first)
 
