@@ -22,7 +22,7 @@ import mission9
 from mission9.config import RunConfig
 from mission9.errors import SetupError
 from mission9.runners import workers_here
-from mission9.runners.environment import ONE_THREAD, is_databricks, is_submitted
+from mission9.runners.environment import WORKERS, is_databricks, is_submitted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,8 +44,8 @@ _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 _SECRETS = r"(?i)secret|passw(or)?d|token|access[._-]?key|credential|signature|://[^/@ ]+@|://[^@/ ]+:[^@ ]+@"
 
 
-_THREADS = {f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()}
-_SUBMITTED = {"spark.redaction.regex": _SECRETS} | _THREADS
+_WORKERS = {f"spark.executorEnv.{name}": value for name, value in WORKERS.items()}
+_SUBMITTED = {"spark.redaction.regex": _SECRETS} | _WORKERS
 
 
 def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tuple[SparkSession, bool]:
@@ -262,4 +262,4 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
         # From a bare checkout workers find this package beside the driver's.
         paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return settings | _THREADS
+    return settings | _WORKERS

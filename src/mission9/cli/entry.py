@@ -17,6 +17,7 @@ from mission9.cli.console import fail, set_up_logging
 from mission9.config import explain
 from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error
+from mission9.runners.environment import SAFE_PATH
 
 # What shells expect of a program that Ctrl-C ended, or a signal to terminate.
 INTERRUPTED, TERMINATED = 130, 143
@@ -28,6 +29,7 @@ class Terminated(KeyboardInterrupt):
 
 def program() -> NoReturn:
     """Be the program `mission9`: carry out this process's command line, and exit."""
+    os.environ.update(SAFE_PATH)
     _take_names_as_utf8()
     signal.signal(signal.SIGTERM, _terminate)
     code = main()

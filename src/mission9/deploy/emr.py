@@ -12,7 +12,7 @@ from typing import Any
 
 from mission9.config import RunConfig
 from mission9.deploy.instances import find_instances
-from mission9.runners.environment import ONE_THREAD
+from mission9.runners.environment import WORKERS
 
 REGIONS = ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2")
 RELEASE = "emr-7.13.0"
@@ -144,7 +144,7 @@ def _groups(machines: Machines) -> list[dict[str, Any]]:
 
 def _step(job: Job) -> dict[str, Any]:
     settings = {"spark.pyspark.python": _PYTHON, "spark.pyspark.driver.python": _PYTHON}
-    settings |= {f"spark.executorEnv.{name}": value for name, value in {"AWS_REGION": job.region, **ONE_THREAD}.items()}
+    settings |= {f"spark.executorEnv.{name}": value for name, value in {"AWS_REGION": job.region, **WORKERS}.items()}
     command = ["timeout", "--signal=TERM", f"--kill-after={_GRACE}", str(round(job.max_hours * 3600))]
     command += ["spark-submit", "--master", "yarn", "--deploy-mode", "client", "--py-files", f"{job.code}/{PACKAGE}"]
     command += [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
@@ -190,7 +190,7 @@ def serverless_request(job: Job) -> dict[str, Any]:
     for whose in ("spark.emr-serverless.driverEnv", "spark.executorEnv"):
         settings |= {f"{whose}.PYSPARK_PYTHON": python, f"{whose}.AWS_REGION": job.region}
     settings |= {"spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": python}
-    settings |= {f"spark.executorEnv.{name}": value for name, value in ONE_THREAD.items()}
+    settings |= {f"spark.executorEnv.{name}": value for name, value in WORKERS.items()}
     return {
         "applicationId": job.stack["ServerlessApplication"],
         "executionRoleArn": job.stack["ServerlessRole"],

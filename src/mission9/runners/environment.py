@@ -1,9 +1,30 @@
 """What worker processes find in their environment, and what this process finds in its own."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# No process of Python that is started here takes a file of the current folder for a module: a dataset that somebody
+# else made may hold a random.py.
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 # One thread in each worker process: there is a worker for each core.
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+WORKERS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | SAFE_PATH
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Have the processes that are started meanwhile find no module in the current folder, whoever starts them."""
+    before = {name: os.environ.get(name) for name in SAFE_PATH}
+    os.environ.update(SAFE_PATH)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def is_submitted() -> bool:

@@ -25,7 +25,7 @@ from mission9.devices import WORKER_VARIABLE
 from mission9.disk.failures import in_words
 from mission9.errors import StorageError, TaskError
 from mission9.runners import Task, carry_out
-from mission9.runners.environment import ONE_THREAD
+from mission9.runners.environment import WORKERS, safe_path
 
 # A file that holds a task, and a name that no other task has: the system gives the same file's name again.
 Place = tuple[str, str]
@@ -68,12 +68,13 @@ class LocalRunner:
         The first that fails for want of a disk is the last.
         """
         self._pool = self._pool or loky.ProcessPoolExecutor(
-            self.parallelism, env=ONE_THREAD, initializer=_begin, initargs=(os.getpid(), self._patience)
+            self.parallelism, env=WORKERS, initializer=_begin, initargs=(os.getpid(), self._patience)
         )
         try:
-            futures: dict[int, Future[bytes]] = {
-                n: self._pool.submit(_run, place, n, self._patience) for n in sorted(numbers)
-            }
+            with safe_path():  # loky starts processes beside the workers, which keep account of shared memory
+                futures: dict[int, Future[bytes]] = {
+                    n: self._pool.submit(_run, place, n, self._patience) for n in sorted(numbers)
+                }
         except BrokenProcessPool as broken:  # a process died when it had nothing to do
             return broken
         for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:

@@ -115,7 +115,7 @@ class _Child:
         arguments = [self._settings.preprocess, str(self._settings.max_pixels), *map(str, files)]
         self._is_new = True
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", decoder.__name__, *arguments],
+            [sys.executable, "-P", "-m", decoder.__name__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

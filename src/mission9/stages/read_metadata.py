@@ -146,7 +146,7 @@ class MetadataReader:
 def _start() -> subprocess.Popen[bytes]:
     paths = [str(Path(mission9.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ import mission9
 from mission9.errors import Mission9Error
 from mission9.probes import unreachable
 from mission9.results import Results
+from mission9.runners.environment import SAFE_PATH
 from mission9.tracking import HURRIED, Prepared
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,8 @@ def log_within_patience(root: str, uri: str) -> None:
         _warn(f"MLflow does not answer ({failure})", root)
         return
     patience = _PATIENCE - (time.monotonic() - start)
-    settings = os.environ | HURRIED | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
-    command = [sys.executable, "-m", __name__, root]
+    settings = os.environ | HURRIED | SAFE_PATH | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
+    command = [sys.executable, "-P", "-m", __name__, root]
     with tempfile.TemporaryFile("w+") as errors:
         # Without a buffer: what was read ahead of a line, `communicate` would not see.
         with subprocess.Popen(  # noqa: S603
