@@ -646,3 +646,21 @@ def test_names_that_lie_in_others_are_erased_alone(tmp_path: Path, tree: Path, p
     paths = [path for split in ("Training", "Test") for path in Results.of(tmp_path / "out").scores(split).paths]
     assert len(paths) == 15
     assert "Training/a/Training/a/0.jpg" in paths
+
+
+def test_what_changed_nobody_knows_when_is_not_old(
+    output: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = ["Training/a/1.jpg", "Training/b/gone.jpg"]
+    os.utime(images / unknown[0], ns=(0, 0))
+    (images / unknown[1]).symlink_to("nothing")
+    make_old(images, ERASED[:1])
+    run_into(output, images)
+    receipt = erase(str(output), Request("retain", days=30, with_source=True))
+    assert receipt is not None
+    assert receipt.erased == 1
+    assert any(left.startswith("2 images of which nobody knows when they changed") for left in receipt.not_reached)
+    assert (images / unknown[0]).exists()
+    assert names_in(output, unknown) == set(unknown)
+    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert "2 images are kept: nobody knows when they changed" in caplog.text

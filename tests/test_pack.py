@@ -606,3 +606,30 @@ def test_the_index_is_a_table_like_any_other(tree: Path, tmp_path: Path) -> None
     assert table.schema.equals(layout.INDEX_TABLE)
     assert isinstance(table, pa.Table)
     assert table["sha256"].null_count == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        *[("split", [value]) for value in ("../../../x/y", "training", "", None)],
+        *[("label", [value]) for value in ("..", "a/b", "a\0b", "", r"a\x2fb", None)],
+        *[("path", [value]) for value in ("Training/a/../../x.jpg", "/x.jpg", "Training/a/x\0.jpg", "", None)],
+        *[("path", [r"Training/\x2e\x2e/x.jpg"]), ("path", ["Training/a/0.jpg", "Training/a/0.jpg"])],
+        *[("path", ["Training/a/1.jpg", "Training/a/0.jpg"]), ("bytes", [None]), ("modified", [None])],
+    ],
+)
+def test_rows_that_no_listing_has_make_no_result(
+    column: str, values: list[Any], tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed(tree, tmp_path / "pack")
+    index = next((tmp_path / "pack" / layout.INDEX).iterdir())
+    table = pq.read_table(index)
+    at, kept = table.schema.get_field_index(column), table.schema.metadata
+    forged = [*values, *table[column].to_pylist()[len(values) :]]
+    table = table.set_column(at, table.schema.field(at), pa.array(forged, table.schema.field(at).type))
+    pq.write_table(table.replace_schema_metadata(kept), index)
+    command = ["run", "--input", str(tmp_path / "pack"), "--output", str(tmp_path / "place/output")]
+    assert main([*command, "--weights", "demo", "--components", "3", "--no-report"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["images", "pack"], ["images", "pack", "place"])
+    assert not (tmp_path / "place/output").exists()

@@ -97,7 +97,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             _save_model(model, extraction, output, report)
         _publish(request, output, plan, report)
         if not (config.no_report or config.encrypt_key):  # while the runner ends
-            _write_page(display, output)
+            _write_page(display, output, config.input)
     if config.mlflow:
         from mission9.tracking.log_apart import log_within_patience  # loads what other runs do not need
 
@@ -111,11 +111,11 @@ def _publish(request: Request, output: Output, plan: Plan, report: Report) -> No
     output.publish(report.to_json(), plan=plan.images, with_features=request.pseudonyms is not None)
 
 
-def _write_page(display: Display, output: Output) -> None:
+def _write_page(display: Display, output: Output, images: str) -> None:
     from mission9.html_report import write_report_if_possible  # loads what other runs do not need
 
     with display.stage("report"):
-        write_report_if_possible(output.root)
+        write_report_if_possible(output.root, images)
         output.publish_page()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from mission9.errors import ConfigError
 from mission9.s3.address import is_s3
@@ -36,9 +36,20 @@ def store_url(place: str) -> str:
         ConfigError: it holds credentials, is of a web server, or is no address.
     """
     try:
-        parts = urlsplit(place)
+        parts, links = urlsplit(place), [urlsplit(link) for link in place.split("::")]
     except ValueError as error:
         raise ConfigError(f"{place} is no address ({error}): give the folder of your images, or a URL") from error
+    for link in links:
+        _check(link, place)
+    return place.rstrip("/") if parts.path.strip("/") else place
+
+
+def _check(parts: SplitResult, place: str) -> None:
+    """Check a link of a chained address, as zip://images::ftp://host/archive.zip has two.
+
+    Raises:
+        ConfigError: it holds credentials, or is of a web server.
+    """
     if _USER.match(parts.netloc) and parts.scheme.lower() not in _AT_ACCOUNT:
         name = f"FSSPEC_{parts.scheme.upper()}_USERNAME"
         raise ConfigError(
@@ -47,4 +58,3 @@ def store_url(place: str) -> str:
         )
     if parts.scheme.lower() in _NO_STORES:
         raise ConfigError(f"{place} is of a web server, which has no folders: download the images to a folder")
-    return place.rstrip("/") if parts.path.strip("/") else place

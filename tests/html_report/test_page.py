@@ -227,7 +227,7 @@ def test_without_plotly_a_line_says_how_to_get_the_report(
     monkeypatch.setitem(sys.modules, "plotly", None)  # importing it fails
     with pytest.raises(SetupError, match=r"pip install 'mission9\[report\]'"):
         write_report(results, tmp_path / PAGE)
-    write_report_if_possible(results.root)
+    write_report_if_possible(results.root, None)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"no {PAGE}"]
     assert "pip install 'mission9[report]'" in caplog.text
     assert not (results.root / PAGE).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from mission9.privacy.pseudonyms import Pseudonyms
 
 _DAY = 86_400 * 1_000_000_000  # nanoseconds
 _MOST_DAYS = 36_500
+
+_UNKNOWN = 0  # nanoseconds since 1970 of what a store tells no time of, or could not be looked at
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,10 @@ class Request:
         return self.pseudonyms.name(path) if self.pseudonyms else path
 
 
-def chosen(request: Request, output: Output, erased: Tombstones, root: str) -> list[str]:
-    """The paths of the images that a request means, sorted; they are looked for in `root` too, unless it is empty.
+def chosen(request: Request, output: Output, erased: Tombstones, root: str) -> tuple[list[str], int]:
+    """Return the paths of the images that a request means, sorted, and how many images have no known time.
+
+    They are looked for in `root` too, unless it is empty.
 
     Raises:
         InputError: an id names nothing, or an image that was erased before and is to be deleted is nowhere.
@@ -53,20 +60,36 @@ def chosen(request: Request, output: Output, erased: Tombstones, root: str) -> l
     if not erased.is_pending:  # a killed erasure may have left none, where nothing is to be left
         check_is_listed(output)
     if request.why == "retain":
-        return sorted(_old(request, output, erased, root))
-    return sorted(_named(request, output, erased, root))
+        names, undated = _old(request, output, erased, root)
+        if undated:
+            logger.warning(
+                "%s images are kept: nobody knows when they changed; erase them by --ids", f"{len(undated):,}"
+            )
+        return sorted(names), len(undated)
+    return sorted(_named(request, output, erased, root)), 0
 
 
-def _old(request: Request, output: Output, erased: Tombstones, root: str) -> set[str]:
-    """Images that changed last so long ago; what was erased before is in no plan any more, and may be in `root`."""
+def _old(request: Request, output: Output, erased: Tombstones, root: str) -> tuple[set[str], set[str]]:
+    """Images that changed last so long ago, and those of which that is not known, which are not old.
+
+    What was erased before is in no plan any more, and may be in `root`.
+    """
     oldest = time.time_ns() - int(request.days * _DAY)
-    names = {image.path for image in images_of(output) if image.modified < oldest}
+    names, undated = set[str](), set[str]()
+    for image in images_of(output):
+        if image.modified <= _UNKNOWN:
+            undated.add(image.path)
+        elif image.modified < oldest:
+            names.add(image.path)
     for image in images_in(root, output.place) if root else ():
-        if image.modified >= oldest:
+        if image.modified <= _UNKNOWN:
+            names.discard(image.path)
+            undated.add(image.path)
+        elif image.modified >= oldest:
             names.discard(image.path)  # what lies there now is another image
         elif erased.has(image.path):
             names.add(image.path)
-    return names
+    return names, undated
 
 
 def _named(request: Request, output: Output, erased: Tombstones, root: str) -> set[str]:

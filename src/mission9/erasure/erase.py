@@ -74,7 +74,7 @@ class _Erasure:
         if report:
             check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
-        self._names = chosen(request, output, self._erased, self._root)
+        self._names, self._undated = chosen(request, output, self._erased, self._root)
         self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
@@ -108,6 +108,7 @@ class _Erasure:
 
     def _delete(self, sources: Collection[str]) -> None:
         if sources:
+            logger.info("deleting %s images in %s", f"{len(sources):,}", self._root)
             self._erased.pending.source.update(asdict(delete_sources(self._root, sources)))
             self._erased.save(self._state)
 
@@ -133,7 +134,7 @@ class _Erasure:
     def _write_page(self) -> None:
         from mission9.html_report import write_report_if_possible  # loads what is not always needed
 
-        write_report_if_possible(self._output.root)
+        write_report_if_possible(self._output.root, self._request.input)
         self._output.publish_page()
 
     def _prove_absence(self) -> int:
@@ -203,6 +204,8 @@ class _Erasure:
             left.append("the images themselves (--source deletes them)")
         elif unnamed := self._unnamed:
             left.append(f"{unnamed:,} images of an erasure that was cut short, unless it was to delete them")
+        if self._undated:
+            left.append(f"{self._undated:,} images of which nobody knows when they changed: erase them by their ids")
         if missed and self._request.with_source:
             left.append(f"{missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
         return left

@@ -29,15 +29,19 @@ class Deleted:
 
 
 def source_of(given: str | None, of_run: str) -> str:
-    """Where the images are: what is given, else what the run was given, if that is the same from every folder.
+    """Return where the images are: what is given, else the folder that the run was given, if its path is absolute.
+
+    Somebody else may have made the result: nothing is deleted in a bucket that it alone names.
 
     Raises:
-        ConfigError: it is not, or they are in a pack or a store that single images are not deleted from.
+        ConfigError: it is none, or they are in a pack or a store that single images are not deleted from.
     """
     place = given or of_run
     if not place:
         raise ConfigError("there is no result that says where its images are: give --input")
-    if not given and ("***" in place or not (is_s3(place) or os.path.isabs(place))):
+    if not given and is_s3(place):
+        raise ConfigError(f"the result names {place}, where nothing is deleted unless you do: give --input {place}")
+    if not given and ("***" in place or not os.path.isabs(place)):
         raise ConfigError(f"the run was given --input {place}, which may be another folder from here: give --input")
     root = real_root(place)
     if is_url(root):

@@ -35,7 +35,9 @@ from mission9.output.page_file import PAGE, is_ours, run_of, sealed
 from mission9.places import real_root
 from mission9.privacy.redact import shown as told
 from mission9.results import Results
+from mission9.s3.address import is_s3
 from mission9.sources import settled
+from mission9.urls import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,8 @@ CLICKED_NEIGHBOURS = 8  # that a click on the map shows
 def write_report(results: Results, file: Path, images: str | None = None) -> dict[str, float]:
     """Write the page to `file`, whole or not at all; return the seconds that each part took.
 
-    `images` is the folder of the images, by default the one that the run read.
+    `images` is where the images are; without it they are looked for in the folder that the run read. A bucket or a
+    server is asked only where `images` names it, since somebody else may have made the result.
 
     Raises:
         SetupError: plotly or jinja2 is not installed.
@@ -66,8 +69,9 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
         groups = identical_images(results, sample)
     with _timed(seconds, "thumbnails"):
-        root = _root(images or results.report["config"]["input"])
-        if results.report.get("pseudonyms"):  # a picture beside it would tell whose it is
+        # Beside pseudonyms a picture would tell whose it is.
+        root = None if results.report.get("pseudonyms") else _root(images, results.report["config"]["input"])
+        if root is None:
             thumbnails = no_thumbnails(len(shown))
         else:
             thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
@@ -78,8 +82,15 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
     return seconds
 
 
-def _root(images: str) -> str:
-    """Where images lie, or where none can be had: a report does without."""
+def _root(given: str | None, of_run: str) -> str | None:
+    """Return where images lie, or where none can be had, or None where nobody may be asked: a report does without."""
+    images = given or of_run
+    if not given and (is_s3(of_run) or is_url(of_run)):
+        place = told(of_run)
+        logger.warning("no thumbnails: the result names %s, which is read with --input %s alone", place, place)
+        return None
+    if not given:
+        logger.info("thumbnails of the images in %s, which the result names", told(of_run))
     try:
         return settled(images)
     except Mission9Error as error:
@@ -99,10 +110,10 @@ def _put(page: bytes, file: Path, results: Results) -> None:
         )
 
 
-def write_report_if_possible(root: Path) -> None:
+def write_report_if_possible(root: Path, images: str | None) -> None:
     """Write the page of the result in a folder into it; where that fails, a warning says how to have it later."""
     try:
-        seconds = write_report(Results.of(root), root / PAGE)
+        seconds = write_report(Results.of(root), root / PAGE, images)
     except Exception as error:  # whatever it is, the result is whole without
         words = told(str(error) or type(error).__name__)
         logger.warning("no %s: %s. The results are whole; have it later: mission9 report %s", PAGE, words, root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -29,6 +30,7 @@ from mission9.disk.files import (
     write_whole,
 )
 from mission9.disk.untrusted import MIB, read_json
+from mission9.errors import OutputError
 from mission9.output.page_file import PAGE, is_ours
 from mission9.output.state_files import FolderState, StateFiles
 from mission9.s3.address import Address
@@ -48,9 +50,20 @@ _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
 
 _MOST_REPORT_BYTES = 256 * MIB  # the checksums of a million files
 
+# As `Extraction.fingerprint` is: an output that somebody else made may name any folder in its place.
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
 
 def scores_folder(split: str) -> str:
-    """The name of the folder of a split's scores; its CSV lies in the same with `_csv`."""
+    """Return the name of the folder of a split's scores; its CSV lies in the same with `_csv`.
+
+    Raises:
+        OutputError: mission9 has no such split.
+    """
+    if split not in SPLITS:
+        raise OutputError(
+            f"the result names a split {split!r}, which mission9 never writes: make it again by mission9 run"
+        )
     return f"{split.lower()}_pca"
 
 
@@ -109,7 +122,16 @@ class Output:
         return not (self.state / SHARDS).exists()
 
     def shards(self, fingerprint: str) -> Path:
-        """Where the shards of one features table are committed."""
+        """Where the shards of one features table are committed.
+
+        Raises:
+            OutputError: that is no fingerprint, as in a `run.json` that mission9 did not write.
+        """
+        if not FINGERPRINT.fullmatch(fingerprint):
+            raise OutputError(
+                f"{self.root / REPORT} was not written by mission9, or is damaged: its fingerprint is {fingerprint!r}; "
+                "give another --output"
+            )
         return self.state / SHARDS / fingerprint
 
     def calibration(self, fingerprint: str) -> Path:
@@ -134,7 +156,8 @@ class Output:
     def fingerprints(self) -> list[str]:
         """Of which features tables there are shards."""
         folder = self.state / SHARDS
-        return sorted(path.name for path in files_in(folder)) if folder.is_dir() else []
+        names = [path.name for path in files_in(folder)] if folder.is_dir() else []
+        return sorted(filter(FINGERPRINT.fullmatch, names))
 
     def share_shards(self, fingerprint: str) -> None:
         """Let later runs see what is in `shards`, and nothing else."""
@@ -187,6 +210,8 @@ class Output:
         new = _names_in(self.ready / _NAMES)
         if new is None:
             return
+        fingerprint = str(_read_object(self.ready / REPORT).get("fingerprint", ""))
+        shards = self.shards(fingerprint) if (self.ready / DONE).exists() else None
         remove_file(self.ready / _RESERVE)
         remove_file(self.root / REPORT)
         if is_ours(self.root / PAGE):  # it tells of the old result
@@ -199,13 +224,12 @@ class Output:
                 replace_folder(self.ready / name, self.root / name, trash=self.trash)
         self._record(new)
         write_whole(self.state / CHECKSUMS, read_whole(self.ready / CHECKSUMS))
-        shards = self.shards(str(_read_object(self.ready / REPORT).get("fingerprint", "")))
-        if (self.ready / DONE).exists():
+        if shards:
             with appearing(done_file(shards)) as done:
                 link_or_copy(self.ready / DONE, done)
         if (self.ready / REPORT).exists():
             write_whole(self.root / REPORT, read_whole(self.ready / REPORT))
-        if (self.ready / DONE).exists():
+        if shards:
             clear_away(shards)
         discard(self.ready, trash=self.trash)
         self.empty_trash()
@@ -217,7 +241,11 @@ class Output:
 
     def checksums(self) -> dict[str, str]:
         """The SHA-256 of each published file by its path below `root`; those of features are in their markers."""
-        return _read_object(self.state / CHECKSUMS)
+        found = _read_object(self.state / CHECKSUMS)
+        if all(_is_published(name) for name in found):
+            return found
+        logger.warning("%s names files that mission9 never writes, and is not used", self.state / CHECKSUMS)
+        return {}
 
     def published(self) -> set[str]:
         """The names of the tables in `root` that mission9 put there."""
@@ -238,6 +266,12 @@ class Output:
         replace_folder(self.work / REJECTS_FOLDER, place / REJECTS_FOLDER, trash=self.trash)
         shutil.rmtree(self.trash, ignore_errors=True)
         return place / REJECTS_FOLDER
+
+
+def _is_published(name: str) -> bool:
+    """Whether a path is that of a file of a result."""
+    first, *others = name.split("/")
+    return first in TABLES | {REPORT} and not {"", ".", ".."}.intersection(others)
 
 
 def _read_object(file: Path) -> dict[str, Any]:

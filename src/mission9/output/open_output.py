@@ -36,6 +36,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         return
     output = Output(Path(root).absolute())
     try:
+        patiently(lambda: refuse_links(output.root))
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         patiently(lambda: check_may_begin(output, overwrite=overwrite))
         lock = take_lock(output.state / _LOCK, f"another run is writing {output.root}")
@@ -56,6 +57,28 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
             shutil.rmtree(output.work, ignore_errors=True)
             with suppress(OSError):  # whoever takes it next says so in it
                 lock.truncate(0)
+
+
+def refuse_links(root: Path) -> None:
+    """Refuse an output among whose files there are symbolic links: what they lead to is not ours to replace or delete.
+
+    Raises:
+        OutputError: there is one.
+    """
+    for link in (link for name in (STATE, *sorted(TABLES)) for link in _links_in(root / name)):
+        raise OutputError(
+            f"{link} is a symbolic link, and mission9 never makes one: put in its place what it leads to, or delete it"
+        )
+
+
+def _links_in(path: Path) -> Iterator[Path]:
+    if path.is_symlink():
+        yield path
+    elif path.is_dir():
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_symlink() or entry.is_dir():
+                    yield from _links_in(Path(entry.path))
 
 
 def check_may_begin(output: Output, *, overwrite: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
 GROUP_ROWS = 2048
+
+# Names of files, and of nothing outside of their folder.
+_KEY = re.compile(r"[0-9A-Za-z]+")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) ->
 
 def read_marker(folder: Path, key: str) -> Marker | None:
     """The marker of a shard, or None if the shard is not done."""
+    if not _KEY.fullmatch(key):  # of a plan that somebody else wrote, or that is damaged
+        return None
     try:
         facts = read_json(_marker_file(folder, key))
         marker = Marker(facts["key"], Table(**facts["features"]), Table(**facts["rejects"]))

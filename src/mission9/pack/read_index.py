@@ -13,16 +13,21 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mission9.disk.names import from_text
+from mission9.disk.names import from_text, to_text
 from mission9.errors import REASONS, ImageError, InputError, StorageError
 from mission9.pack.layout import FIRST_PATHS
 from mission9.pack.store import Store, is_missing
+from mission9.schema import LISTING, SPLITS
 
 _GROUPS = 8  # of 2,000 rows, that are kept of each source in a process
 
 _PART = re.compile(r"[0-9a-f]{32}")
+
+_NO_NAMES = frozenset([b"", b".", b".."])
+_NOT_IN_NAMES = frozenset(b"/\0")
 
 
 class Gone(Exception):
@@ -44,9 +49,12 @@ class Index:
             InputError: it is damaged.
             Gone: it is not there.
         """
+        last = b""
         with self._opened() as index:
             for number in range(index.num_row_groups):
-                yield index.read_row_group(number, columns=columns)
+                rows = index.read_row_group(number, columns=sorted({*columns, *LISTING.names}))
+                last = _check_listing(rows, last)
+                yield rows.select(columns)
 
     def facts(self, path: str) -> dict[str, Any]:
         """What it says of an image.
@@ -92,6 +100,29 @@ class Index:
                 raise InputError(str(error)) from error
             text = str(error).partition("\n")[0]
             raise InputError(f"{self._store}/{self.name} is damaged ({text}): pack the images again") from error
+
+
+def _check_listing(rows: pa.Table, last: bytes) -> bytes:
+    """Check that rows are such as a listing has, after the path `last`; return the last path of theirs.
+
+    Raises:
+        ValueError: saying what no listing has.
+    """
+    if any(rows[name].null_count for name in LISTING.names):
+        raise ValueError("a row lacks its path, split, label, size or time")
+    for split in pc.unique(rows["split"]).to_pylist():
+        if split not in SPLITS:
+            raise ValueError(f"it has a split {split!r}")
+    for label in pc.unique(rows["label"]).to_pylist():
+        name = from_text(label)
+        if name in _NO_NAMES or _NOT_IN_NAMES.intersection(name):
+            raise ValueError(f"it has a label {label!r}")
+    for text in rows["path"].to_pylist():
+        path = from_text(text)
+        if path <= last or b"\0" in path or _NO_NAMES.intersection(path.split(b"/")):
+            raise ValueError(f"it has {text!r} after {to_text(last)!r}")
+        last = path
+    return last
 
 
 def _sound(facts: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mission9.disk.untrusted import MIB, read_json
 from mission9.errors import ModelError, OutputError, StorageError
-from mission9.output.folder import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
+from mission9.output.folder import CHECKSUMS, FINGERPRINT, MODEL_FOLDER, REPORT, SHARDS, STATE, Output
 from mission9.output.page_file import PAGE
 from mission9.s3.address import Address
 from mission9.s3.kept_copies import kept_copy
@@ -24,7 +24,6 @@ from mission9.s3.output import MOST_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.s3.share_shards import bring
 
 _TABLES = re.compile(rf"{RUNS}/([0-9a-f]{{32}})")
-_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 _MOST_MODEL_BYTES = 512 * MIB  # mean, components and moments, the weights, and the network in int8
 _TRIES = 3
@@ -119,7 +118,7 @@ def _pointer(address: Address) -> tuple[dict[str, Any], str]:
     try:
         report = json.loads(content or b"{}")
         named = _TABLES.fullmatch(report[TABLES_AT])
-        if named and _FINGERPRINT.fullmatch(report["fingerprint"]):
+        if named and FINGERPRINT.fullmatch(report["fingerprint"]):
             return report, named[1]
     except (ValueError, KeyError, TypeError, RecursionError):
         pass

@@ -24,6 +24,7 @@ from mission9.errors import OutputError
 from mission9.output.folder import (
     CHECKSUMS,
     FEATURES_FOLDER,
+    FINGERPRINT,
     REJECTS_FOLDER,
     REPORT,
     SHARDS,
@@ -108,7 +109,8 @@ class BucketOutput(Output):
         self._share_calibrations()
 
     def fingerprints(self) -> list[str]:
-        return sorted(prefix.name for prefix in list_level(self.address / STATE / SHARDS)[1])
+        names = (prefix.name for prefix in list_level(self.address / STATE / SHARDS)[1])
+        return sorted(filter(FINGERPRINT.fullmatch, names))
 
     def share_shards(self, fingerprint: str) -> None:
         self.lease.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from mission9.disk.files import file_sha256
+from mission9.disk.names import from_text
 from mission9.errors import Mission9Error, OutputError
 from mission9.network.weights import read_saved_weights
 from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output
@@ -92,11 +94,16 @@ def _report(output: Output) -> dict[str, Any]:
 
 
 def _listed(plan: Path) -> Iterator[pa.Table]:
-    """The images of a result, part by part."""
+    """The images of a result, part by part, each once."""
+    last = b""
     try:
         for rows in row_groups(plan):
             if not rows.schema.equals(PLAN):
                 raise ValueError("other columns")
+            paths = [last, *map(from_text, rows["path"].to_pylist())]
+            if any(path >= following for path, following in pairwise(paths)):
+                raise ValueError("an image is listed twice, or out of order")
+            last = paths[-1]
             yield rows
     except _DAMAGE as error:
         raise OutputError(f"{plan} is damaged, which lists the images of this result: run again") from error
