@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,12 @@ from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER
 from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.places import result_here
+from mission9.s3.address import is_s3
 from mission9.schema import vectors
+
+T = TypeVar("T")
+
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,37 @@ class Results:
             ModelError: it is missing or damaged.
         """
         return PCAModel.load(self.root / MODEL_FOLDER)
+
+
+def of_one_result(root: str | Path, read: Callable[[Results], T]) -> T:
+    """Return what `read` makes of the result that stands in `root`, all of it of one run.
+
+    Where another result takes its place meanwhile, that one is read.
+
+    Raises:
+        OutputError: there is no result, or one takes the place of the other again and again.
+    """
+    for _ in range(_TRIES):
+        results = _standing(root)
+        try:
+            found = read(results)
+        except Exception:  # of tables that were half replaced, whatever it is
+            if results.stands:
+                raise
+        else:
+            if results.stands:
+                return found
+    raise OutputError(f"one result after the other takes its place in {root}: give the command again")
+
+
+def _standing(root: str | Path) -> Results:
+    try:
+        return Results.of(root)
+    except OutputError:
+        if is_s3(root):
+            raise
+    Output(Path(root).absolute()).wait_until_published()  # while it has no run.json
+    return Results.of(root)
 
 
 @contextmanager

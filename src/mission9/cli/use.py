@@ -71,9 +71,9 @@ def evaluate(
     """
     from mission9.evaluate import as_text
     from mission9.evaluate import evaluate as judge
-    from mission9.results import Results
+    from mission9.results import of_one_result
 
-    found = judge(Results.of(output))
+    found = of_one_result(output, judge)
     if json_:
         print(json.dumps(asdict(found), ensure_ascii=False))
         return
@@ -146,12 +146,10 @@ def report(output: str = "data/Results", /, *, input_: Annotated[str | None, Par
     """
     from mission9.html_report import write_report
     from mission9.places import share_page
-    from mission9.results import Results
+    from mission9.results import of_one_result
 
-    results = Results.of(output)
-    file = results.root / PAGE
-    seconds = write_report(results, file, input_)
-    place = share_page(output, results.root)
+    root, seconds = of_one_result(output, lambda found: (found.root, write_report(found, found.root / PAGE, input_)))
+    file, place = root / PAGE, share_page(output, root)
     parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
     say(f"{place}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
 

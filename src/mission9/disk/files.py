@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import io
@@ -17,10 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mission9.errors import StorageError
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 Found = TypeVar("Found")
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 # What a file system says that is slow, or fails now and then; after anything else another try would end in the same.
 _PASSING = frozenset(
@@ -150,6 +155,23 @@ def write_whole(path: Path, data: bytes) -> None:
 
     # Anew from the beginning: after an fsync that failed, one that succeeds says nothing of what was written before.
     patiently(write)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Wait until all that was written to the file system of a folder is on its disk, names and folders too.
+
+    One call, however many files: after a power cut, what is written next names nothing that is not there.
+
+    Raises:
+        StorageError: something is not; another try would not tell.
+    """
+    number = patiently(lambda: os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+    try:
+        if _LIBC.syncfs(number):
+            told = os.strerror(ctypes.get_errno())
+            raise StorageError(f"the disk of {folder} does not keep what was written: {told}; see to it, and run again")
+    finally:
+        os.close(number)
 
 
 def replace_folder(new: Path, final: Path, *, trash: Path) -> None:

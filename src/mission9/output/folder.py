@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ from mission9.disk.files import (
     remove_file,
     remove_folder,
     replace_folder,
+    sync_file_system,
     write_whole,
 )
+from mission9.disk.folder_lock import is_held
 from mission9.disk.untrusted import MIB, read_json
 from mission9.errors import OutputError
 from mission9.output.page_file import PAGE, is_ours
@@ -49,6 +52,8 @@ STATE, SHARDS, _NAMES, CHECKSUMS = "_state", "shards", "tables.json", "checksums
 _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
 
 _MOST_REPORT_BYTES = 256 * MIB  # the checksums of a million files
+
+_PATIENCE = 60.0  # seconds for another run to publish
 
 # As `Extraction.fingerprint` is: an output that somebody else made may name any folder in its place.
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -105,6 +110,21 @@ class Output:
     @property
     def trash(self) -> Path:
         return self.state / "trash"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+    def wait_until_published(self) -> None:
+        """Wait while a run of this machine moves its result into place, for a minute at most."""
+        end = time.monotonic() + _PATIENCE
+        while self.is_publishing and time.monotonic() < end:
+            time.sleep(0.02)
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether a run of this machine is moving its result into place."""
+        return self.ready.exists() and is_held(self.lock)
 
     @property
     def state_files(self) -> StateFiles:
@@ -184,6 +204,7 @@ class Output:
         if plan is not None:
             link_or_copy(plan, self.work / DONE)
         write_whole(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
+        sync_file_system(self.work)  # before anything names it
         patiently(lambda: self.work.rename(self.ready))
         patiently(self.complete)
 
@@ -232,6 +253,7 @@ class Output:
         if shards:
             clear_away(shards)
         discard(self.ready, trash=self.trash)
+        sync_file_system(self.root)
         self.empty_trash()
 
     def empty_trash(self) -> None:

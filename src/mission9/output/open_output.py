@@ -16,8 +16,6 @@ from mission9.output.page_file import PAGE, is_ours
 from mission9.privacy.audit_log import RECEIPTS
 from mission9.s3.address import Address, is_s3
 
-_LOCK = "lock"
-
 
 @contextmanager
 def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
@@ -39,7 +37,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         patiently(lambda: refuse_links(output.root))
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         patiently(lambda: check_may_begin(output, overwrite=overwrite))
-        lock = take_lock(output.state / _LOCK, f"another run is writing {output.root}")
+        lock = take_lock(output.lock, f"another run is writing {output.root}")
     except OSError as error:
         raise OutputError(
             f"the output folder {root} cannot be written: {error.strerror}; give another with --output"

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from mission9.disk.files import file_sha256
+from mission9.disk.files import file_sha256, files_below
 from mission9.disk.names import from_text
 from mission9.errors import Mission9Error, OutputError
 from mission9.network.weights import read_saved_weights
-from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, TABLES, Output
 from mission9.output.page_file import PAGE, page_problem
 from mission9.output.shards import damaged, read_marker, read_rejects
 from mission9.output.tables import read_table, row_groups
@@ -28,6 +28,8 @@ from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, is_as_written
 from mission9.stages.find_known import done_file
 from mission9.stages.report import Report
 from mission9.stages.verify_scores import ScoresCheck
+
+_TRIES = 5
 
 # What reading a damaged file ends in.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
@@ -47,8 +49,28 @@ def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[s
     folder = result_here(root, to_verify=True)
     if pseudonyms:
         check_key(pseudonyms, str(Output(folder).last_report().get("pseudonyms", "")), root)
-    for problem in _problems(Output(folder), pseudonyms):
+    for problem in _problems_of_one(Output(folder), pseudonyms):
         yield problem.replace(str(folder), root) if is_s3(root) else problem
+
+
+def _problems_of_one(output: Output, pseudonyms: Pseudonyms | None) -> list[str]:
+    """Check the result that stands, and once more where another took its place meanwhile.
+
+    Raises:
+        OutputError: there is none, or one takes the place of the other again and again.
+    """
+    for _ in range(_TRIES):
+        output.wait_until_published()
+        run_id = output.last_report().get("run_id")
+        try:
+            problems = list(_problems(output, pseudonyms))
+        except Mission9Error:
+            if output.last_report().get("run_id") == run_id and not output.is_publishing:
+                raise
+        else:
+            if output.last_report().get("run_id") == run_id:
+                return problems
+    raise OutputError(f"one result after the other takes its place in {output.root}: give the command again")
 
 
 def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
@@ -65,10 +87,12 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     seen: Counter[tuple[str, str]] = Counter()
     reasons: Counter[tuple[str, str]] = Counter()
     rejects: list[pa.Table] = []
+    parts = 0
     with ScoresCheck(output, has_csv=not report["encrypted"]) as scores:
         for number, rows in enumerate(_listed(plan)):
             key, split = rows["part"][0].as_py(), rows["split"][0].as_py()
             yield from _check_files(output, report, key, number)
+            parts = number + 1
             part = _read(output, FEATURES_FOLDER, number)
             refused = _rejects(output.shards(report["fingerprint"]), key)
             rejects.append(names.of(refused.select(["path", "reason"])))
@@ -78,6 +102,7 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
                 yield f"the rows of part {number} are not the images listed for it"
             elif model is not None and len(part):
                 yield from scores.check(split, part, model)
+    yield from _check_strangers(output, parts)
     yield from _check_counts(report, seen, reasons)
     yield from _check_rejects(output, rejects, names)
     yield from scores.left_over(seen)
@@ -151,6 +176,17 @@ def _check_checksums(output: Output) -> Iterator[str]:
             yield f"{file} is missing: run again"
         elif file_sha256(file) != sha256:
             yield f"{file} is damaged: run again"
+
+
+def _check_strangers(output: Output, parts: int) -> Iterator[str]:
+    """Find files in the tables that are not of this result: readers of a whole folder would take them in."""
+    ours = {output.root / name for name in output.checksums()}
+    ours.update(_part_file(output, FEATURES_FOLDER, number) for number in range(parts))
+    for table in sorted(TABLES):
+        folder = output.root / table
+        for file in sorted(files_below(folder)) if folder.is_dir() else ():
+            if file not in ours:
+                yield f"{file} is not of this result, and readers of {folder} take it in: delete it"
 
 
 def _check_page(output: Output, report: dict[str, Any]) -> Iterator[str]:
