@@ -168,14 +168,17 @@ def test_a_flipped_bit_anywhere_in_the_plans_changes_no_result(config: RunConfig
         for keys, right in zip(known(), true, strict=True):
             assert all(key in (None, other) for key, other in zip(keys, right, strict=True)), at
     spoilt.unlink()
-    for at in range(0, len(whole), len(whole) // 4):
+    for quarter in range(5):
         for name in ("images.parquet", "done.parquet"):
             data = (place / name).read_bytes()
+            at = min(
+                len(data) * quarter // 4, len(data) - 1
+            )  # of this file: the run before wrote one of another length
             (place / name).unlink()
             (place / name).write_bytes(data[:at] + bytes([data[at] ^ 0x04]) + data[at + 1 :])
         told(config)
         run(config, InProcessRunner())
-        assert tables(output) == wanted, at
+        assert tables(output) == wanted, quarter
 
 
 def test_names_that_lead_elsewhere_are_not_followed(config: RunConfig, tmp_path: Path) -> None:

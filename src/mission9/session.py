@@ -227,6 +227,8 @@ def _is_here(master: str) -> bool:
 def silence(spark: SparkSession) -> None:
     """Have a session that is about to end say no more."""
     with suppress(Exception):  # whatever state it is in
+        # PySpark's server of accumulators, of which there are none, prints a stack of whoever hangs up on it.
+        spark.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
         spark.sparkContext.setLogLevel("OFF")
 
 
