@@ -34,7 +34,7 @@ def open_output(root: str, *, overwrite: bool) -> Iterator[Output]:
         return
     output = Output(Path(root).absolute())
     try:
-        patiently(lambda: refuse_links(output.root))
+        refuse_links(output.root)
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         patiently(lambda: check_may_begin(output, overwrite=overwrite))
         lock = take_lock(output.lock, f"another run is writing {output.root}")
@@ -70,13 +70,17 @@ def refuse_links(root: Path) -> None:
 
 
 def _links_in(path: Path) -> Iterator[Path]:
-    if path.is_symlink():
+    if patiently(path.is_symlink):
         yield path
-    elif path.is_dir():
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_symlink() or entry.is_dir():
-                    yield from _links_in(Path(entry.path))
+    elif patiently(path.is_dir):
+        for entry in patiently(lambda: _entries(path)):
+            if entry.is_symlink() or entry.is_dir():
+                yield from _links_in(Path(entry.path))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
 
 
 def check_may_begin(output: Output, *, overwrite: bool) -> None:
