@@ -59,6 +59,7 @@ def run_of(tmp_path: Path, *settings: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_and_what_is_done_with_its_result_run_none(command: Command, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     command(*run_of(tmp_path, "--runner", "local", "--workers", "2", "--mlflow", "local"))
