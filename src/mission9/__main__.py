@@ -1,8 +1,9 @@
 """`python -m mission9`."""
 
+import os
 import sys
 
-if not sys.flags.safe_path:
+if sys.path[0] == os.getcwd():
     del sys.path[0]  # the current folder, which may be a dataset that somebody else made
 
 from mission9.cli import program

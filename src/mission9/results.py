@@ -59,7 +59,7 @@ class Results:
         """
         output = Output(result_here(root))
         report = output.last_report()
-        if not isinstance(report.get("splits"), dict):
+        if not (isinstance(report.get("splits"), dict) and isinstance(report.get("config", {}), dict)):
             raise OutputError(
                 f"there is no result in {root} ({REPORT} is missing or damaged): mission9 run --output {root}"
             )

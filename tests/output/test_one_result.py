@@ -1,4 +1,4 @@
-"""Whoever reads a result reads one, though another takes its place meanwhile; and what is not of it is named."""
+"""Commands read one result while a run publishes another, and `verify` names files that belong to no result."""
 
 from __future__ import annotations
 

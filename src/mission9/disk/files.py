@@ -169,7 +169,9 @@ def sync_file_system(folder: Path) -> None:
     try:
         if _LIBC.syncfs(number):
             told = os.strerror(ctypes.get_errno())
-            raise StorageError(f"the disk of {folder} does not keep what was written: {told}; see to it, and run again")
+            raise StorageError(
+                f"the disk of {folder} failed to store the result: {told}; check the disk, then run again"
+            )
     finally:
         os.close(number)
 

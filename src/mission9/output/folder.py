@@ -123,7 +123,7 @@ class Output:
 
     @property
     def is_publishing(self) -> bool:
-        """Whether a run of this machine is moving its result into place."""
+        """Tell whether a run on this machine is moving its result into place."""
         return self.ready.exists() and is_held(self.lock)
 
     @property
@@ -142,10 +142,10 @@ class Output:
         return not (self.state / SHARDS).exists()
 
     def shards(self, fingerprint: str) -> Path:
-        """Where the shards of one features table are committed.
+        """Return the folder of the committed shards of one features table.
 
         Raises:
-            OutputError: that is no fingerprint, as in a `run.json` that mission9 did not write.
+            OutputError: `fingerprint` is none, as in a `run.json` that mission9 did not write.
         """
         if not FINGERPRINT.fullmatch(fingerprint):
             raise OutputError(
@@ -291,7 +291,7 @@ class Output:
 
 
 def _is_published(name: str) -> bool:
-    """Whether a path is that of a file of a result."""
+    """Tell whether a relative path can be that of a file of a result."""
     first, *others = name.split("/")
     return first in TABLES | {REPORT} and not {"", ".", ".."}.intersection(others)
 
