@@ -65,9 +65,10 @@ def misbehave(image):
         while True:
             time.sleep(1)
     if what == b"eat":
+        import numpy
         hoard = []
-        while True:
-            hoard.append(bytearray(1 << 26))
+        while True:  # of memory that is never touched: to fill gigabytes takes its time on a busy machine
+            hoard.append(numpy.empty(1 << 26, numpy.uint8))
     return load(image)
 
 JpegImagePlugin.JpegImageFile.load = misbehave
