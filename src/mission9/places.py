@@ -24,6 +24,11 @@ def real_root(place: str) -> str:
     return str(Address.of(place)) if is_s3(place) else os.path.realpath(place)
 
 
+def is_here(place: str) -> bool:
+    """Tell whether a place is a path on this machine: to look there asks no server."""
+    return not (is_s3(place) or is_url(place))
+
+
 def result_here(place: str | Path, *, to_verify: bool = False) -> Path:
     """The folder of a result; of one in a bucket a copy, `to_verify` a fresh one with all that vouches for it.
 

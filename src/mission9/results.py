@@ -19,7 +19,6 @@ from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER
 from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.places import result_here
-from mission9.s3.address import is_s3
 from mission9.schema import vectors
 
 T = TypeVar("T")
@@ -150,10 +149,8 @@ def _standing(root: str | Path) -> Results:
     try:
         return Results.of(root)
     except OutputError:
-        if is_s3(root):
-            raise
-    Output(Path(root).absolute()).wait_until_published()  # while it has no run.json
-    return Results.of(root)
+        Output(Path(root)).wait_until_published()  # while it has no run.json; of a bucket there is nothing here
+        return Results.of(root)
 
 
 @contextmanager

@@ -32,12 +32,10 @@ from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
 from mission9.html_report.thumbnails import make_thumbnails, no_thumbnails
 from mission9.output.page_file import PAGE, is_ours, run_of, sealed
-from mission9.places import real_root
+from mission9.places import is_here, real_root
 from mission9.privacy.redact import shown as told
 from mission9.results import Results
-from mission9.s3.address import is_s3
 from mission9.sources import settled
-from mission9.urls import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +83,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
 def _root(given: str | None, of_run: str) -> str | None:
     """Return where images lie, or where none can be had, or None where nobody may be asked: a report does without."""
     images = given or of_run
-    if not given and (is_s3(of_run) or is_url(of_run)):
+    if not given and not is_here(of_run):
         place = told(of_run)
         logger.warning("no thumbnails: the result names %s, which is read with --input %s alone", place, place)
         return None
