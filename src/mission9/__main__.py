@@ -1,9 +1,8 @@
 """`python -m mission9`."""
 
-import os
 import sys
 
-if sys.path[0] == os.getcwd():
+if not sys.flags.safe_path:
     del sys.path[0]  # the current folder, which may be a dataset that somebody else made
 
 from mission9.cli import program
