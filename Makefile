@@ -25,8 +25,8 @@ s3-demo: .venv/.runtime s3-server  ## Run the demo with images and results on a 
 .PHONY: s3-server
 s3-server: .venv-s3-server/.ready  ## Install that server, OpenStack Swift, for make s3-demo and tests/s3
 
-# Many tests wait, for processes and servers: one more than there are cores keeps all of these busy.
-JOBS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )))
+# Many tests wait, for processes and servers: two more than there are cores keep all of these busy.
+JOBS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 2 : 8 )))
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadgroup
 PYTEST := $(BIN)/pytest $(SIDE_BY_SIDE)
 

@@ -176,6 +176,7 @@ def test_imagenet_without_network_says_how_to_give_a_file(
     assert "--weights mobilenet_v2-7ebf99e0.pth" in line
 
 
+@pytest.mark.slow
 def test_a_master_that_is_none_is_told_without_a_stack(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "mission9", "run", *arguments, "--runner", "spark", "--master", "local[0]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -231,6 +232,7 @@ def test_no_java(
     assert "apt-get install openjdk-17-jre-headless" in line
 
 
+@pytest.mark.slow
 def test_without_java_worker_processes_do_the_work(arguments: list[str], tmp_path: Path) -> None:
     """The command itself, of so many images that this process alone would take too long for them."""
     command = [sys.executable, "-c", MANY, "run", *arguments, "--no-report", "--workers", "1"]

@@ -207,6 +207,7 @@ def test_what_was_to_be_published_and_is_damaged_is_made_anew(missing: str, conf
     assert tables(output) == wanted
 
 
+@pytest.mark.slow
 def test_rows_of_earlier_fidelity_that_are_none(config: RunConfig) -> None:
     low = with_changes(config, precision="bf16", engine="torch", components=2)
     for number in range(2, 6):

@@ -208,6 +208,7 @@ def test_a_probe_that_cannot_be_noted_is_no_failure(
     assert OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=None).batch_size in MICRO_BATCHES
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_kept_and_close(
     demo_weights: Weights, images: Pixels, reference: NDArray[np.float64], tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_images_of_a_pack_are_read(tree: Path, tmp_path: Path) -> None:
     assert (found.sampled, found.images, found.rejected) == (15, 15, {})
 
 
+@pytest.mark.slow
 def test_rejects_are_told_and_no_speed_where_there_are_only_those(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

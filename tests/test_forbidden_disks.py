@@ -64,6 +64,7 @@ def output(finished: Path, tmp_path: Path) -> Path:
     return copy_tree(finished, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_an_output_on_a_read_only_file_system(forks: Forks, images: Path, output: Path) -> None:
     own_mounts()
     script = f"mount --bind {output} {output}; mount -o remount,bind,ro {output}"
@@ -76,6 +77,7 @@ def test_an_output_on_a_read_only_file_system(forks: Forks, images: Path, output
     assert forks.run(*arguments(images, output)).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_result_stands_though_what_it_replaced_cannot_be_deleted(forks: Forks, images: Path, output: Path) -> None:
     """As on NFS, where a reader has it open: the system says that it is busy."""
     own_mounts()
@@ -153,10 +155,10 @@ def test_a_folder_that_is_deleted_in_the_middle(tree: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("umask", "options"),
     [
-        (0o022, ["--no-report"]),
-        (0o027, ["--runner", "local", "--workers", "1"]),
+        pytest.param(0o022, ["--no-report"], marks=pytest.mark.slow),
+        pytest.param(0o027, ["--runner", "local", "--workers", "1"], marks=pytest.mark.slow),
         (0o077, []),
-        (0o002, ["--no-report"]),
+        pytest.param(0o002, ["--no-report"], marks=pytest.mark.slow),
     ],
     ids=["022", "027-local", "077", "002"],
 )

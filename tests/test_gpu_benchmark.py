@@ -66,6 +66,7 @@ def test_mistakes_are_told_in_a_line(arguments: list[str], message: str) -> None
     assert message in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not devices.why_no_cuda(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so() -> None:
     """As a program of its own, from anywhere."""

@@ -113,6 +113,7 @@ def test_names_that_break_programs_come_back(tmp_path: Path) -> None:
     assert dict(zip(rejects["path"].to_pylist(), rejects["reason"].to_pylist(), strict=True)) == ends
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_images_packed_in_parts_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_pack, "PART_BYTES", 3_000_000)
@@ -185,6 +186,7 @@ def test_nothing_is_read_again_for_what_is_as_it_was(tree: Path, tmp_path: Path)
     assert packed(tree, tmp_path / "pack", overwrite=True).read == 15
 
 
+@pytest.mark.slow
 def test_a_pack_may_be_brought_up_to_date_while_it_is_read(
     tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +404,7 @@ def test_what_a_killed_pack_was_writing_is_cleared_away(at: str, tree: Path, tmp
     assert_holds(pack, tree)
 
 
+@pytest.mark.slow
 def test_what_a_killed_pack_has_read_at_last_is_in_one_part(
     odd_tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,6 +422,7 @@ def test_what_a_killed_pack_has_read_at_last_is_in_one_part(
     assert packed(odd_tree, tmp_path / "pack").read == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", ["PART_IMAGES", "PART_BYTES"])
 def test_a_full_part_stays_whatever_it_is_full_by(
     full: str, tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
@@ -495,6 +499,7 @@ def test_of_two_that_pack_at_once_one_is_refused(
     assert "another is packing into" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_so_many_parts_are_never_open_at_a_time(tmp_path: Path, pictures: list[bytes]) -> None:
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)
@@ -572,6 +577,7 @@ def test_names_of_folders_that_are_not_utf_8(tree: Path, tmp_path: Path) -> None
     assert content_of(pack, "Training/a/1.jpg") == (images / "Training/a/1.jpg").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:
     """Peaks of the processes that plan many and few differ by what a row group holds."""
     script = """

@@ -209,6 +209,7 @@ def test_verify_content_finds_what_size_and_time_do_not_tell(
     )
 
 
+@pytest.mark.slow
 def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(done: RunConfig, in_process: InProcessRunner) -> None:
     config, exact = done, json.loads(Path(done.output, "run.json").read_bytes())
     settings = with_changes(config, precision="int8")
@@ -228,6 +229,7 @@ def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(done: RunConfig, in_
     assert run(config, in_process).images_inferred == 0  # float32 features are still there
 
 
+@pytest.mark.slow
 def test_torch_in_bfloat16_tells_its_fidelity(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
     shutil.rmtree(tree / "Training" / "a")  # what is left is seven images: CPUs without the instructions are slow
     shutil.rmtree(tree / "Test" / "a")

@@ -42,6 +42,7 @@ for asked in (False, True):
 """
 
 
+@pytest.mark.slow
 def test_sparks_web_page_is_there_for_who_asks() -> None:
     done = subprocess.run([sys.executable, "-c", WEB_PAGES], capture_output=True, text=True, check=True, timeout=300)
     without, there = done.stdout.split()

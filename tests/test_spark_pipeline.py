@@ -128,14 +128,18 @@ def test_bad_images_are_rows_with_a_reason(pipeline: SparkImagePipeline, tree: P
     assert df_pca.count() == 15
 
 
-def test_mistakes_are_told(pipeline: SparkImagePipeline, tree: Path, tmp_path: Path) -> None:
-    df = pipeline.extract_features(pipeline.load_images(str(tree)))
-    with pytest.raises(ConfigError, match="give 1 to 12"):
-        pipeline.apply_pca(df, n_components=13)
+def test_mistakes_are_told(pipeline: SparkImagePipeline, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         pipeline.load_images(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="lacks path, root"):
         pipeline.extract_features(pipeline.spark.range(3))
+
+
+@pytest.mark.slow
+def test_mistakes_that_images_show_are_told(pipeline: SparkImagePipeline, tree: Path, tmp_path: Path) -> None:
+    df = pipeline.extract_features(pipeline.load_images(str(tree)))
+    with pytest.raises(ConfigError, match="give 1 to 12"):
+        pipeline.apply_pca(df, n_components=13)
     (tmp_path / "run" / "_state").mkdir(parents=True)
     (tmp_path / "run" / "run.json").write_text("{}")
     with pytest.raises(OutputError, match="holds the result of a run"):

@@ -129,6 +129,7 @@ def action_of(method: str, target: str) -> tuple[str, str]:
     return (settings or ["s3:ListBucket"])[0], name
 
 
+@pytest.mark.slow
 def test_a_run_may_do_all_that_it_does(
     bucket: MotoBucket,
     statements: list[dict[str, Any]],

@@ -207,6 +207,7 @@ def test_a_tar_with_holes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     refused(tmp_path / "a.tar", "a file with holes", tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_memory_stays_small_whatever_the_archive_claims(tmp_path: Path) -> None:
     archive = make_tar(tmp_path / "bomb.tgz", {**GOOD, "Training/a/2.jpg": bytes(300 << 20)})
     script = """

@@ -38,6 +38,7 @@ def test_by_spark_submit_from_bucket_to_bucket(
     assert_same(there, here)
 
 
+@pytest.mark.slow
 def test_images_in_a_bucket_are_probed(bucket: Bucket, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = bucket.upload(tree)
     assert main(["estimate", "--input", images, "--weights", "demo", "--workers", "1"]) == 0

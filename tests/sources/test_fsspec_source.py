@@ -59,6 +59,7 @@ def ftp(odd_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.wait()
 
 
+@pytest.mark.slow
 def test_images_on_an_ftp_server_give_the_same_as_those_of_the_folder(
     ftp: str, odd_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

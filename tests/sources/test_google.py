@@ -56,7 +56,8 @@ def store(odd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         server.wait()
 
 
-@pytest.mark.parametrize("runner", ["local", pytest.param("spark", marks=(pytest.mark.spark, pytest.mark.slow))])
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["local", pytest.param("spark", marks=pytest.mark.spark)])
 def test_images_in_a_bucket_of_google_give_the_same_as_those_of_the_folder(
     runner: str, store: Store, odd_tree: Path, tmp_path: Path
 ) -> None:
