@@ -27,7 +27,7 @@ s3-server: .venv-s3-server/.ready  ## Install that server, OpenStack Swift, for 
 
 # Many tests wait, for processes and servers: two more than there are cores keep all of these busy.
 JOBS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 2 : 8 )))
-SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadgroup
+SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 PYTEST := $(BIN)/pytest $(SIDE_BY_SIDE)
 
 .PHONY: test

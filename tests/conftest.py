@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ pytest_plugins = ["tests.support.changed"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     absent = pytest.mark.skip(reason=f"the real images and weights are not in {SHARED}")
     why_no_gpu = devices.why_no_cuda()
     for item in items:
@@ -53,6 +54,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(shared))
         elif not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if not config.getoption("--changed"):  # that has an order of its own
+        sort_longest_first(items)
+
+
+def sort_longest_first(items: list[pytest.Item]) -> None:
+    """Begin with the tests of Spark and of the server, then the largest groups: no process ends long after others."""
+    groups = {item: group.args[0] if (group := item.get_closest_marker("xdist_group")) else item for item in items}
+    sizes = Counter(groups.values())
+    items.sort(key=lambda item: (groups[item] != "spark", groups[item] != "server", -sizes[groups[item]]))
 
 
 @pytest.hookimpl(wrapper=True)
