@@ -25,6 +25,7 @@ from mission9.privacy.policy import PolicyName
 from mission9.runners import RunnerName
 from mission9.s3.address import Address, is_s3
 from mission9.stages.decode_image import MAX_PIXELS
+from mission9.stages.layout import SplitsFrom
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.urls import is_url, store_url, without_file
 
@@ -38,7 +39,8 @@ _MOST_SETTINGS_BYTES = 1024 * 1024
 # The sections of `mission9 run --help`; a setting that is in none comes last.
 _SECTIONS = {
     "Images and results": (
-        *("input", "output", "config", "all_files", "verify_content", "overwrite", "plain_csv", "no_report"),
+        *("input", "output", "config", "splits", "all_files", "follow_links", "verify_content", "overwrite"),
+        *("plain_csv", "no_report"),
     ),
     "Features": ("weights", "preprocess", "precision", "device", "engine", "batch_size"),
     "PCA": ("components", "pca_model"),
@@ -108,7 +110,13 @@ class RunConfig(BaseSettings):
         None,
         description="Key, env:NAME or a file: all Parquet files are encrypted, and neither CSV nor page is written.",
     )
-    all_files: Flag = Field(False, description="List every file, not just those that look like images by name.")
+    all_files: Flag = Field(False, description="List every file: also by other names, and in folders of tools.")
+    splits: SplitsFrom = Field(
+        "auto",
+        description="Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also "
+        "beside labels; none: all are labels.",
+    )
+    follow_links: Flag = Field(False, description="Follow links that lead out of the input.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
     no_report: Flag = Field(False, description="Write no report.html; mission9 report writes it later.")
     overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")

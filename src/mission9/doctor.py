@@ -29,7 +29,7 @@ from mission9.privacy.redact import redact
 from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
 from mission9.runners import works_elsewhere
 from mission9.s3.address import is_s3
-from mission9.stages.list_images import FITTING, Found, check_folder, fitting_split, list_images
+from mission9.stages.list_images import FITTING, Found, Listing, check_folder, check_links, fitting_split, list_images
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -182,18 +182,21 @@ def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
 def _input(config: RunConfig) -> Iterator[Finding]:
     check_folder(config.input)
     found = Found()
-    for _ in list_images(config.input, found, all_files=config.all_files, leave_out=config.output):
+    for _ in list_images(config.input, found, Listing.of(config, leave_out=config.output)):
         # Test/ sorts before Training/, and may be more than the first batch holds.
         if config.pca_model or any(found.listed[split] for split in FITTING):
             break
+    check_links(config.input, found)
     if not found.listed:
         remedy = "give the folder that holds Training/ and Test/, or the label folders, with --input"
-        yield Finding("input", "problem", f"there are no images in {config.input}", remedy)
+        yield Finding("input", "problem", f"there are no images in {config.input}{found.in_brackets()}", remedy)
         return
     if config.pca_model is None:
         fitting_split(found.listed)
     splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
-    yield Finding("input", "ok", f"images: {splits}, among the first that are found")
+    yield Finding("input", "ok", f"images: {splits}, among the first that are found; {found.layout}")
+    if skipped := found.in_brackets(folders_only=True):
+        yield Finding("input", "warning", f"left out among them:{skipped}", "--all-files lists all, if they are images")
 
 
 def _output(config: RunConfig) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from mission9.pca import check_components
 from mission9.places import real_root
 from mission9.sources import settled
 from mission9.stages.find_known import Known, nothing_is_as_it_was
-from mission9.stages.list_images import Found, fitting_split, list_images
+from mission9.stages.list_images import Found, Listing, check_links, fitting_split, list_images
 from mission9.stages.plan_shards import Plan, plan_shards
 from mission9.stages.report import Report, SplitCounts
 from mission9.stages.verify_content import VerifyContent
@@ -50,13 +50,14 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
     report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
-    logger.info("list: %s images in %s", f"{report.listed:,}", config.input)
+    report.layout = str(found.layout)
+    logger.info("list: %s images in %s: %s", f"{report.listed:,}", config.input, report.layout)
     return replace(plan, root=root)
 
 
 def images_of(root: str, config: RunConfig, output: Output, found: Found) -> Iterator[pa.RecordBatch]:
     """The images of a run: those that are found below the root of its input, without those that were erased."""
-    rows = list_images(root, found, all_files=config.all_files, leave_out=output.place)
+    rows = list_images(root, found, Listing.of(config, leave_out=output.place))
     erased = Tombstones.of(output.state_files)
     if erased.is_pending:
         logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)
@@ -66,8 +67,9 @@ def images_of(root: str, config: RunConfig, output: Output, found: Found) -> Ite
 def _checked(rows: Iterator[pa.RecordBatch], found: Found, config: RunConfig) -> Iterator[pa.RecordBatch]:
     """The same rows; in the end, before a plan of them takes the place of an earlier one, what speaks against it."""
     yield from rows
+    check_links(config.input, found)
     if not found.listed:
-        raise InputError(f"there are no images in {config.input} ({found.total} other files); give another --input")
+        raise InputError(f"there are no images in {config.input}{found.in_brackets()}; give another --input")
     if config.pca_model is None:
         check_components(config.components, found.listed[fitting_split(found.listed)], FEATURES)
 

@@ -27,7 +27,7 @@ from mission9.settle import make_extraction
 from mission9.sources import settled
 from mission9.stages.fit_pca import MOST_PARTIALS
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, check_folder, fitting_split, list_images, split_and_label
+from mission9.stages.list_images import Found, Listing, check_folder, fitting_split, list_images, split_and_label
 from mission9.stages.prepare_images import ImageRow
 from mission9.stages.project import project_batch
 from mission9.stages.save_results import save_results
@@ -62,10 +62,10 @@ class SparkImagePipeline:
         enforce_policy(self.config.model_copy(update={"input": path}))
         check_folder(path)
         root = settled(path)
-        all_files, schema = self.config.all_files, pa.schema([("root", pa.string()), *LISTING])
+        listing, schema = Listing.of(self.config), pa.schema([("root", pa.string()), *LISTING])
 
         def list_(_: Batches) -> Batches:
-            for rows in list_images(root, Found(), all_files=all_files):
+            for rows in list_images(root, Found(), listing):
                 yield pa.record_batch([pa.repeat(root, len(rows)), *rows.columns], schema=schema)
 
         rows = self.spark.range(0, 1, 1, 1).mapInArrow(list_, _ddl(schema))

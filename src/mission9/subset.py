@@ -14,7 +14,7 @@ from mission9.disk.failures import storage_told
 from mission9.disk.files import appearing, make_folder, patiently
 from mission9.disk.names import from_text
 from mission9.errors import ConfigError, InputError, OutputError
-from mission9.stages.list_images import Found, check_is_folder, folder_rows
+from mission9.stages.list_images import Found, Listing, check_is_folder, folder_rows
 
 PERCENTAGES = (1, 5, 10, 25, 50)
 
@@ -75,7 +75,7 @@ def list_subsets(target: Path) -> dict[str, int]:
 def _by_folder(source: Path, found: Found) -> Iterable[list[str]]:
     """The images' paths below `source`, folder by folder; `found` tells what is none."""
     folders: dict[str, list[str]] = defaultdict(list)
-    for batch in folder_rows(str(source), found, all_files=False, leave_out=""):
+    for batch in folder_rows(str(source), found, Listing(splits_from="folders")):
         for name, size in zip(batch["path"].to_pylist(), batch["bytes"].to_pylist(), strict=True):
             path = os.fsdecode(from_text(name))
             if size or os.path.isfile(source / path):

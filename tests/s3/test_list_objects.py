@@ -12,7 +12,7 @@ from mission9.s3 import list_objects, listings, odd_keys
 from mission9.s3.address import Address
 from mission9.s3.environment import credentials_told
 from mission9.schema import LISTING
-from mission9.stages.list_images import Found, has_more_images, list_images
+from mission9.stages.list_images import Found, Listing, has_more_images, list_images
 from tests.s3.conftest import PAGE_KEYS, Bucket
 
 # As a bucket's owner may name things; what no key of a client can be is told apart below.
@@ -32,7 +32,7 @@ NAMES = (
 
 
 def rows_of(root: str, found: Found | None = None, **options: object) -> list[dict[str, object]]:
-    batches = list(list_images(root, found or Found(), **options))  # type: ignore[arg-type]
+    batches = list(list_images(root, found or Found(), Listing(**options)))  # type: ignore[arg-type]
     assert all(batch.schema.equals(LISTING) for batch in batches)
     rows: list[dict[str, object]] = pa.Table.from_batches(batches, LISTING).to_pylist()
     return rows
@@ -95,7 +95,9 @@ def test_a_folder_beside_many_objects_is_listed_with_them(
         return level
 
     monkeypatch.setattr(list_objects, "list_small_level", noted)
-    assert [row["path"] for row in rows_of(f"{bucket}/images")] == sorted(key.removeprefix("images/") for key in keys)
+    assert [row["path"] for row in rows_of(f"{bucket}/images", splits_from="folders")] == sorted(
+        key.removeprefix("images/") for key in keys
+    )
     assert asked == [7 if most == 50 else 0]
 
 

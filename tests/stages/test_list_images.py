@@ -8,12 +8,19 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import InputError
-from mission9.stages.list_images import Found, fitting_split, has_more_images, list_images, split_and_label
+from mission9.stages.list_images import (
+    Found,
+    Listing,
+    fitting_split,
+    has_more_images,
+    list_images,
+    split_and_label,
+)
 
 
-def listed(root: Path, *, all_files: bool = False) -> tuple[list[dict[str, Any]], Found]:
+def listed(root: Path, **options: Any) -> tuple[list[dict[str, Any]], Found]:
     found = Found()
-    batches = list(list_images(str(root), found, all_files=all_files))
+    batches = list(list_images(str(root), found, Listing(**options)))
     rows = pa.Table.from_batches(batches).to_pylist() if batches else []
     assert found.listed.total() == len(rows)
     return rows, found
@@ -81,7 +88,7 @@ def test_files_that_are_no_images_are_counted_by_extension(tmp_path: Path) -> No
 
 
 def test_odd_names_are_rows_like_any_other(tmp_path: Path) -> None:
-    names = ["_x.jpg", ".x.jpg", "._x.jpg", "A.JPG", "a:b.jpg", "a\nb.jpg", "a%20b.png", "x.jpeg", "x" * 251 + ".jpg"]
+    names = ["_x.jpg", ".x.jpg", "A.JPG", "a:b.jpg", "a\nb.jpg", "a%20b.png", "x.jpeg", "x" * 251 + ".jpg"]
     put(tmp_path, *(f"a/{name}" for name in names))
     (tmp_path / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
     rows, _ = listed(tmp_path)
@@ -113,7 +120,9 @@ def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path: Path) 
 
 def test_results_among_the_images_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "in/a/1.jpg", "in/results/features/x.jpg", "in/results/_state/lock")
-    batches = list(list_images(str(tmp_path / "in"), found := Found(), leave_out=str(tmp_path / "in" / "results")))
+    batches = list(
+        list_images(str(tmp_path / "in"), found := Found(), Listing(leave_out=str(tmp_path / "in" / "results")))
+    )
     assert batches[0]["path"].to_pylist() == ["a/1.jpg"]
     assert found.total == 1
 

@@ -17,6 +17,7 @@ from mission9.config import Flag, RunConfig
 from mission9.fetch.find_layout import Variant
 from mission9.fetch.kaggle import VERSION
 from mission9.places import page_place
+from mission9.stages.layout import SplitsFrom
 from mission9.subset import PERCENTAGES
 
 if TYPE_CHECKING:
@@ -163,7 +164,9 @@ def pack(
     *,
     input_: Annotated[str, Parameter(name="--input")] = DEFAULT_INPUT,
     output: str,
+    splits: SplitsFrom = "auto",
     all_files: Flag = False,
+    follow_links: Flag = False,
     overwrite: Flag = False,
     workers: int | None = None,
     reader: Reader = "python",
@@ -184,8 +187,13 @@ def pack(
         Folder of images, s3://BUCKET/PREFIX, or a URL of fsspec; with --reader spark whatever Spark can read.
     output:
         Folder for the pack, or s3://BUCKET/PREFIX; made if absent.
+    splits:
+        Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also beside labels;
+        none: all are labels.
     all_files:
-        Pack every file, not just those that look like images by name.
+        Pack every file: also by other names, and in folders of tools.
+    follow_links:
+        Follow links that lead out of the input.
     overwrite:
         Read and pack everything again.
     workers:
@@ -195,11 +203,13 @@ def pack(
         reads everything each time.
     """
     from mission9.pack.make_pack import make_pack, make_pack_by_spark
+    from mission9.stages.list_images import Listing
 
+    listing = Listing(all_files=all_files, splits_from=splits, follow_links=follow_links)
     if reader == "spark":
-        report = make_pack_by_spark(input_, output, all_files=all_files)
+        report = make_pack_by_spark(input_, output, listing=listing)
     else:
-        report = make_pack(input_, output, all_files=all_files, overwrite=overwrite, workers=workers)
+        report = make_pack(input_, output, listing=listing, overwrite=overwrite, workers=workers)
     for name, count in sorted(report.splits.items()):
         print(f"{name:<12}{count:>9,} listed")
     if report.skipped:

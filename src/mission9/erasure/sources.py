@@ -13,7 +13,7 @@ from mission9.errors import ConfigError, StorageError
 from mission9.pack.layout import find_index
 from mission9.places import real_root
 from mission9.s3.address import Address, is_s3
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.list_images import Found, Listing, list_images
 from mission9.urls import is_url
 
 _SECOND = 1_000_000_000  # nanoseconds
@@ -82,7 +82,7 @@ def images_in(root: str, results: str) -> Iterator[Image]:
         for key, changed in last_changes_below(top):
             yield Image(to_text(top.relative(key).encode()), int(changed.timestamp()) * _SECOND)
         return
-    for batch in list_images(root, Found(), all_files=True, leave_out=results):
+    for batch in list_images(root, Found(), Listing(all_files=True, leave_out=results, splits_from="folders")):
         yield from map(Image, batch["path"].to_pylist(), batch["modified"].to_pylist())
 
 

@@ -22,7 +22,7 @@ from mission9.schema import LISTING
 from mission9.settle import make_extraction
 from mission9.sources import settled
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.list_images import Found, Listing, list_images
 from mission9.stages.prepare_images import ImageRow
 
 SAMPLE = 200
@@ -117,7 +117,7 @@ def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
 
 
 def _rows(root: str, config: RunConfig) -> Iterator[ImageRow]:
-    for batch in list_images(root, Found(), all_files=config.all_files, leave_out=real_root(config.output)):
+    for batch in list_images(root, Found(), Listing.of(config, leave_out=real_root(config.output))):
         table = pa.table(batch.columns, names=[field.name for field in LISTING])
         for row in table.select(["path", "split", "label", "bytes"]).to_pylist():
             yield ImageRow(row["path"], row["split"], row["label"], row["bytes"], root)

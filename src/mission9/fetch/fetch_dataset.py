@@ -25,7 +25,7 @@ from mission9.fetch.archive import Bomb, contents, damage_told, entries
 from mission9.fetch.check_entries import Checked, checked
 from mission9.fetch.find_layout import Folder, Variant, find_layout
 from mission9.fetch.kaggle import DATASET, VERSION, dataset_page, download
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.list_images import Found, Listing, list_images
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def _count(images: Path, files: int) -> dict[str, int]:
     """The images by split, once all files are found there."""
     found: Found = Found()
     splits: Counter[str] = Counter()
-    for batch in list_images(str(images), found):
+    for batch in list_images(str(images), found, Listing(splits_from="folders")):
         splits.update(batch["split"].to_pylist())
     if found.total != files:
         raise ConservationError(f"{files} files were unpacked to {images}, and {found.total} are there")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mission9.errors import InputError
 from mission9.schema import TEST, TRAINING
-from mission9.stages.list_images import SPLIT_FOLDERS
+from mission9.stages.layout import split_named
 
 Variant = Literal["100x100", "original"]
 DEFAULT_VARIANT: Variant = "100x100"
@@ -45,7 +45,7 @@ def _with_both_splits(paths: Iterable[Folder]) -> list[Folder]:
     splits: dict[Folder, set[str]] = {}
     for path in paths:
         for depth, name in enumerate(path[: DEEPEST + 1]):
-            split = SPLIT_FOLDERS.get(name.lower())
+            split = split_named(name)
             if split and depth < len(path) - 1:
                 splits.setdefault(path[:depth], set()).add(split)
     return sorted(folder for folder, names in splits.items() if {TRAINING, TEST} <= names)

@@ -52,6 +52,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
         "run_id": report.get("run_id", ""),  # results of before have none
         "counts": {split: report["splits"][split] for split in in_order(report["splits"])},
         "total": _total(report),
+        "layout": shown(str(report.get("layout", ""))),
         "skipped": [(_kind(kind), count) for kind, count in sorted(report["skipped"].items())],
         "reasons": sum((Counter(split["reasons"]) for split in report["splits"].values()), Counter()).most_common(),
         "rejects": _rejects(found.results),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from mission9.privacy.redact import redact
 from mission9.runners import InProcessRunner, Runner
 from mission9.schema import LISTING
 from mission9.sources import settled
-from mission9.stages.list_images import Found, check_folder, list_images
+from mission9.stages.list_images import USUAL, Found, Listing, check_folder, check_links, list_images
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.urls import is_url, without_file
 
@@ -37,7 +38,7 @@ def make_pack(
     input: str,  # noqa: A002 (as the command has it)
     output: str,
     *,
-    all_files: bool = False,
+    listing: Listing = USUAL,
     overwrite: bool = False,
     workers: int | None = None,
 ) -> PackReport:
@@ -59,7 +60,7 @@ def make_pack(
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
     with storage_told(output, input), store.lock() as check, scratch_folder() as scratch:
         found = Found()
-        batches = list_images(root, found, all_files=all_files, leave_out=real_root(output))
+        batches = list_images(root, found, replace(listing, leave_out=real_root(output)))
         _write_listing(scratch / "listing.parquet", batches, input, found)
         report = PackReport(str(store), _told(real_root(input)), found.listed, found.skipped)
         is_shown = False
@@ -77,7 +78,7 @@ def make_pack_by_spark(
     input: str,  # noqa: A002 (as the command has it)
     output: str,
     *,
-    all_files: bool = False,
+    listing: Listing = USUAL,
 ) -> PackReport:
     """As `make_pack`, of what only Java can read: by Spark, everything anew.
 
@@ -94,7 +95,7 @@ def make_pack_by_spark(
     if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
         raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
     with storage_told(output), store.lock() as check, scratch_folder() as scratch:
-        written = write_by_spark(input, store, scratch, all_files=all_files)
+        written = write_by_spark(input, store, scratch, listing)
         report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
         for group in row_groups(written.plan.images, columns=["split"]):
             report.splits.update(group["split"].to_pylist())
@@ -112,8 +113,9 @@ def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, fo
     with TableWriter(file, LISTING) as writer:
         for batch in batches:
             writer.write_batch(batch)
+    check_links(place, found)
     if not found.listed:
-        raise InputError(f"there are no images in {place} ({found.total} other files); give another --input")
+        raise InputError(f"there are no images in {place}{found.in_brackets()}; give another --input")
 
 
 def _write_parts(root: str, store: Store, plan: PackPlan, workers: int | None) -> None:

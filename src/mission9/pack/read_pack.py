@@ -31,7 +31,7 @@ from mission9.pack.read_index import Gone, Index
 from mission9.pack.store import Store, is_missing, store_of
 from mission9.s3.address import is_s3
 from mission9.schema import LISTING
-from mission9.stages.list_images import Found
+from mission9.stages.list_images import Found, Listing
 
 # Of each source in a process: pages of a megabyte.
 _PAGES = 16
@@ -52,7 +52,7 @@ class PackSource:
     def check(self) -> None:
         """A pack that is settled is there."""
 
-    def rows(self, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+    def rows(self, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
         """The listing of which the pack was made, with what was skipped then; what it left out stays left out.
 
         Raises:

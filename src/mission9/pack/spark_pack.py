@@ -12,7 +12,7 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -29,9 +29,9 @@ from mission9.pack.layout import PACK_PLAN, PLAN_FILE, done_file
 from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
 from mission9.pack.store import Store
 from mission9.pack.write_part import Read, write_part
-from mission9.schema import NO_SPLIT
 from mission9.session import find_or_start_session
-from mission9.stages.list_images import SPLIT_FOLDERS
+from mission9.stages.layout import Layout, Strays, is_of_tools, layout_of, tools_folder
+from mission9.stages.list_images import Listing
 from mission9.stages.read_bytes import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # Rows of an Arrow batch, which Spark bounds by their number: images are larger than other rows.
 _BATCH_SETTING, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", "64"
+
+_MOST_FOLDERS = 100_000  # that are looked at for splits
 
 _AUTHORITY = re.compile(r"[a-zA-Z][\w+.-]*:(?://[^/]*)?")
 _SUMMARY = "number int, key string, images long"
@@ -54,14 +56,14 @@ class Written(NamedTuple):
 
 
 class _Top(NamedTuple):
-    """The folder of images, as Spark's paths begin; its name; and whether folders of splits are in it."""
+    """The folder of images, as Spark's paths begin; its name; and its folders of splits."""
 
     prefix: str
     name: str
-    beside_splits: bool
+    layout: Layout
 
 
-def write_by_spark(place: str, store: Store, folder: Path, *, all_files: bool) -> Written:
+def write_by_spark(place: str, store: Store, folder: Path, listing: Listing) -> Written:
     """Parts of all that Spark sees below a place, written by its tasks; the plan of them is written into `folder`.
 
     Raises:
@@ -77,7 +79,7 @@ def write_by_spark(place: str, store: Store, folder: Path, *, all_files: bool) -
     before = spark.conf.get(_BATCH_SETTING, None)
     try:
         spark.conf.set(_BATCH_SETTING, _BATCH_ROWS)
-        return _written(spark, place, store, folder, all_files=all_files)
+        return _written(spark, place, store, folder, listing)
     except (PySparkException, Py4JError) as error:
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         kind = InputError if "PATH_NOT_FOUND" in text or "UnknownHost" in str(error) else TaskError
@@ -91,12 +93,12 @@ def write_by_spark(place: str, store: Store, folder: Path, *, all_files: bool) -
             spark.conf.set(_BATCH_SETTING, before)
 
 
-def _written(spark: SparkSession, place: str, store: Store, folder: Path, *, all_files: bool) -> Written:
+def _written(spark: SparkSession, place: str, store: Store, folder: Path, listing: Listing) -> Written:
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
     if files.select("path").first() is None:
         raise InputError(f"Spark sees no files below {place}; give another --input")
-    top = _top(files, place)
-    images, skipped = (files, Counter()) if all_files else _images_among(files, top)
+    top = _top(files, place, listing)
+    images, skipped = (files, Counter()) if listing.all_files else _images_among(files, top)
     facts = images.selectExpr("count(*) AS files", "sum(length) AS bytes", "max(length) AS largest").collect()[0]
     if not facts.files:
         raise InputError(f"there are no images in {place} ({skipped.total()} other files); give another --input")
@@ -127,10 +129,15 @@ def _images_among(files: DataFrame, top: _Top) -> tuple[DataFrame, Counter[str]]
     has_dot = functions.instr(name, ".") > 0
     behind_dot = functions.lower(functions.substring_index(name, ".", -1))
     extension = functions.when(has_dot, functions.concat(functions.lit("."), behind_dot))
-    is_at_top = functions.col("path") == functions.concat(functions.lit(top.prefix), name)
-    is_beside = functions.lit(top.beside_splits) & is_at_top
-    is_image = functions.when(has_dot, extension.isin(*IMAGE_EXTENSIONS)).otherwise(~is_beside)
-    others = files.where(~is_image).select(functions.coalesce(extension, functions.lit("(none)")).alias("extension"))
+    above = "".join([top.prefix, *(f"{folder}/" for folder in top.layout.above)])
+    is_beside = functions.lit(bool(top.layout.splits)) & (
+        functions.col("path") == functions.concat(functions.lit(above), name)
+    )
+    is_named_so = functions.when(has_dot, extension.isin(*IMAGE_EXTENSIONS)).otherwise(~is_beside)
+    tools = functions.udf(lambda path: _tools(path, top.prefix), "string")("path")
+    is_image = is_named_so & tools.isNull()
+    as_what = functions.coalesce(tools, extension, functions.lit("(none)"))
+    others = files.where(~is_image).select(as_what.alias("extension"))
     counts = others.groupBy("extension").count().collect()
     return files.where(is_image), Counter({row["extension"]: row["count"] for row in counts})
 
@@ -143,13 +150,17 @@ def _images(batch: pa.RecordBatch, top: _Top) -> Iterator[Read]:
     for path, modified, content in zip(*columns, batch["content"].to_pylist(), strict=True):
         progress()
         parts = path.removeprefix(top.prefix).split("/")
-        split = SPLIT_FOLDERS.get(parts[0].lower(), NO_SPLIT) if len(parts) > 1 else NO_SPLIT
+        split = top.layout.split_of(parts[:-1])
         label = parts[-2] if len(parts) > 1 else top.name
         row = Row(to_text("/".join(parts).encode()), split, to_text(label.encode()), len(content), modified)
         yield Read(row, content, hashlib.sha256(content).hexdigest())
 
 
-def _top(files: DataFrame, place: str) -> _Top:
+def _tools(path: str, prefix: str) -> str | None:
+    return tools_folder(path.removeprefix(prefix).split("/")[:-1])
+
+
+def _top(files: DataFrame, place: str, listing: Listing) -> _Top:
     """How the paths begin that Spark gives: with the address of the store, where a place may leave it away."""
     from pyspark.sql import functions
 
@@ -159,10 +170,29 @@ def _top(files: DataFrame, place: str) -> _Top:
     prefix = f"{authority[0] if authority else ''}{inner}/"
     if not path.startswith(prefix):
         raise InputError(f"Spark calls a file below {place} {path}: give the folder as Spark has it")
-    below = functions.split(functions.substring("path", len(prefix) + 1, 4096), "/")
-    names = files.where(functions.size(below) > 1).select(below[0].alias("name")).distinct().limit(10_000).collect()
-    is_there = any(row.name.lower() in SPLIT_FOLDERS for row in names)
-    return _Top(prefix, inner.rpartition("/")[2], is_there)
+    below = functions.substring("path", len(prefix) + 1, 4096)
+    folder = functions.regexp_replace(below, "/?[^/]*$", "").alias("folder")
+    folders = [row.folder for row in files.select(folder).distinct().limit(_MOST_FOLDERS).collect()]
+    return _Top(prefix, inner.rpartition("/")[2], _layout(place, folders, listing))
+
+
+def _layout(place: str, folders: list[str], listing: Listing) -> Layout:
+    """The folders of splits, of the folders in which files lie."""
+    ways = [folder.split("/") for folder in folders if folder]
+
+    def look(above: Sequence[str]) -> tuple[list[str], bool]:
+        depth = len(above)
+        inside = [way for way in ways if way[:depth] == list(above)]
+        return sorted({way[depth] for way in inside if len(way) > depth}), "/".join(above) in folders
+
+    layout = layout_of(place, look, listing.splits_from)
+    if listing.splits_from == "auto" and not layout.splits:
+        strays = Strays()
+        for way in ways:
+            if not any(map(is_of_tools, way)):
+                strays.note("/".join(way))
+        strays.check(place)
+    return layout
 
 
 def _plan(store: Store, folder: Path, parts: list[Part]) -> PackPlan:

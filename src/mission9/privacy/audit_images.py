@@ -13,7 +13,7 @@ from functools import partial
 
 from mission9.errors import ImageError
 from mission9.sources import settled, source_of
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.list_images import Found, Listing, list_images
 from mission9.stages.read_bytes import MAX_BYTES
 from mission9.stages.read_metadata import KINDS, Kind, MetadataReader
 
@@ -50,7 +50,7 @@ def audit_images(place: str, *, all_files: bool = False) -> Audit:
 
 
 def _paths(root: str, *, all_files: bool) -> Iterator[list[str]]:
-    for batch in list_images(root, Found(), all_files=all_files):
+    for batch in list_images(root, Found(), Listing(all_files=all_files, splits_from="folders")):
         yield batch["path"].to_pylist()
 
 

@@ -16,7 +16,7 @@ from mission9.errors import InputError
 from mission9.s3.address import Address
 from mission9.s3.listings import PAGE_KEYS, Level, list_below, list_small_level
 from mission9.s3.objects import Listed
-from mission9.stages.list_images import SPLIT_FOLDERS
+from mission9.stages.layout import split_named
 
 # Prefixes listed at a time, and pages of each that may wait for their turn: at most 16 x 4 x 1000 keys in memory.
 _LISTERS, _PAGES = 16, 4
@@ -68,6 +68,13 @@ class Top:
         paths = [self.root.relative(found.key) for found in self.objects or ()]
         return {path.partition("/")[0] for path in paths if "/" in path}
 
+    @property
+    def objects_there(self) -> list[Listed]:
+        """The objects directly below the prefix, as far as they are known."""
+        if self.level is not None:
+            return self.level[0]
+        return [found for found in self.objects or () if "/" not in self.root.relative(found.key)]
+
 
 def list_objects(top: Top, *, leave_out: Address | None = None) -> Iterator[Entry]:
     """Every object below a prefix but those below `leave_out`, in the order of the keys' bytes.
@@ -111,7 +118,7 @@ def _places(top: Top) -> Iterator[Place]:
         for _, found in sorted(there, key=lambda pair: pair[0].encode()):
             if isinstance(found, Listed):
                 yield [found]
-            elif found.name.lower() in SPLIT_FOLDERS:
+            elif split_named(found.name):
                 yield from _places(Top.of(found))
             else:
                 yield found

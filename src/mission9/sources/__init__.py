@@ -20,7 +20,7 @@ from mission9.urls import is_url, without_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mission9.stages.list_images import Found
+    from mission9.stages.list_images import Found, Listing
 
 
 class Source(Protocol):
@@ -35,7 +35,7 @@ class Source(Protocol):
             InputError: saying what it is.
         """
 
-    def rows(self, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:
+    def rows(self, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:
         """As `list_images` gives them.
 
         Raises:
@@ -88,10 +88,10 @@ class _Folder:
 
         check_is_folder(self._root)
 
-    def rows(self, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:
+    def rows(self, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:
         from mission9.stages.list_images import folder_rows
 
-        return folder_rows(self._root, found, all_files=all_files, leave_out=leave_out)
+        return folder_rows(self._root, found, listing)
 
     def names(self) -> Iterator[bytes]:
         from mission9.stages.list_images import names_in
@@ -115,10 +115,10 @@ class _Bucket:
     def check(self) -> None:
         pass
 
-    def rows(self, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:
+    def rows(self, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:
         from mission9.s3.image_rows import image_rows
 
-        return image_rows(self._root, found, all_files=all_files, leave_out=leave_out)
+        return image_rows(self._root, found, listing)
 
     def names(self) -> Iterator[bytes]:
         from mission9.s3.image_rows import names_below

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,9 +15,9 @@ from mission9.concurrency.watch import progress
 from mission9.disk.names import from_text, to_text
 from mission9.errors import ImageError, InputError, SetupError
 from mission9.privacy.redact import shown
-from mission9.schema import NO_SPLIT
 from mission9.sources.fsspec_connections import ANSWERS, Connections
-from mission9.stages.list_images import BATCH_ROWS, SPLIT_FOLDERS, Found, batch_of, skipped_as
+from mission9.stages.layout import RESULTS, STATE, Layout, layout_of, tools_folder
+from mission9.stages.list_images import BATCH_ROWS, Found, Listing, batch_of, has_image_name, skipped_as
 
 Got = TypeVar("Got")
 
@@ -62,21 +62,25 @@ class FsspecSource:
     def check(self) -> None:
         """What is there, the listing tells."""
 
-    def rows(self, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+    def rows(self, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:
         """As `list_images` gives them.
 
         Raises:
-            InputError: nothing is there, or it cannot be listed.
+            InputError: nothing is there, it cannot be listed, or it is not clear what is a split.
         """
         rows: list[tuple[str, str, str, int, int]] = []
-        beside_splits = self._are_splits_there()
-        for folders, item in self._walk():
-            skipped = _skipped(folders, item, beside_splits=beside_splits, all_files=all_files)
+        layout = found.layout = layout_of(self._root, self._look, listing.splits_from)
+        for folders, item, is_result in self._walk():
+            names = _texts(folders)
+            if item.is_link:
+                found.skip_link("/".join([*names, to_text(item.name)]))
+                continue
+            skipped = RESULTS if is_result else _skipped(names, item, layout, all_files=listing.all_files)
             if skipped is not None:
                 found.skipped[skipped] += 1
                 continue
-            row = self._row(folders, item)
-            found.listed[row[1]] += 1
+            row = self._row(folders, item, layout.split_of(names))
+            found.list(row[1], "/".join(names))
             rows.append(row)
             if len(rows) == BATCH_ROWS:
                 yield batch_of(rows)
@@ -86,7 +90,8 @@ class FsspecSource:
 
     def names(self) -> Iterator[bytes]:
         """The names of all files."""
-        return (item.name for _, item in self._walk())
+        walk = self._walk()
+        return (item.name for folders, item, is_result in walk if not (is_result or tools_folder(_texts(folders))))
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The whole content of a file.
@@ -133,24 +138,27 @@ class FsspecSource:
             raise InputError(f"{self._root} cannot be reached: {_words(error)}") from error
         return fs, str(top)
 
-    def _walk(self) -> Iterator[tuple[list[bytes], _Item]]:
-        """Every file with the names of its folders, in the order of the paths' bytes."""
-        levels = [iter(self._items(self._top))]
+    def _walk(self) -> Iterator[tuple[list[bytes], _Item, bool]]:
+        """Every file with the names of its folders, in the order of the paths' bytes, and whether it is of a result."""
+        levels = [_Level(self._items(self._top))]
         folders: list[bytes] = []
         while levels:
-            for item in levels[-1]:
+            for item in levels[-1].items:
                 if item.name.endswith(b"/"):
-                    levels.append(iter(self._items(item.place)))
+                    levels.append(_Level(self._items(item.place), is_result=levels[-1].is_result))
                     folders.append(item.name[:-1])
                     break
-                yield folders, item
+                yield folders, item, levels[-1].is_result
             else:
                 levels.pop()
                 folders = folders[: len(levels) - 1]
 
-    def _are_splits_there(self) -> bool:
-        names = (item.name for item in self._items(self._top))
-        return any(name.endswith(b"/") and to_text(name[:-1]).lower() in SPLIT_FOLDERS for name in names)
+    def _look(self, above: Sequence[str]) -> tuple[list[str], bool]:
+        """The folders below some, as `Look` has it."""
+        place = "/".join([self._top.rstrip("/"), *above]) if above else self._top
+        items = self._items(place)
+        folders = [to_text(item.name[:-1]) for item in items if item.name.endswith(b"/")]
+        return folders, any(has_image_name(item.name) for item in items)
 
     def _items(self, place: str) -> list[_Item]:
         try:
@@ -167,18 +175,29 @@ class FsspecSource:
         with self._connections.one() as fs:
             return list(fs.ls(place, detail=True))
 
-    def _row(self, folders: list[bytes], item: _Item) -> tuple[str, str, str, int, int]:
-        split = SPLIT_FOLDERS.get(to_text(folders[0]).lower(), NO_SPLIT) if folders else NO_SPLIT
+    def _row(self, folders: list[bytes], item: _Item, split: str) -> tuple[str, str, str, int, int]:
         top = self._root.rstrip("/").rpartition("/")[2].encode()
         path = to_text(b"/".join([*folders, item.name]))
         return path, split, to_text(folders[-1] if folders else top), item.size, item.modified
 
 
-def _skipped(folders: list[bytes], item: _Item, *, beside_splits: bool, all_files: bool) -> str | None:
+class _Level:
+    """A folder on the way down: what is left of it, and whether it belongs to a result."""
+
+    def __init__(self, items: list[_Item], *, is_result: bool = False) -> None:
+        self.items = iter(items)
+        self.is_result = is_result or any(item.name == f"{STATE}/".encode() for item in items)
+
+
+def _texts(names: Sequence[bytes]) -> list[str]:
+    return [to_text(name) for name in names]
+
+
+def _skipped(folders: Sequence[str], item: _Item, layout: Layout, *, all_files: bool) -> str | None:
     """What a file is counted as that is not listed."""
-    if item.is_link:
-        return "(link)"
-    return None if all_files else skipped_as(item.name, beside_splits=beside_splits and not folders)
+    if all_files:
+        return None
+    return tools_folder(folders) or skipped_as(item.name, beside_splits=layout.is_beside_splits(folders))
 
 
 def _item(info: dict[str, Any]) -> _Item:

@@ -4,68 +4,124 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mission9.disk.files import is_passing, patiently
-from mission9.disk.names import IMAGE_EXTENSIONS, to_text
+from mission9.disk.names import IMAGE_EXTENSIONS, to_path, to_text
 from mission9.errors import InputError
 from mission9.places import real_root
-from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
+from mission9.schema import LISTING, NO_SPLIT, TRAINING
 from mission9.sources import settled, source_of
+from mission9.stages.layout import RESULTS, STATE, Layout, SplitsFrom, Strays, layout_of, split_named, tools_folder
 from mission9.urls import is_url
+
+if TYPE_CHECKING:
+    from mission9.config import RunConfig
 
 # A PCA is fitted on the first of these of which there are images.
 FITTING = (TRAINING, NO_SPLIT)
-
-SPLIT_FOLDERS = {"training": TRAINING, "train": TRAINING, "validation": VALIDATION, "val": VALIDATION, "test": TEST}
 
 _LINK = "(link)"  # counted in the place of an extension: a link that is not followed
 
 BATCH_ROWS = 10_000
 
 
+_MOST_LINKS = 5  # that are told by name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """How to list: every file, or those named as images; what to leave out; which folders are splits; where links lead.
+
+    `all_files` lists the folders of tools too. With `follow_links` links out of the root are followed.
+    """
+
+    all_files: bool = False
+    leave_out: str = ""
+    splits_from: SplitsFrom = "auto"
+    follow_links: bool = False
+
+    @staticmethod
+    def of(config: RunConfig, leave_out: str = "") -> Listing:
+        """The listing that a run's settings ask for."""
+        return Listing(config.all_files, leave_out, config.splits, config.follow_links)
+
+
+USUAL = Listing()
+
+
 @dataclass
 class Found:
-    """What a listing came upon: images by split, and other files by extension."""
+    """What a listing came upon: images by split, other files by extension or folder of tools, and links by path."""
 
     listed: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    layout: Layout = field(default_factory=Layout)
+    links: list[str] = field(default_factory=list)
+    strays: Strays = field(default_factory=Strays)
+
+    def list(self, split: str, folder: str) -> None:
+        """Count an image that is listed, which lies in a folder."""
+        self.listed[split] += 1
+        if split == NO_SPLIT and not self.layout.splits:
+            self.strays.note(folder)
+
+    def skip_link(self, path: str) -> None:
+        """Count a link that is not followed."""
+        self.skipped[_LINK] += 1
+        if len(self.links) < _MOST_LINKS:
+            self.links.append(path)
 
     @property
     def total(self) -> int:
         return self.listed.total() + self.skipped.total()
 
+    def in_brackets(self, *, folders_only: bool = False) -> str:
+        """What was skipped, the most first, for a message; empty where nothing was."""
+        told = [(name, count) for name, count in self.skipped.most_common() if not folders_only or name[-1] in "/)"]
+        words = ", ".join(f"{count:,} {name}" for name, count in told[:5]) + (", ..." if len(told) > 5 else "")
+        return f" ({words})" if words else ""
 
-def list_images(root: str, found: Found, *, all_files: bool = False, leave_out: str = "") -> Iterator[pa.RecordBatch]:
+
+def list_images(root: str, found: Found, listing: Listing = USUAL) -> Iterator[pa.RecordBatch]:
     """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled while they are taken.
 
-    The split is Training, Validation or Test where the first folder says so (train, val, test in any case
-    too), else "all". The label is the name of the folder that holds the file. Listed are files named as images, or
-    without an extension; the rest is counted in `found.skipped`, with the links that lead out of `root` or in circles.
-    The folder `leave_out`, where results go, is passed over. A pack gives the rows of what it was made of.
+    The split is what a folder says, as `layout_of` finds them, else "all". The label is the name of the folder that
+    holds the file. Listed are files named as images, or without an extension; the rest is counted in `found.skipped`,
+    with what lies in folders of tools, and links that lead out of `root` or in circles. The folder
+    `listing.leave_out`, where results go, is passed over. A pack gives the rows of what it was made of.
 
     Raises:
-        InputError: `root` is no folder, or a folder in it cannot be read.
+        InputError: `root` is no folder, a folder in it cannot be read, or it is not clear what is a split.
     """
     check_folder(root)
-    yield from source_of(settled(root)).rows(found, all_files=all_files, leave_out=leave_out)
+    for rows in source_of(settled(root)).rows(found, listing):
+        if listing.splits_from == "auto":
+            found.strays.check(root)
+        yield rows
 
 
-def folder_rows(root: str, found: Found, *, all_files: bool, leave_out: str) -> Iterator[pa.RecordBatch]:
+def folder_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:
     """`list_images` of a folder."""
+    top = os.path.realpath(root)
+    layout = found.layout = layout_of(root, lambda above: _look(top, above), listing.splits_from)
     rows: list[tuple[str, str, str, int, int]] = []
-    for folder, name, is_followed in _walk(root, os.path.realpath(leave_out) if leave_out else ""):
-        skipped = skipped_as(name, beside_splits=folder.is_beside_splits) if is_followed and not all_files else None
-        if skipped is not None or not is_followed:
-            found.skipped[skipped or _LINK] += 1
+    for folder, name, is_followed in _walk(root, listing):
+        if not is_followed:
+            found.skip_link(folder.path_of(name))
             continue
-        rows.append((folder.path_of(name), folder.split, folder.label, *_facts(folder.place + name)))
-        found.listed[folder.split] += 1
+        if skipped := _skipped(folder, name, layout, all_files=listing.all_files):
+            found.skipped[skipped] += 1
+            continue
+        split = layout.split_of(folder.names_above)
+        rows.append((folder.path_of(name), split, folder.label, *_facts(folder.place + name)))
+        found.list(split, folder.text)
         if len(rows) == BATCH_ROWS:
             yield batch_of(rows)
             rows = []
@@ -82,13 +138,13 @@ def has_more_images(root: str, count: int) -> bool:
 
 def names_in(root: str) -> Iterator[bytes]:
     """The names of the files below a folder."""
-    return (name for _, name, is_followed in _walk(root, "") if is_followed)
+    return (name for folder, name, is_followed in _walk(root, USUAL) if is_followed and not folder.tools)
 
 
 def split_and_label(path: str) -> tuple[str, str]:
     """The split and the label of a file by its path alone: the innermost folder that names a split, and its own."""
     folders = path.split("/")[:-1]
-    splits = [SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in SPLIT_FOLDERS]
+    splits = [split for name in folders if (split := split_named(name))]
     return (splits or [NO_SPLIT])[-1], (folders or [""])[-1]
 
 
@@ -105,6 +161,26 @@ def fitting_split(images: Mapping[str, int]) -> str:
         f"there are images of {', '.join(images) or 'no split'}, and none of Training to fit the PCA on: add a folder "
         "Training, or give --pca-model of an earlier run"
     )
+
+
+def check_links(place: str, found: Found) -> None:
+    """Refuse where links that were not followed are all that there is, or a whole split.
+
+    Raises:
+        InputError: with their names.
+    """
+    if not found.links:
+        return
+    depth = len(found.layout.above)
+    ways = [path.split("/") for path in found.links]
+    # Without folders of splits, one at the top may have been all that says it.
+    splits = [way[-1] for way in ways if len(way) == depth + 1 and split_named(way[-1])]
+    if splits or not found.listed:
+        names = ", ".join(splits or found.links) + (", ..." if len(found.links) == _MOST_LINKS else "")
+        raise InputError(
+            f"{names} in {place} are links that lead out of it, or in circles, and are not followed: give "
+            "--follow-links, or put what they lead to in their place"
+        )
 
 
 def check_folder(root: str) -> None:
@@ -138,47 +214,72 @@ class _Folder:
     bytes, not as what `os.scandir` gives, which takes ten times the memory.
     """
 
-    def __init__(self, top: bytes, prefix: bytes, place: bytes) -> None:
+    def __init__(self, top: bytes, prefix: bytes, place: bytes, tools: str | None = None) -> None:
         self.prefix, self.place = prefix, place
         self._text = to_text(prefix)
+        self.text = self._text.rstrip("/")
         self._is_plain = self._text == prefix.decode(errors="replace")
         names, self.links = _scan(place)
         self.names = iter(names)
-        first = self._text.partition("/")[0]
-        self.split = SPLIT_FOLDERS.get(first.lower(), NO_SPLIT)
+        self.names_above = tuple(to_text(name) for name in prefix.split(b"/")[:-1])
+        # What it is counted as, if it is no folder of images.
+        self.tools = RESULTS if os.fsencode(f"{STATE}/") in names else tools or tools_folder(self.names_above[-1:])
         self.label = to_text(os.path.basename((prefix or top).rstrip(b"/")))
-        self.is_beside_splits = not prefix and any(
-            name.endswith(b"/") and to_text(name[:-1]).lower() in SPLIT_FOLDERS for name in names
-        )
 
     def path_of(self, name: bytes) -> str:
         text = to_text(name)
         return self._text + text if self._is_plain and len(text) == len(name) else to_text(self.prefix + name)
 
 
-def _walk(root: str, leave_out: str) -> Iterator[tuple[_Folder, bytes, bool]]:
+def _walk(root: str, listing: Listing) -> Iterator[tuple[_Folder, bytes, bool]]:
     """Every file below `root` by folder and name, in the order of the paths' bytes, and whether it is to be taken.
 
-    A link is, if it leads to somewhere below `root` and not to a folder that holds the link.
+    A link is, if it leads to somewhere below `root`, or anywhere with `follow_links`; but not to a folder that holds
+    it, and no folder outside of `root` is entered twice, so that links among folders come to an end.
     """
     top = os.fsencode(os.path.realpath(root)).rstrip(b"/") + b"/"
-    levels = [_Folder(top, b"", top)]
+    leave_out = os.fsencode(os.path.realpath(listing.leave_out)) if listing.leave_out else b""
+    levels, entered = [_Folder(top, b"", top)], set[bytes]()
     while levels:
         folder = levels[-1]
         for name in folder.names:
-            place = folder.place + name
-            if name in folder.links:
+            place, is_link = folder.place + name, name in folder.links
+            if is_link:
                 place = os.path.realpath(place.rstrip(b"/")) + (b"/" if name.endswith(b"/") else b"")
-                if not place.startswith(top) or any(place == level.place for level in levels):
+                is_outside = not place.startswith(top)
+                holds_it = any(level.place.startswith(place) for level in levels) and name.endswith(b"/")
+                if holds_it or (is_outside and not listing.follow_links) or place in entered:
                     yield folder, name.rstrip(b"/"), False
                     continue
+                if is_outside and name.endswith(b"/"):
+                    entered.add(place)
             if not name.endswith(b"/"):
                 yield folder, name, True
-            elif place.rstrip(b"/") != os.fsencode(leave_out):
-                levels.append(_Folder(top, folder.prefix + name, place))
+            elif place.rstrip(b"/") != leave_out:
+                levels.append(_Folder(top, folder.prefix + name, place, folder.tools))
                 break
         else:
             levels.pop()
+
+
+def _skipped(folder: _Folder, name: bytes, layout: Layout, *, all_files: bool) -> str | None:
+    """What a file is counted as that is not listed."""
+    if folder.tools == RESULTS or (folder.tools and not all_files):
+        return folder.tools
+    return None if all_files else skipped_as(name, beside_splits=layout.is_beside_splits(folder.names_above))
+
+
+def _look(top: str, above: Sequence[str]) -> tuple[list[str], bool]:
+    """The folders in a folder, as `Look` has it."""
+    place = to_path(top, "/".join(above)) if above else os.fsencode(top)
+    names, _ = _scan(place.rstrip(b"/") + b"/")
+    folders = [to_text(name[:-1]) for name in names if name.endswith(b"/")]
+    return folders, any(has_image_name(name) for name in names)
+
+
+def has_image_name(name: bytes) -> bool:
+    """Tell whether a file's name has the extension of an image."""
+    return _extension(name[name.rfind(b".") :]) in IMAGE_EXTENSIONS if b"." in name else False
 
 
 def _scan(folder: bytes) -> tuple[list[bytes], set[bytes]]:
@@ -217,6 +318,8 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
 
 def skipped_as(name: bytes, *, beside_splits: bool) -> str | None:
     """The extension under which a file is counted as skipped; None if it is to be listed."""
+    if name.startswith(b"._"):  # what macOS keeps of a file on other file systems
+        return "._*"
     dot = name.rfind(b".")
     # A name like .DS_Store is all extension.
     extension = _extension(name[dot:]) if dot >= 0 else ""

@@ -34,7 +34,8 @@ class SplitCounts:
 class Report:
     """Everything `run.json` holds; `seconds` are of the clock, by stage, `cpu_seconds` the workers' in extraction.
 
-    `pseudonyms` names the key of the pseudonyms in the tables, empty where these hold paths.
+    `layout` says which folders were taken for splits. `pseudonyms` names the key of the pseudonyms in the tables, empty
+    where these hold paths.
     By `run_id` readers see that no other result has taken the place of the one that they began to read.
     """
 
@@ -48,6 +49,7 @@ class Report:
     audit: dict[str, Any] = field(default_factory=dict)
     found: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    layout: str = ""
     splits: dict[str, SplitCounts] = field(default_factory=dict)
     images_inferred: int = 0
     shards: int = 0

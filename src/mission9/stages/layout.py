@@ -1,0 +1,156 @@
+"""Names of folders -> what they mean: splits, folders of tools, results; one rule for every source of images."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, get_args
+
+from mission9.errors import InputError
+from mission9.schema import NO_SPLIT, TEST, TRAINING, VALIDATION
+
+SplitsFrom = Literal["auto", "folders", "none"]
+SPLITS_FROM = get_args(SplitsFrom)
+
+# The names that Hugging Face's hub takes.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), TRAINING),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
+}
+# What may stand beside one, as in training_set.
+_FILLERS = {"set", "data", "images", "split"}
+_WORDS = re.compile(r"[^\W\d_]+")
+
+_OF_TOOLS = frozenset(
+    (
+        *("__macosx", "__pycache__", "node_modules", "@eadir", "@recycle", "#recycle", "$recycle.bin", "recycler"),
+        *("lost+found", "found.000", "system volume information"),
+    )
+)
+
+# In this folder mission9 keeps what it knows of a result, beside the result: all of that is counted as one.
+STATE, RESULTS = "_state", "(result of mission9)"
+
+_DEEPEST = 5  # folders, each alone in the one above, in which a dataset may be wrapped
+
+# The folders in a folder, and whether an image lies beside them.
+Look = Callable[[Sequence[str]], tuple[Sequence[str], bool]]
+
+
+@lru_cache(maxsize=4096)
+def split_named(name: str) -> str | None:
+    """The split that a folder's name says: Training of "train", "Training ", "train_set"; None where it says none."""
+    words = [word for word in _WORDS.findall(name.lower()) if word not in _FILLERS]
+    return _SPLIT_NAMES.get(words[0]) if len(words) == 1 else None
+
+
+@lru_cache(maxsize=4096)
+def is_of_tools(name: str) -> bool:
+    """Tell whether a folder is one that programs make for themselves: hidden ones, and some that are known by name."""
+    return (name.startswith(".") and bool(name.strip("."))) or name.lower() in _OF_TOOLS
+
+
+def tools_folder(folders: Sequence[str]) -> str | None:
+    """What files are counted as in the first folder of tools on a path; None where there is none."""
+    return next((f"{name}/" for name in folders if is_of_tools(name)), None)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders that are splits, each a name and the split that it says; they lie in the folders `above`."""
+
+    above: tuple[str, ...] = ()
+    splits: tuple[tuple[str, str], ...] = ()
+
+    def split_of(self, folders: Sequence[str]) -> str:
+        """The split of what lies in some folders, given from the top down."""
+        depth = len(self.above)
+        if len(folders) > depth and tuple(folders[:depth]) == self.above:
+            return dict(self.splits).get(folders[depth], NO_SPLIT)
+        return NO_SPLIT
+
+    def is_beside_splits(self, folders: Sequence[str]) -> bool:
+        """Tell whether some folders hold those of the splits."""
+        return bool(self.splits) and tuple(folders) == self.above
+
+    def __str__(self) -> str:
+        if not self.splits:
+            return "no folders of splits: every image is of one split, all"
+        way = "".join(f"{name}/" for name in self.above)
+        return ", ".join(f"{split} from {way}{name}/" for name, split in self.splits)
+
+
+@dataclass
+class Strays:
+    """Folders that say a split where no split was looked for: one for each split, the first that came."""
+
+    folders: dict[str, str] = field(default_factory=dict)
+    _last: str | None = None
+
+    def note(self, folder: str) -> None:
+        """Look at the folder of an image that is in no split."""
+        if folder == self._last:
+            return
+        self._last = folder
+        names = folder.split("/")
+        for depth, name in enumerate(names):
+            if split := split_named(name):
+                self.folders.setdefault(split, "/".join(names[: depth + 1]))
+
+    def check(self, place: str) -> None:
+        """Refuse where Training lies beside another split, deeper than was looked: all would be fitted on.
+
+        Raises:
+            InputError: with the choice.
+        """
+        if TRAINING in self.folders and len(self.folders) > 1:
+            told = " and ".join(f"{folder}/" for folder in self.folders.values())
+            above = self.folders[TRAINING].rpartition("/")[0]
+            raise InputError(
+                f"{told} in {place} look like splits, below other folders: give --input {place.rstrip('/')}/{above}, "
+                "or --splits none, where these are labels"
+            )
+
+
+def layout_of(place: str, look: Look, splits_from: SplitsFrom) -> Layout:
+    """Find the folders of splits: those at the top, or at the first level where there is more than one folder.
+
+    Raises:
+        InputError: it is not clear whether they are splits or labels.
+    """
+    if splits_from == "none":
+        return Layout()
+    above: tuple[str, ...] = ()
+    while True:
+        found, has_images = look(above)
+        folders = sorted(name for name in found if not is_of_tools(name))
+        splits = {name: split for name in folders if (split := split_named(name))}
+        if splits:
+            if splits_from == "auto":
+                _check_are_clear(place, above, splits, [name for name in folders if name not in splits])
+            return Layout(above, tuple(splits.items()))
+        if len(folders) != 1 or has_images or len(above) == _DEEPEST:
+            return Layout()
+        above = (*above, folders[0])
+
+
+def _check_are_clear(place: str, above: Sequence[str], splits: Mapping[str, str], others: Sequence[str]) -> None:
+    where = "/".join([place.rstrip("/"), *above])
+    for split, count in Counter(splits.values()).items():
+        if count > 1:
+            told = " and ".join(f"{name}/" for name in splits if splits[name] == split)
+            raise InputError(
+                f"{told} in {where} both say {split}: rename or move one, or give --splits folders to take both as "
+                f"{split}, or --splits none, where they are labels"
+            )
+    if others and len(splits) == 1:
+        (name, split), *_ = splits.items()
+        beside = ", ".join(f"{other}/" for other in others[:3]) + (", ..." if len(others) > 3 else "")
+        raise InputError(
+            f"{name}/ in {where} may be a label or the split {split}, beside {beside}: give --splits none, where it is "
+            f"a label, or --splits folders, where it is {split} and the others are in no split"
+        )
