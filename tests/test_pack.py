@@ -40,7 +40,7 @@ def packed(images: Path, pack: Path, **options: Any) -> PackReport:
 def rows_of(root: Path | str) -> tuple[list[dict[str, Any]], Found]:
     found = Found()
     rows = [row for batch in list_images(str(root), found) for row in batch.to_pylist()]
-    return rows, found
+    return rows, Found(found.listed, found.skipped)
 
 
 def content_of(root: Path | str, path: str) -> bytes | tuple[str, str]:

@@ -194,7 +194,7 @@ def _input(config: RunConfig) -> Iterator[Finding]:
     if config.pca_model is None:
         fitting_split(found.listed)
     splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
-    yield Finding("input", "ok", f"images: {splits}, among the first that are found; {found.layout}")
+    yield Finding("input", "ok", f"images: {splits}, among the first that are found; {found.understood}")
     if skipped := found.in_brackets(folders_only=True):
         yield Finding("input", "warning", f"left out among them:{skipped}", "--all-files lists all, if they are images")
 

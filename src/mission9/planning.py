@@ -50,7 +50,7 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
     report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
-    report.layout = str(found.layout)
+    report.layout = found.understood
     logger.info("list: %s images in %s: %s", f"{report.listed:,}", config.input, report.layout)
     return replace(plan, root=root)
 

@@ -28,6 +28,8 @@ NAMES = (
         "loose.jpg",
         "Test/t.jpg",
     ),
+    *(".git/objects/1", "Training/a/.ipynb_checkpoints/1.jpg", "__MACOSX/Training/._1.jpg", "Training/a/._1.jpg"),
+    *("out/_state/lock", "out/features/1", "out/page.png"),
 )
 
 

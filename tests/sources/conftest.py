@@ -16,6 +16,9 @@ def odd_tree(tree: Path, pictures: list[bytes]) -> Path:
     """The tree with names that need care, damaged and empty images, and files that are no images."""
     names = ("Training/Pomme d'été 1/a=b%20 #1.jpg", "Training/日本/🍑.jpg", "Training/_x/.y.jpg", "Training/a.b/1.jpg")
     add_odd_files(tree, names, pictures[9])
+    for name in (".git/HEAD", "Training/b/.ipynb_checkpoints/1.jpg", "old/_state/lock", "old/page.png"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(pictures[8])
     (tree / "Training/b/notes.txt").write_text("none")
     for file in tree.rglob("*"):
         os.utime(file, (1_700_000_000, 1_700_000_000))  # FTP tells seconds

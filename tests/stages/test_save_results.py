@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mission9.disk.files import make_folder
+from mission9.disk.names import label_of_folder
+from mission9.errors import OutputError
 from mission9.schema import projected
 from mission9.stages import save_results as module
-from mission9.stages.save_results import save_results
+from mission9.stages.save_results import LabelWriter, save_results
 
 
 def chunk(labels: list[str]) -> pa.Table:
@@ -59,3 +64,50 @@ def test_no_text_in_the_csv_is_a_formula_and_each_comes_back(tmp_path: Path) -> 
     assert not [text for text in safe["label"] if text.strip()[:1] in ("=", "+", "-", "@")]
     back = safe["label"].str.replace(r"^'('*\s*[=+\-@\t\r])", r"\1", regex=True)
     assert back.tolist() == texts
+
+
+@pytest.fixture
+def folding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have new folders be links to those of which the names are the same without case and accents, as on such disks."""
+
+    def make(folder: Path) -> None:
+        make_folder(folder.parent)
+        folder.mkdir()
+        for word in ("Apple", "apple", "APPLE", "Ä", "ä", "e\u0301", "\u00e9"):
+            if _folded(f"label={word}") == _folded(folder.name) and word not in folder.name:
+                (folder.parent / f"label={word}").symlink_to(folder.name)
+
+    monkeypatch.setattr("mission9.stages.save_results.make_folder", make)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def write_labels(folder: Path, *labels: str) -> None:
+    rows = [(f"{label}/{n}.jpg", label, [float(n)]) for n in range(2) for label in labels]
+    columns = [pa.array(column) for column in zip(*rows, strict=True)]
+    splits = pa.array(["Test"] * len(rows))
+    table = pa.table([columns[0], splits, columns[1], columns[2]], ["path", "split", "label", "pca"])
+    with LabelWriter(folder, 1) as writer:
+        for batch in table.cast(projected(1)).to_batches():
+            writer.write(batch)
+
+
+@pytest.mark.usefixtures("folding")
+@pytest.mark.parametrize("labels", [("Apple", "apple", "pear"), ("\u00e9", "e\u0301")])
+def test_labels_that_a_disk_takes_for_one_are_kept_apart(labels: tuple[str, ...], tmp_path: Path) -> None:
+    write_labels(tmp_path / "t", *labels)
+    folders = [folder for folder in (tmp_path / "t").iterdir() if not folder.is_symlink()]
+    assert sorted(label_of_folder(folder.name) for folder in folders) == sorted(labels)
+    for folder in folders:
+        paths = pq.ParquetFile(folder / "part-00000.parquet").read()["path"].to_pylist()
+        assert paths == [f"{label_of_folder(folder.name)}/{n}.jpg" for n in range(2)]
+        query = f"select distinct label from read_parquet('{folder}/*', hive_partitioning=true)"
+        assert duckdb.execute(query).fetchall() == [(label_of_folder(folder.name),)]
+
+
+@pytest.mark.usefixtures("folding")
+def test_labels_that_cannot_be_kept_apart_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="the label ä and another are one folder"):
+        write_labels(tmp_path / "t", "Ä", "ä")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 from urllib.parse import unquote
 
 from mission9.errors import ImageError
@@ -60,15 +61,19 @@ def label_of_folder(name: str) -> str:
     return unquote(name.removeprefix("label="))
 
 
-def label_folder(label: str) -> str:
+def label_folder(label: str, *, with_letters_escaped: bool = False) -> str:
     """`label=...`, as Spark names a partition's folder.
+
+    Where a file system takes two labels for one, as "Apple" and "apple", the letters of the second may be escaped too:
+    every reader takes them back.
 
     Raises:
         ImageError: (`unusable_label`) no folder can carry the label, or readers would take it for null.
     """
     if label == _HIVE_NULL:
         raise ImageError("unusable_label", f"the label {label} means null to every reader of label folders; rename it")
-    escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED_IN_FOLDERS else c for c in label)
+    in_need = _ESCAPED_IN_FOLDERS | set(string.ascii_letters if with_letters_escaped else ())
+    escaped = "".join(f"%{ord(c):02X}" if c in in_need else c for c in label)
     folder = f"label={escaped}"
     if len(folder.encode()) > _LONGEST_FOLDER_NAME:
         raise ImageError(

@@ -25,12 +25,23 @@ _SPLIT_NAMES = {
 _FILLERS = {"set", "data", "images", "split"}
 _WORDS = re.compile(r"[^\W\d_]+")
 
-_OF_TOOLS = frozenset(
-    (
-        *("__macosx", "__pycache__", "node_modules", "@eadir", "@recycle", "#recycle", "$recycle.bin", "recycler"),
-        *("lost+found", "found.000", "system volume information"),
-    )
-)
+# Folders that programs make for themselves, whatever case they write them in.
+# fmt: off
+_OF_TOOLS = frozenset({
+    # version control, and what runs beside it
+    ".git", ".hg", ".svn", ".bzr", "_darcs", ".jj", ".dvc", ".github", ".gitlab", ".circleci", ".devcontainer",
+    # notebooks, editors, Python, packages
+    ".ipynb_checkpoints", ".virtual_documents", ".idea", ".vscode", ".vs", ".settings", "__pycache__", ".venv", ".tox",
+    ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules", ".cache", ".config", ".local",
+    # systems, disks, storage at home
+    "__macosx", ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100",
+    ".appledouble", ".appledb", ".appledesktop", "$recycle.bin", "recycler", "system volume information", "lost+found",
+    "found.000", ".snapshot", ".snapshots", ".zfs", "#snapshot", "@recently-snapshot", "#recycle", "@recycle", "@eadir",
+    # pictures of pictures, and copies elsewhere
+    ".thumbnails", ".thumbs", ".thumb", "@__thumb", ".@__thumb", ".xvpics", ".picasaoriginals", ".dropbox",
+    ".dropbox.cache", ".huggingface", ".tmp.drivedownload", ".tmp.driveupload", ".sync", ".stfolder", ".stversions",
+})
+# fmt: on
 
 # In this folder mission9 keeps what it knows of a result, beside the result: all of that is counted as one.
 STATE, RESULTS = "_state", "(result of mission9)"
@@ -50,8 +61,8 @@ def split_named(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def is_of_tools(name: str) -> bool:
-    """Tell whether a folder is one that programs make for themselves: hidden ones, and some that are known by name."""
-    return (name.startswith(".") and bool(name.strip("."))) or name.lower() in _OF_TOOLS
+    """Tell whether a folder is one that programs make for themselves, by its name."""
+    return name.lower() in _OF_TOOLS or name.startswith(".Trash-")
 
 
 def tools_folder(folders: Sequence[str]) -> str | None:

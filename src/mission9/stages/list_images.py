@@ -58,19 +58,27 @@ USUAL = Listing()
 
 @dataclass
 class Found:
-    """What a listing came upon: images by split, other files by extension or folder of tools, and links by path."""
+    """What a listing came upon: images by split, other files by extension or folder of tools, and links by path.
+
+    A pack has no `layout`: the splits are those of what it was made of.
+    """
 
     listed: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
-    layout: Layout = field(default_factory=Layout)
+    layout: Layout | None = None
     links: list[str] = field(default_factory=list)
     strays: Strays = field(default_factory=Strays)
 
     def list(self, split: str, folder: str) -> None:
         """Count an image that is listed, which lies in a folder."""
         self.listed[split] += 1
-        if split == NO_SPLIT and not self.layout.splits:
+        if split == NO_SPLIT and self.layout and not self.layout.splits:
             self.strays.note(folder)
+
+    @property
+    def understood(self) -> str:
+        """The folders that were taken for splits, in words."""
+        return str(self.layout or "splits as the pack has them")
 
     def skip_link(self, path: str) -> None:
         """Count a link that is not followed."""
@@ -171,7 +179,7 @@ def check_links(place: str, found: Found) -> None:
     """
     if not found.links:
         return
-    depth = len(found.layout.above)
+    depth = len(found.layout.above) if found.layout else 0
     ways = [path.split("/") for path in found.links]
     # Without folders of splits, one at the top may have been all that says it.
     splits = [way[-1] for way in ways if len(way) == depth + 1 and split_named(way[-1])]

@@ -15,6 +15,7 @@ import pyarrow.csv
 
 from mission9.disk.files import files_in, make_folder, open_to_write
 from mission9.disk.names import label_folder
+from mission9.errors import ImageError, OutputError
 from mission9.output.tables import TableWriter
 from mission9.schema import projected, vectors
 
@@ -59,6 +60,7 @@ class LabelWriter:
         self._folder = folder
         self._schema = projected(components).remove(projected(components).get_field_index("label"))
         self._open: dict[str, TableWriter] = {}
+        self._folders: dict[str, Path] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -79,11 +81,31 @@ class LabelWriter:
         if label not in self._open:
             if len(self._open) == _OPEN_LABELS:
                 self._open.pop(next(iter(self._open))).close()
-            folder = self._folder / label_folder(label)
-            make_folder(folder)
+            if label not in self._folders:
+                self._folders[label] = self._folder_of(label)
+            folder = self._folders[label]
             part = len(files_in(folder))
             self._open[label] = TableWriter(folder / f"part-{part:05d}.parquet", self._schema, compression="zstd")
         return self._open[label]
+
+    def _folder_of(self, label: str) -> Path:
+        """A folder for a label that came first now; another than that of one which the file system takes for the same.
+
+        Raises:
+            OutputError: there can be none.
+        """
+        for with_letters_escaped in (False, True):
+            try:
+                folder = self._folder / label_folder(label, with_letters_escaped=with_letters_escaped)
+            except ImageError:  # it is too long with that
+                break
+            if not folder.exists():
+                make_folder(folder)
+                return folder
+        raise OutputError(
+            f"the label {label} and another are one folder to the file system of {self._folder}, which ignores case or "
+            "accents: rename one, or give an --output on another file system"
+        )
 
 
 def no_formula(texts: pa.Array) -> pa.Array:

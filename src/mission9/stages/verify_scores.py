@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,8 +16,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from mission9.disk.files import files_below, files_in, open_to_read
-from mission9.disk.names import label_folder
-from mission9.errors import ImageError
+from mission9.disk.names import label_of_folder
 from mission9.output.folder import Output, scores_folder
 from mission9.output.tables import read_table
 from mission9.pca import PCAModel
@@ -34,6 +34,7 @@ class ScoresCheck:
         self._output, self._has_csv = output, has_csv
         self._lines: dict[str, _Lines] = {}
         self._rows: Counter[str] = Counter()
+        self._folders: dict[str, dict[str, Path]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -67,20 +68,24 @@ class ScoresCheck:
     def _check_label(
         self, split: str, label: str, paths: pa.ChunkedArray, wanted: NDArray[Any], tolerance: float
     ) -> Iterator[str]:
-        try:
-            folder = self._output.root / scores_folder(split) / label_folder(label)
-        except ImageError as error:
-            yield f"features of {split} are not as they were: {error}"
-            return
-        tables = [_scores_of(file, wanted.shape[1]) for file in sorted(files_in(folder) if folder.exists() else [])]
+        folder = self._folder_of(split, label)
+        tables = [_scores_of(file, wanted.shape[1]) for file in sorted(files_in(folder) if folder else [])]
         found = pa.concat_tables(tables).combine_chunks() if tables else None
         places = None if found is None else pc.index_in(paths, value_set=found["path"].combine_chunks())
         if found is None or places is None or places.null_count:
-            yield f"{folder} lacks images of {split}"
+            yield f"{folder or f'{scores_folder(split)}/label={label}'} lacks images of {split}"
             return
         self._rows[split] += len(paths)
         if not _close(vectors(found["pca"])[places.to_numpy()], wanted, tolerance):
             yield f"the scores in {folder} are not those of the features"
+
+    def _folder_of(self, split: str, label: str) -> Path | None:
+        """Where a label's scores are, also where its letters are escaped, for the sake of another label."""
+        top = self._output.root / scores_folder(split)
+        if split not in self._folders:
+            names = os.listdir(top) if top.is_dir() else ()
+            self._folders[split] = {label_of_folder(name): top / name for name in names}
+        return self._folders[split].get(label)
 
     def left_over(self, seen: Counter[tuple[str, str]]) -> Iterator[str]:
         """Rows of scores that belong to no image."""
