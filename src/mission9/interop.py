@@ -22,12 +22,18 @@ def to_sklearn(model: PCAModel) -> PCA:
 
     Raises:
         SetupError: scikit-learn is not installed.
+        ModelError: the model has no moments, since a run was given it.
     """
     try:
         from sklearn.decomposition import PCA
     except ImportError as error:
         raise SetupError("scikit-learn is not installed: pip install 'mission9[evaluate]'") from error
     samples, features = model.n_samples_, len(model.mean_)
+    if not samples:
+        raise ModelError(
+            "the PCA model has no moments, since the run was given it (--pca-model), and scikit-learn's tells how many "
+            "images it was fitted on: take the model of the run that fitted it"
+        )
     found = PCA(model.n_components_, whiten=model.whiten)
     found.components_, found.mean_ = model.components_.copy(), model.mean_.copy()
     found.explained_variance_ = model.explained_variance_.copy()

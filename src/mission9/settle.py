@@ -7,6 +7,7 @@ from dataclasses import replace
 from mission9.config import RunConfig
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
+from mission9.erasure.tombstones import Tombstones
 from mission9.errors import ConfigError, ModelError
 from mission9.extraction import Extraction
 from mission9.network.mobilenet_v2 import FEATURES
@@ -37,7 +38,7 @@ def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extract
     if output.is_empty and has_more_images(config.input, FEW_IMAGES):
         runners.begin()  # it takes seconds, in which the rest gets ready
     extraction = _with_weights(config, engine)
-    model = _given_model(config, extraction)
+    model = _given_model(config, extraction, output)
     extraction = _calibrated(config, extraction, output)
     runners.warm_up(GetReady(extraction))
     return extraction, model
@@ -77,11 +78,16 @@ def _with_weights(config: RunConfig, engine: EngineSpec) -> Extraction:
     )
 
 
-def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
-    """The model that `--pca-model` names, if it was made of such features."""
+def _given_model(config: RunConfig, extraction: Extraction, output: Output) -> PCAModel | None:
+    """The model that `--pca-model` names, without moments, if it was made of such features and of no erased image."""
     if config.pca_model is None:
         return None
-    model = PCAModel.load(model_here(config.pca_model), features=FEATURES)
+    model = PCAModel.load(model_here(config.pca_model), features=FEATURES).without_moments()
+    if model.sha256 in Tombstones.of(output.state_files).retired:
+        raise ConfigError(
+            f"the PCA model in {config.pca_model} may have seen images that were erased from {config.output} since: "
+            "erase them from its own output too and give the model that is there then, or fit anew without --pca-model"
+        )
     try:
         weights, preprocess = model.facts["weights"], model.facts["preprocess"]
         theirs = (weights["sha256"], preprocess, model.facts["engine"]["precision"])

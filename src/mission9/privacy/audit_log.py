@@ -21,6 +21,8 @@ from mission9.output.state_files import StateFiles
 
 AUDIT_LOG, RECEIPTS = "audit.jsonl", "receipts"
 
+MODEL_SHA256 = "model_sha256"  # of a result's PCA model
+
 _FIRST = "0" * 64  # what the first record holds in the place of a SHA-256
 
 Action = Literal["run", "erase", "retain", "erased"]
@@ -58,6 +60,12 @@ def verify(state: StateFiles, report: dict[str, Any]) -> Iterator[str]:
         yield from _problems_of_end(lines, where, noted)
     for number, line in enumerate(lines, 1):
         yield from _problems_of_receipt(state, number, _record(line) or {})
+
+
+def noted(state: StateFiles, fact: str) -> set[str]:
+    """What the records say of a fact, where it is a text."""
+    values = ((_record(line) or {}).get(fact) for line in _lines(state))
+    return {value for value in values if isinstance(value, str)}
 
 
 def records(state: StateFiles) -> int:
