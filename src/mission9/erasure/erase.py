@@ -38,6 +38,7 @@ from mission9.privacy.encryption import encrypted_by, is_encrypted, key_of
 from mission9.privacy.pseudonyms import check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
+from mission9.stages.report import report_of
 
 logger = logging.getLogger(__name__)
 
@@ -70,10 +71,11 @@ class _Erasure:
         self._output, self._place, self._request = output, place, request
         self._state = output.state_files
         self._erased = Tombstones.of(self._state)
-        report = output.last_report()
-        self._config: dict[str, Any] = report.get("config", {})
-        if report:
-            check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
+        self._config: dict[str, Any] = {}
+        if found := output.last_report():
+            report = report_of(found, place)
+            self._config = report.config
+            check_key(request.pseudonyms, report.pseudonyms, place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
         self._names, self._undated = chosen(request, output, self._erased, self._root)
         self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}

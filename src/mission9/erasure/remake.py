@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter, ValidationError
 
 from mission9 import pca
 from mission9.disk.files import files_in, make_folder, read_whole, write_whole
 from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.erasure.tombstones import ERASED
-from mission9.errors import ConfigError, ConservationError, InputError, ModelError
+from mission9.errors import ConfigError, ConservationError, InputError, ModelError, OutputError
 from mission9.network.mobilenet_v2 import FEATURES
 from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output
 from mission9.output.shards import Shard
@@ -36,7 +35,7 @@ from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.find_known import done_file
 from mission9.stages.fit_pca import fit_pca
 from mission9.stages.list_images import fitting_split
-from mission9.stages.report import Report, SplitCounts
+from mission9.stages.report import Report, SplitCounts, report_of
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +58,8 @@ class Standing:
     def of(root: Path, is_erased: Holds) -> Standing | None:
         """None where no result stands. Moments are of the erased rows; None where the tables are damaged."""
         try:
-            report = TypeAdapter(Report).validate_python(Output(root).last_report())
-        except ValidationError:
+            report = report_of(Output(root).last_report(), root)
+        except OutputError:
             return None
         try:
             rejected = sum(len(rows) for rows in _erased_rows(root / REJECTS_FOLDER, ["path"], is_erased))

@@ -52,11 +52,12 @@ def ended(state: StateFiles) -> dict[str, Any]:
 
 def verify(state: StateFiles, report: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the log of an output whose `run.json` is `report`, a sentence each."""
+    said = list(_noted(state, report))  # before the log is read: another may be adding to both
     lines = _lines(state)
     if not lines:
         yield f"there is no record in {AUDIT_LOG}: no run has come to an end here, or it was deleted"
     yield from _problems_of_chain(lines)
-    for where, noted in _noted(state, report):
+    for where, noted in said:
         yield from _problems_of_end(lines, where, noted)
     for number, line in enumerate(lines, 1):
         yield from _problems_of_receipt(state, number, _record(line) or {})
