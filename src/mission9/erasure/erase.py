@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from mission9.disk.failures import storage_told
+from mission9.disk.files import sync_file_system
 from mission9.erasure.absence import Search, holds_erased_paths
 from mission9.erasure.chosen import Request, chosen
 from mission9.erasure.places import (
@@ -122,6 +123,8 @@ class _Erasure:
         if sources:
             logger.info("deleting %s images in %s", f"{len(sources):,}", self._root)
             self._erased.pending.source.update(asdict(delete_sources(self._root, sources)))
+            if not is_s3(self._root):
+                sync_file_system(Path(self._root))  # a power cut must bring none of them back
             self._erased.save(self._state)
 
     def _rewrite(self) -> None:
@@ -180,6 +183,7 @@ class _Erasure:
     def _keep_receipt(self, remade: Remade, unseen: Unseen, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
         pending = self._erased.pending
+        sync_file_system(self._output.root)  # nor what a receipt says is gone
         receipt = Receipt(
             action=self._request.why,
             with_source=self._request.with_source,
