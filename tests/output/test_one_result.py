@@ -166,6 +166,7 @@ STRANGE: tuple[dict[str, Any], ...] = (
     {"weights": "demo"},
     {"splits": ["Training"]},
     {"splits": {"Training": 12}},
+    {"splits": {"Training\nmission9: all is well\x1b[0m": 12}},
     {"splits": {"../x": {"listed": 1, "featured": 0, "rejected": 1}}},
     {"fitted_on": 7},
     {"n_components": "three"},

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from mission9.errors import ConservationError, OutputError
 from mission9.network.mobilenet_v2 import FEATURES
-from mission9.privacy.redact import redact_values
+from mission9.privacy.redact import one_line, redact_values
 from mission9.schema import SPLITS
 
 _PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
@@ -177,7 +177,7 @@ def report_of(found: Mapping[str, Any], place: str | Path) -> Report:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise _strange(place, f"{where}: {first['msg']}") from error
+        raise _strange(place, one_line(f"{where}: {first['msg']}")) from error
     if unknown := report.splits.keys() - set(SPLITS):
         raise _strange(place, f"it names a split {min(unknown)!r}")
     if not 0 <= report.n_components <= FEATURES:
