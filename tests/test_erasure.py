@@ -314,16 +314,120 @@ def test_fewer_are_left_than_components_were_asked_for(output: Path, images: Pat
     assert not list(verify_output(str(output)))
 
 
-def test_a_model_of_another_result_stays(output: Path, images: Path, tmp_path: Path) -> None:
+def run_with_model(output: Path, images: Path, model: Path) -> Report:
     settings = {name: value for name, value in SETTINGS.items() if name != "components"}
-    model, other = output / "pca_model", tmp_path / "other"
-    run(RunConfig(input=str(images), output=str(other), pca_model=str(model), **settings))
-    receipt = erased_from(other, *ERASED)
+    return run(RunConfig(input=str(images), output=str(output), pca_model=str(model), **settings))
+
+
+def features_of(output: Path, split: str = "Training") -> dict[str, np.ndarray]:
+    rows = pq.read_table(output / "features").to_pylist()
+    return {row["path"]: np.array(row["features"], np.float64) for row in rows if row["split"] == split}
+
+
+def is_recovered(wanted: np.ndarray, rows: np.ndarray, model: PCAModel) -> bool:
+    """Whether a row can be computed from a model and the other rows, by whoever guesses how many it was fitted on."""
+    guesses = (model.mean_ * (len(rows) + more) - rows.sum(0) for more in range(1, 5))
+    return any(np.linalg.norm(guess - wanted) <= 1e-3 * np.linalg.norm(wanted) for guess in guesses)
+
+
+def test_an_erased_image_is_recovered_from_no_given_model(output: Path, images: Path, tmp_path: Path) -> None:
+    erased, later = "Training/a/0.jpg", tmp_path / "later"
+    run_with_model(later, images, output / "pca_model")
+    before = features_of(later)
+    wanted = before.pop(erased)
+    left = np.stack(list(before.values()))
+    given = PCAModel.load(later / "pca_model")
+    assert is_recovered(wanted, left, given)
+    assert (given.n_samples_, given.moments.scatter.size) == (0, 0)  # which would tell it without the other rows
+    receipt = erased_from(later, erased)
     assert receipt is not None
-    assert "unchanged" in receipt.result["model"]
-    assert (other / "pca_model/pca.safetensors").read_bytes() == (model / "pca.safetensors").read_bytes()
-    assert names_in(other, ERASED) == set()
-    assert not list(verify_output(str(other)))
+    assert receipt.result["model"].endswith("is replaced by one fitted on what is left of Training")
+    assert any("results that others made with a PCA model from here" in told for told in receipt.not_reached)
+    model = PCAModel.load(later / "pca_model")
+    assert not is_recovered(wanted, left, model)
+    assert (model.n_samples_, model.n_components_) == (len(left), 3)
+    np.testing.assert_allclose(model.mean_, left.mean(0), rtol=1e-9)
+    assert json.loads((later / "run.json").read_bytes())["fitted_on"] == "Training"
+    assert names_in(later, [erased]) == set()
+    assert not list(verify_output(str(later)))
+
+    with pytest.raises(ConfigError, match=r"may have seen images that were erased from .*later since: erase them from"):
+        run_with_model(later, images, output / "pca_model")
+    erased_from(output, erased)
+    run_with_model(later, images, output / "pca_model")
+    assert not is_recovered(wanted, left, PCAModel.load(later / "pca_model"))
+    assert not list(verify_output(str(later)))
+
+
+def test_no_model_that_stood_before_an_erasure_is_given_after_it(output: Path, images: Path, tmp_path: Path) -> None:
+    run_into(output, images, components=2)
+    shutil.copytree(output / "pca_model", tmp_path / "earlier")
+    run_into(output, images)
+    shutil.copytree(output / "pca_model", tmp_path / "standing")
+    run_with_model(output, images, output / "pca_model")
+    shutil.copytree(output / "pca_model", tmp_path / "without moments")
+    erased_from(output, ERASED[1])
+    for name in ("earlier", "standing", "without moments"):
+        with pytest.raises(ConfigError, match="may have seen images that were erased"):
+            run_with_model(output, images, tmp_path / name)
+    shutil.copytree(output / "pca_model", tmp_path / "refitted")
+    run_with_model(output, images, tmp_path / "refitted")
+    assert not list(verify_output(str(output)))
+
+
+def test_a_model_that_saw_no_erased_image_may_be_given_again(output: Path, images: Path) -> None:
+    erased_from(output, "Test/a/1.jpg", ERASED[-1])  # of which the model was not fitted on either
+    run_with_model(output, images, output / "pca_model")
+    receipt = erased_from(output, "Test/a/0.jpg")  # nobody can tell any more
+    assert receipt is not None
+    assert "is replaced by one fitted on" in receipt.result["model"]
+
+
+def test_of_a_given_model_nobody_tells_what_it_saw(output: Path, images: Path) -> None:
+    run_with_model(output, images, output / "pca_model")
+    (images / "never listed.jpg").write_bytes(b"here")
+    receipt = erased_from(output, "never listed.jpg", with_source=True)
+    assert receipt is not None
+    assert "is replaced by one fitted on" in receipt.result["model"]
+    receipt = erased_from(output, ERASED[1])
+    assert receipt is not None
+    assert receipt.result["model"] == "moments of the erased images subtracted, refitted"
+    assert json.loads((output / "run.json").read_bytes())["n_components"] == 3
+
+
+def test_a_given_model_is_retired_by_an_erasure_that_was_killed(
+    output: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(output / "pca_model", tmp_path / "model")
+    run_with_model(output, images, model)
+    request = Request("erase", ERASED)
+    killed(output, request, monkeypatch)
+    with pytest.raises(ConfigError, match="may have seen"):
+        run_with_model(output, images, model)
+    killed(output, request, monkeypatch, before="forget_copies")  # the new result stands by then
+    replaced = PCAModel.load(output / "pca_model")
+    assert replaced.n_samples_ == len(features_of(output))
+    receipt = erased_from(output, *ERASED)
+    assert receipt is not None
+    assert names_in(output, ERASED) == set()
+    assert PCAModel.load(output / "pca_model").sha256 == replaced.sha256
+    run_with_model(output, images, output / "pca_model")
+    assert not list(verify_output(str(output)))
+
+
+def test_where_nothing_is_left_to_fit_on_the_result_of_a_given_model_is_taken_away(
+    output: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = shutil.copytree(output / "pca_model", tmp_path / "model")
+    shutil.rmtree(images / "Training")
+    run_with_model(output, images, model)
+    receipt = erased_from(output, "Test/a/1.jpg")
+    assert receipt is not None
+    assert receipt.result == {"images": 0, "model": "none: the result is taken away"}
+    assert "run again with --pca-model of a result from which the images were erased too" in caplog.text
+    assert {path.name for path in output.iterdir()} == {"_state"}
+    with pytest.raises(ConfigError, match="may have seen"):
+        run_with_model(output, images, model)
 
 
 def test_a_full_disk_takes_nothing_away(output: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,14 +563,14 @@ def test_retain_takes_no_time_that_cannot_be_meant(tmp_path: Path, days: str, ca
     assert "Traceback" not in capsys.readouterr().err
 
 
-def killed(output: Path, request: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def killed(output: Path, request: Request, monkeypatch: pytest.MonkeyPatch, *, before: str = "remake") -> None:
     """An erasure that ends where shards and plans are written without the images, and the result is not."""
 
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mission9.erasure.erase.remake", kill)
+        patch.setattr(f"mission9.erasure.erase.{before}", kill)
         with pytest.raises(KeyboardInterrupt):
             erase(str(output), request)
 

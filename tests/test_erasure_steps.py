@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mission9 import RunConfig, run
 from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
+from mission9.erasure.rewrite import rewrite
 from mission9.erasure.tombstones import Tombstones
 from mission9.output.folder import Output
+from mission9.output.open_output import open_output
+from mission9.output.shards import read_features, read_marker, read_rejects
+from mission9.output.tables import read_table
+from mission9.stages.find_known import done_file, plan_file
 from tests.conftest import InProcessRunner
+from tests.support.finished import copy_tree, with_changes
 
 ERASED = ["Test/a/1.jpg", "Training/a/0.jpg"]
 
@@ -57,3 +67,84 @@ def test_what_killed_processes_left_in_the_temporary_folder_goes_with_an_erasure
     assert erase(config.output, Request("erase", ERASED)) is not None
     assert not left.exists()
     assert of_others.exists()
+
+
+class Killed(BaseException):
+    """The end of a process whose every change of a file from then on does not come about."""
+
+
+def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> bool:
+    """Carry out `work` as far as its first `moment` changes of files; tell whether it would have made more."""
+    changes = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(real)
+        def change(*arguments: Any, **options: Any) -> Any:
+            nonlocal changes
+            if changes == moment:
+                raise Killed
+            changes += 1
+            return real(*arguments, **options)
+
+        return change
+
+    with monkeypatch.context() as patch:
+        for name in ("fsync", "link", "rename", "replace", "unlink"):  # pathlib's are these
+            patch.setattr(os, name, counted(getattr(os, name)))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+def assert_is_swept(folder: Path) -> set[str]:
+    """In a folder of shards lie plans, and what markers vouch for; the keys of these."""
+    keys = {file.stem for file in folder.glob("*.json")}
+    for key in keys:
+        assert read_marker(folder, key) is not None
+    left = {file.name for file in folder.iterdir() if file.name.split(".")[0] not in keys}
+    assert left <= {"images.parquet", "done.parquet", "todo.parquet"}
+    return keys
+
+
+def test_killed_at_each_change_of_the_shards_nothing_is_left_that_no_marker_vouches_for(
+    config: RunConfig, tree: Path, in_process: InProcessRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "Training/a/broken.jpg").write_bytes(b"")  # so that a shard has two tables
+    run(with_changes(config, max_reject_rate=0.5), in_process)
+    output = Output(Path(config.output))
+    (fingerprint,) = output.fingerprints()
+    shards, before = output.shards(fingerprint), tmp_path / "before"
+    copy_tree(shards, before)
+    erased = Tombstones()
+    erased.hashes = erased.hashes_of(ERASED)
+
+    def restore() -> None:
+        shutil.rmtree(shards)
+        copy_tree(before, shards)
+
+    moment, is_killed = 0, True
+    while is_killed:
+        restore()
+        is_killed = killed_at(moment, monkeypatch, lambda: rewrite(shards, erased))
+        killed = copy_tree(shards, tmp_path / f"killed at {moment}")
+        with open_output(config.output, overwrite=False):  # by whatever command
+            assert_is_swept(shards)
+        for opened in (True, False):  # and by the same one, before or after that
+            if not opened:
+                shutil.rmtree(shards)
+                copy_tree(killed, shards)
+            rewrite(shards, erased)
+            keys = assert_is_swept(shards)
+            plans = [read_table(plan) for plan in (plan_file(shards), done_file(shards))]
+            assert keys == {key for plan in plans for key in plan["part"].to_pylist()}
+            for plan in plans:
+                parts = set(plan["part"].to_pylist())
+                tables = [read(shards, key)["path"] for key in parts for read in (read_features, read_rejects)]
+                paths = sorted(path for column in tables for path in column.to_pylist())
+                assert paths == sorted(plan["path"].to_pylist())
+                assert len(paths) == 14
+                assert not set(ERASED).intersection(paths)
+        moment += 1
+    assert moment > 15

@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 
 from mission9 import pca
 from mission9.errors import ConfigError, ModelError
+from mission9.interop import to_sklearn
 from mission9.pca import Moments, PCAModel, moments_of
 from tests.conftest import SHARED
 
@@ -179,6 +180,19 @@ def test_saved_and_loaded_models_are_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.transform(rows), model.transform(rows))
     assert loaded.facts["preprocess"] == "stretch"
     np.testing.assert_array_equal(loaded.moments.scatter, model.moments.scatter)
+
+
+def test_a_model_without_moments_gives_the_same_scores_and_tells_of_no_rows(tmp_path: Path) -> None:
+    rows = np.random.default_rng(3).normal(size=(30, 6))
+    model = pca.fit(Moments.of(rows), 2)
+    model.without_moments().save(tmp_path)
+    found = PCAModel.load(tmp_path, features=6)
+    np.testing.assert_array_equal(found.transform(rows), model.transform(rows))
+    assert (found.n_samples_, found.sha256) == (0, model.sha256)
+    with pytest.raises(ModelError, match="has no moments, since the run was given it"):
+        to_sklearn(found)
+    found.save(tmp_path / "again")
+    assert PCAModel.load(tmp_path / "again").sha256 == model.sha256
 
 
 def test_damaged_models_are_refused(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import numpy as np
 
 from mission9.disk.files import write_whole
 from mission9.errors import ConfigError, ModelError, SetupError
-from mission9.network.weights import read_saved_weights
+from mission9.model_facts import ModelFacts
+from mission9.network.weights import Weights, read_saved_weights
 from mission9.pca import PCAModel
+from mission9.results import of_one_model
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -22,12 +24,18 @@ def to_sklearn(model: PCAModel) -> PCA:
 
     Raises:
         SetupError: scikit-learn is not installed.
+        ModelError: the model has no moments, since a run was given it.
     """
     try:
         from sklearn.decomposition import PCA
     except ImportError as error:
         raise SetupError("scikit-learn is not installed: pip install 'mission9[evaluate]'") from error
     samples, features = model.n_samples_, len(model.mean_)
+    if not samples:
+        raise ModelError(
+            "the PCA model has no moments, since the run was given it (--pca-model), and scikit-learn's tells how many "
+            "images it was fitted on: take the model of the run that fitted it"
+        )
     found = PCA(model.n_components_, whiten=model.whiten)
     found.components_, found.mean_ = model.components_.copy(), model.mean_.copy()
     found.explained_variance_ = model.explained_variance_.copy()
@@ -63,17 +71,17 @@ def export_onnx(folder: Path, file: Path) -> None:
         from mission9.engines.onnx_graph import scores_graph
     except ImportError as error:
         raise SetupError("onnx is not installed: pip install 'mission9[onnx]'") from error
+    model, facts, weights = of_one_model(folder, _read)
+    told = {"preprocess": facts.preprocess, "weights": facts.weights, "weights_sha256": facts.weights_sha256}
+    write_whole(file, scores_graph(weights.tensors(), model, told).SerializeToString())
+
+
+def _read(folder: Path) -> tuple[PCAModel, ModelFacts, Weights]:
     model = PCAModel.load(folder)
-    try:
-        weights, preprocess = model.facts["weights"], model.facts["preprocess"]
-        precision = model.facts["engine"]["precision"]
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"the PCA model in {folder} does not say what features it was made of") from error
-    if precision != "float32":
+    facts = ModelFacts.of(model, folder)
+    if facts.precision != "float32":
         raise ConfigError(
-            f"the model in {folder} was made of features in {precision}, and the graph computes in float32: run again "
-            "with --precision float32"
+            f"the model in {folder} was made of features in {facts.precision}, and the graph computes in float32: run "
+            "again with --precision float32"
         )
-    tensors = read_saved_weights(folder, name=weights["name"], sha256=weights["sha256"]).tensors()
-    facts = {"preprocess": preprocess, "weights": weights["name"], "weights_sha256": weights["sha256"]}
-    write_whole(file, scores_graph(tensors, model, facts).SerializeToString())
+    return model, facts, read_saved_weights(folder, name=facts.weights, sha256=facts.weights_sha256)

@@ -22,7 +22,7 @@ from mission9.output.open_output import open_output
 from mission9.output.shards import read_marker
 from mission9.pca import PCAModel, check_components
 from mission9.planning import FEW_IMAGES, make_plan, name_of
-from mission9.privacy.audit_log import append
+from mission9.privacy.audit_log import MODEL_SHA256, append
 from mission9.privacy.encryption import encrypted_by, for_writing
 from mission9.privacy.pseudonyms import Pseudonyms
 from mission9.privacy.redact import redact_values
@@ -95,7 +95,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
                 _measure_fidelity(extraction, collected, output, plan, report)
         with stage("save_model"):
             _save_model(model, extraction, output, report)
-        _publish(request, output, plan, report)
+        _publish(request, output, plan, report, model)
         if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output, config.input)
     if config.mlflow:
@@ -105,9 +105,9 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     return report
 
 
-def _publish(request: Request, output: Output, plan: Plan, report: Report) -> None:
+def _publish(request: Request, output: Output, plan: Plan, report: Report, model: PCAModel) -> None:
     request.hold_against_estimate(report)
-    report.audit = append(output.state_files, "run", report.audited())
+    report.audit = append(output.state_files, "run", report.audited() | {MODEL_SHA256: model.sha256})
     output.publish(report.to_json(), plan=plan.images, with_features=request.pseudonyms is not None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from mission9.disk.files import files_below, files_in
 from mission9.disk.names import label_of_folder
 from mission9.errors import OutputError
-from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, Output, scores_folder
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output, scores_folder
 from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
-from mission9.places import result_here
+from mission9.places import model_here, result_here
+from mission9.s3.address import is_s3
 from mission9.schema import vectors
+from mission9.stages.report import report_of
 
 T = TypeVar("T")
 
@@ -57,17 +59,12 @@ class Results:
             OutputError: there are none, or they are just being written.
         """
         output = Output(result_here(root))
-        report = output.last_report()
-        if not (isinstance(report.get("splits"), dict) and isinstance(report.get("config", {}), dict)):
-            raise OutputError(
-                f"there is no result in {root} ({REPORT} is missing or damaged): mission9 run --output {root}"
-            )
-        return Results(output.root, report)
+        return Results(output.root, asdict(report_of(output.last_report(), root)))
 
     @property
     def stands(self) -> bool:
         """Whether this still is the result in the folder: what was read in two parts, with this between, is of one."""
-        return Output(self.root).last_report().get("run_id") == self.report.get("run_id")
+        return bool(_run_id(Output(self.root)) == self.report["run_id"])
 
     @property
     def splits(self) -> list[str]:
@@ -132,25 +129,47 @@ def of_one_result(root: str | Path, read: Callable[[Results], T]) -> T:
     Raises:
         OutputError: there is no result, or one takes the place of the other again and again.
     """
+    if is_s3(root):  # of which there is a copy here, that stays as it is
+        return read(Results.of(root))
+    return of_one_run(Output(Path(root).absolute()), lambda: read(Results.of(root)))
+
+
+def of_one_model(place: str | Path, read: Callable[[Path], T]) -> T:
+    """Return what `read` makes of the folder of a PCA model, all of it of one run where it lies in an output.
+
+    Raises:
+        ModelError: there is none.
+        OutputError: one result takes the place of the other again and again.
+    """
+    folder = model_here(place)
+    output = Output(folder.absolute().parent)
+    if is_s3(place) or not output.state.is_dir():
+        return read(folder)
+    return of_one_run(output, lambda: read(folder))
+
+
+def of_one_run(output: Output, read: Callable[[], T]) -> T:
+    """Return what `read` makes of files in an output folder; it reads again where another result took their place.
+
+    Raises:
+        OutputError: one takes the place of the other again and again.
+    """
     for _ in range(_TRIES):
-        results = _standing(root)
+        output.wait_until_published()
+        run_id = _run_id(output)
         try:
-            found = read(results)
-        except Exception:  # of tables that were half replaced, whatever it is
-            if results.stands:
+            found = read()
+        except Exception:  # of files that were half replaced, whatever it is
+            if _run_id(output) == run_id and not output.is_publishing:
                 raise
         else:
-            if results.stands:
+            if _run_id(output) == run_id:
                 return found
-    raise OutputError(f"one result after the other takes its place in {root}: give the command again")
+    raise OutputError(f"one result after the other takes its place in {output.root}: give the command again")
 
 
-def _standing(root: str | Path) -> Results:
-    try:
-        return Results.of(root)
-    except OutputError:
-        Output(Path(root)).wait_until_published()  # while it has no run.json; of a bucket there is nothing here
-        return Results.of(root)
+def _run_id(output: Output) -> object:
+    return output.last_report().get("run_id", "")
 
 
 @contextmanager

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from mission9.config import RunConfig
 from mission9.engines import EngineSpec, check_cpu, choose_engine
 from mission9.engines.int8 import Int8Network
-from mission9.errors import ConfigError, ModelError
+from mission9.erasure.tombstones import Tombstones
+from mission9.errors import ConfigError
 from mission9.extraction import Extraction
+from mission9.model_facts import ModelFacts
 from mission9.network.mobilenet_v2 import FEATURES
 from mission9.network.weights import check_weights, load_weights
 from mission9.output.folder import Output
 from mission9.pca import PCAModel
-from mission9.places import model_here
 from mission9.planning import FEW_IMAGES, images_of
 from mission9.privacy.encryption import check_encryption
+from mission9.results import of_one_model
 from mission9.runners import works_elsewhere
 from mission9.runners.background import Runners
 from mission9.sources import settled
@@ -37,8 +40,8 @@ def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extract
     if output.is_empty and has_more_images(config.input, FEW_IMAGES):
         runners.begin()  # it takes seconds, in which the rest gets ready
     extraction = _with_weights(config, engine)
-    model = _given_model(config, extraction)
-    extraction = _calibrated(config, extraction, output)
+    model, network = _given_model(config, extraction, output)
+    extraction = _calibrated(config, extraction, output, network)
     runners.warm_up(GetReady(extraction))
     return extraction, model
 
@@ -77,31 +80,44 @@ def _with_weights(config: RunConfig, engine: EngineSpec) -> Extraction:
     )
 
 
-def _given_model(config: RunConfig, extraction: Extraction) -> PCAModel | None:
-    """The model that `--pca-model` names, if it was made of such features."""
+def _given_model(
+    config: RunConfig, extraction: Extraction, output: Output
+) -> tuple[PCAModel | None, Int8Network | None]:
+    """The model that `--pca-model` names, without moments, and the int8 network that it was made with, if it was.
+
+    Raises:
+        ConfigError: it was made of other features, or may have seen an image that was erased from `output`.
+    """
     if config.pca_model is None:
-        return None
-    model = PCAModel.load(model_here(config.pca_model), features=FEATURES)
-    try:
-        weights, preprocess = model.facts["weights"], model.facts["preprocess"]
-        theirs = (weights["sha256"], preprocess, model.facts["engine"]["precision"])
-        options = f"--weights {weights['name']} --preprocess {preprocess} --precision {theirs[-1]}"
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"the PCA model in {config.pca_model} does not say what features it was made of") from error
+        return None, None
+    model, facts, network = of_one_model(config.pca_model, _read_model)
+    if model.sha256 in Tombstones.of(output.state_files).retired:
+        raise ConfigError(
+            f"the PCA model in {config.pca_model} may have seen images that were erased from {config.output} since: "
+            "erase them from its own output too and give the model that is there then, or fit anew without --pca-model"
+        )
+    theirs = (facts.weights_sha256, facts.preprocess, facts.precision)
     if theirs != (extraction.weights.sha256, extraction.preprocess, extraction.engine.precision):
+        options = f"--weights {facts.weights} --preprocess {facts.preprocess} --precision {facts.precision}"
         raise ConfigError(
             f"the PCA model in {config.pca_model} means nothing to other features than it was made of: give {options}, "
             "or fit anew without --pca-model"
         )
-    return model
+    return model, network
 
 
-def _calibrated(config: RunConfig, extraction: Extraction, output: Output) -> Extraction:
-    """The extraction with its int8 network, if it is to have one: the one of an earlier run, or a new one."""
+def _read_model(folder: Path) -> tuple[PCAModel, ModelFacts, Int8Network | None]:
+    model = PCAModel.load(folder, features=FEATURES)
+    facts = ModelFacts.of(model, folder)
+    return model.without_moments(), facts, Int8Network.load(folder) if facts.precision == "int8" else None
+
+
+def _calibrated(config: RunConfig, extraction: Extraction, output: Output, network: Int8Network | None) -> Extraction:
+    """The extraction with its int8 network, if it is to have one: a given one, that of an earlier run, or a new one."""
     if extraction.engine.precision != "int8":
         return extraction
     folder = output.calibration(extraction.fingerprint)
-    network = Int8Network.load(model_here(config.pca_model) if config.pca_model else folder)
+    network = network or Int8Network.load(folder)
     if network is None:
         root = settled(config.input)
         listing = images_of(root, config, output, Found())

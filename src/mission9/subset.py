@@ -7,16 +7,19 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from mission9.disk.failures import storage_told
-from mission9.disk.files import appearing, make_folder, patiently
+from mission9.disk.files import appearing, make_folder, patiently, sync_file_system
 from mission9.disk.names import from_text
 from mission9.errors import ConfigError, InputError, OutputError
 from mission9.stages.list_images import Found, Listing, check_is_folder, folder_rows
 
 PERCENTAGES = (1, 5, 10, 25, 50)
+
+_BATCH = 1000  # copies that are made before the disk is waited for
 
 _NO_FILE = "(no file)"  # counted in the place of an extension: a link to nothing, a pipe, a device
 
@@ -59,8 +62,7 @@ def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = F
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror}; give another --output") from error
     with storage_told(folder):
-        for image in chosen:
-            _place(source / image, folder / image, copy=copy)
+        _place(source, folder, chosen, copy=copy)
     return Subset(folder, len(chosen), found.skipped)
 
 
@@ -91,16 +93,28 @@ def _first(images: list[str], percentage: float) -> list[str]:
     return sorted(images, key=lambda image: hashlib.sha256(os.fsencode(image)).digest())[:count]
 
 
-def _place(source: Path, target: Path, *, copy: bool) -> None:
-    if os.path.lexists(target):
-        return
-    source = source.resolve()  # of a link, the picture that it leads to
+def _place(source: Path, folder: Path, images: list[str], *, copy: bool) -> None:
+    """Put images that are not in a folder yet there: each appears whole, and in the end all of them are on the disk."""
+    missing = [image for image in images if not os.path.lexists(folder / image)]
+    to_copy = [image for image in missing if copy or not _is_linked(source / image, folder / image)]
+    for start in range(0, len(to_copy), _BATCH):
+        with ExitStack() as copies:
+            for image in to_copy[start : start + _BATCH]:
+                make_folder((folder / image).parent)
+                _copy(source / image, copies.enter_context(appearing(folder / image)))
+            sync_file_system(folder)  # before they have their names, by which the next call leaves them as they are
+    sync_file_system(folder)
+
+
+def _is_linked(source: Path, target: Path) -> bool:
+    """Make a hard link to an image, or to what a link leads to; false on another file system, or one without them."""
     make_folder(target.parent)
-    if not copy:
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass  # another file system, or one without hard links
-    with appearing(target) as whole:
-        patiently(lambda: shutil.copy2(source, whole))
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    patiently(lambda: shutil.copy2(source.resolve(), target))

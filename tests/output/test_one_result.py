@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
+from mission9.disk.untrusted import read_file
 from mission9.errors import OutputError
 from mission9.results import Results, of_one_result
 from mission9.stages import verify_output as verify
@@ -117,3 +119,107 @@ def test_files_that_are_not_of_the_result_are_named(
     assert f"{output / stale} is not of this result" in capsys.readouterr().out
     (output / stale).unlink()
     assert main(["verify", config.output]) == 0
+
+
+@pytest.mark.parametrize("command", ["export", "project", "run"])
+def test_a_model_is_of_one_result(
+    command: str,
+    config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Between a model's two files another result takes the place of its own."""
+    others, calls = other_results(config), list[Path]()
+
+    def at_a_bad_moment(file: Path, most: int) -> bytes:
+        calls.append(file)
+        if len(calls) == 1:
+            next(others)
+        return read_file(file, most)
+
+    monkeypatch.setattr("mission9.pca.read_file", at_a_bad_moment)
+    model, onnx, later = str(Path(config.output, "pca_model")), tmp_path / "model.onnx", str(tmp_path / "later")
+    words = {
+        "export": ["export", config.output, "--onnx", str(onnx)],
+        "project": ["project", "--model", model, str(Path(config.input, "Test/a/0.jpg"))],
+        "run": ["run", "--input", config.input, "--output", later, "--weights", "demo", "--pca-model", model],
+    }
+    assert main(words[command]) == 0
+    assert len(calls) >= 2
+    if command == "export":
+        onnx_of = pytest.importorskip("onnx").load(onnx)
+        assert onnx_of.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 2
+    elif command == "project":
+        assert len(json.loads(capsys.readouterr().out)["pca"]) == 2
+    else:
+        assert Results.of(later).report["n_components"] == 2
+
+
+STRANGE: tuple[dict[str, Any], ...] = (
+    {"config": ["input"]},
+    {"config": None},
+    {"config": {}},
+    {"config": {"input": 5, "max_pixels": 10}},
+    {"config": {"input": "images", "max_pixels": "many"}},
+    {"weights": {}},
+    {"weights": "demo"},
+    {"splits": ["Training"]},
+    {"splits": {"Training": 12}},
+    {"splits": {"Training\nmission9: all is well\x1b[0m": 12}},
+    {"splits": {"../x": {"listed": 1, "featured": 0, "rejected": 1}}},
+    {"fitted_on": 7},
+    {"n_components": "three"},
+    {"n_components": -1},
+    {"explained_variance_ratio": "all"},
+    {"seconds": []},
+    {"fingerprint": None},
+    {"run_id": {}},
+    {"skipped": {"a": "b"}},
+    {"pseudonyms": []},
+    {"engine": 1},
+)
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate", "verify", "log", "erase"])
+def test_what_no_run_wrote_is_told_in_a_line(
+    command: str, config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, ids = Path(config.output, "run.json"), tmp_path / "ids.txt"
+    ids.write_text("Training/a/0.jpg")
+    whole = json.loads(file.read_bytes())
+    for strange in STRANGE:
+        file.write_text(json.dumps(whole | strange))
+        assert main([command, config.output, *(["--ids", str(ids)] if command == "erase" else [])]) == 2, strange
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"mission9: {file} is damaged, or was not written by mission9 (")
+        assert line.endswith(f"): mission9 run --output {config.output}")
+    assert not Path(config.output, "_state/erased.json").exists()
+
+
+STRANGE_MODELS: tuple[dict[str, Any], ...] = (
+    *({"weights": "demo"}, {"weights": {"name": [], "sha256": ""}}, {"weights": None}, {"preprocess": 5}),
+    *({"preprocess": "other"}, {"preprocess": []}, {"engine": "torch"}, {"engine": {"precision": 32}}),
+    *({"n_samples": -1}, {"n_samples": []}, {"format": {}}, {"sha256": 5}),
+)
+
+
+@pytest.mark.parametrize("command", ["export", "project"])
+def test_a_model_that_no_run_wrote_is_told_in_a_line(
+    command: str, config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(config.output, "pca_model/pca.json")
+    words = {
+        "export": ["export", config.output, "--onnx", str(tmp_path / "model.onnx")],
+        "project": ["project", "--model", str(file.parent), str(Path(config.input, "Test/a/0.jpg"))],
+    }
+    whole = json.loads(file.read_bytes())
+    Path(config.output, "run.json").write_text(json.dumps({"config": []}))  # which neither reads
+    for strange in STRANGE_MODELS:
+        file.write_text(json.dumps(whole | strange))
+        assert main(words[command]) == 2, strange
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("mission9: ")
+        assert "run again" in line
+    file.write_text(json.dumps(whole))
+    assert main(words[command]) == 0

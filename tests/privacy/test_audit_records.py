@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from mission9.erasure.tombstones import Tombstones
 from mission9.output.state_files import FolderState
-from mission9.privacy.audit_log import AUDIT_LOG, append
+from mission9.privacy.audit_log import AUDIT_LOG, append, verify
 from mission9.stages.report import Report, SplitCounts
 
 
@@ -46,3 +47,20 @@ def test_a_record_has_counts_and_no_settings_but_their_hash(tmp_path: Path) -> N
     assert (first["listed"], first["featured"], first["rejected"], first["skipped"]) == (5, 3, 2, 4)
     assert len(first["settings_sha256"]) == 64
     assert first["settings_sha256"] == second["settings_sha256"] != third["settings_sha256"]
+
+
+def test_a_log_that_grows_while_it_is_checked_is_whole(tmp_path: Path) -> None:
+    class Growing(FolderState):
+        """Another process adds a record, and notes it, between the first read and the next."""
+
+        is_new = True
+
+        def read(self, name: str) -> bytes | None:
+            content = super().read(name)
+            if self.is_new:
+                self.is_new = False
+                Tombstones(audit=append(self, "run", {})).save(self)
+            return content
+
+    report = {"audit": append(FolderState(tmp_path), "run", {})}
+    assert list(verify(Growing(tmp_path), report)) == []

@@ -22,6 +22,7 @@ from mission9.erasure.receipt import Receipt
 from mission9.errors import OutputError
 from mission9.output.page_file import PAGE
 from mission9.pipeline import run
+from mission9.places import model_here
 from mission9.privacy.pseudonyms import Pseudonyms
 from mission9.results import Results
 from mission9.s3.address import Address
@@ -111,6 +112,8 @@ def test_nothing_is_left_in_any_version(versioned: Versioned, images: Path, tmp_
     for components in (4, 3):  # the first result is deleted, and kept as old versions
         run(RunConfig(input=source, output=place, **SETTINGS | {"components": components}))
     Results.of(place)  # a copy in the user's cache
+    models = [model_here(f"{address}/pca_model") for address in (place, f"{place}/runs/{Results.of(place).root.name}")]
+    assert all(model.is_dir() for model in models)
     assert versioned.names_in(ERASED) == set(ERASED)
     receipt = erased_from(place, with_source=True, input=source)
     assert receipt is not None
@@ -118,6 +121,7 @@ def test_nothing_is_left_in_any_version(versioned: Versioned, images: Path, tmp_
     assert receipt.old_versions > 0
     assert receipt.result["model"] == "moments of the erased images subtracted, refitted"
     assert versioned.names_in(ERASED) == set()
+    assert not any(model.exists() for model in models)
     cache = Path(os.environ["XDG_CACHE_HOME"])
     texts = [repr(pq.read_table(file).to_pylist()) for file in cache.rglob("*.parquet")]
     assert not [name for name in ERASED for text in texts if name in text]

@@ -27,11 +27,13 @@ import pytest
 from benchmarks.measure.cluster import free_port
 
 from mission9 import RunConfig, run
+from mission9.evaluate import Evaluation, evaluate
+from mission9.pca import PCAModel
 from mission9.results import Results
-from mission9.tracking import metrics
+from mission9.tracking import metrics, prepared
 from mission9.tracking.log_apart import log_within_patience
 from tests.conftest import REPOSITORY, InProcessRunner
-from tests.support.finished import copy_of, write_tree
+from tests.support.finished import copy_of, with_changes, write_tree
 from tests.support.forks import USUAL, Ended, Forks
 
 if find_spec("mlflow") is None:  # importing it takes seconds, of which each process of pytest-xdist would have its own
@@ -321,3 +323,23 @@ def test_rates_are_of_what_was_inferred_and_steps_are_components() -> None:
         ("explained_variance_cumulated", 0.75, 2),
     ]
     assert not [name for name, _, _ in metrics(report | {"images_inferred": 0}, None) if name == "images_per_second"]
+
+
+@pytest.mark.slow
+def test_what_is_logged_is_of_one_result(done: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = list[Evaluation]()
+
+    def at_a_bad_moment(results: Results) -> Evaluation:
+        found = evaluate(results)
+        if not judged:  # another result takes the place of the one that was read
+            run(with_changes(done, components=3), InProcessRunner())
+        judged.append(found)
+        return found
+
+    monkeypatch.setattr("mission9.tracking.evaluate", at_a_bad_moment)
+    prepared(done.output, tmp_path / "kept")
+    assert len(judged) == 2
+    assert max(judged[-1].curve) == 3
+    kept = max((tmp_path / "kept").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+    assert PCAModel.load(kept / "pca_model").n_components_ == 3
+    assert json.loads((kept / "run.json").read_bytes())["n_components"] == 3

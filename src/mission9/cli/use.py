@@ -122,10 +122,9 @@ def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
     mlflow:
         Address of the server, or local for mlflow.db and mlruns/ in the current folder [env: MLFLOW_TRACKING_URI].
     """
-    from mission9.results import Results
-    from mission9.tracking import LOCAL, log_results
+    from mission9.tracking import LOCAL, log_output
 
-    say(log_results(Results.of(output), mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+    say(log_output(output, mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
 
 
 @app.command

@@ -170,7 +170,8 @@ def sync_file_system(folder: Path) -> None:
         if _LIBC.syncfs(number):
             told = os.strerror(ctypes.get_errno())
             raise StorageError(
-                f"the disk of {folder} failed to store the result: {told}; check the disk, then run again"
+                f"the disk of {folder} failed to store what was written: {told}; check the disk, then give the same "
+                "command again"
             )
     finally:
         os.close(number)

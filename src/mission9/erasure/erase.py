@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from mission9.disk.failures import storage_told
+from mission9.disk.files import sync_file_system
 from mission9.erasure.absence import Search, holds_erased_paths
 from mission9.erasure.chosen import Request, chosen
 from mission9.erasure.places import (
@@ -33,10 +34,12 @@ from mission9.output.folder import STATE, Output
 from mission9.output.open_output import open_output
 from mission9.output.tables import row_groups
 from mission9.places import check_output
+from mission9.privacy.audit_log import MODEL_SHA256, noted
 from mission9.privacy.encryption import encrypted_by, is_encrypted, key_of
 from mission9.privacy.pseudonyms import check_key
 from mission9.s3.address import is_s3
 from mission9.stages.find_known import done_file, plan_file
+from mission9.stages.report import report_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +72,11 @@ class _Erasure:
         self._output, self._place, self._request = output, place, request
         self._state = output.state_files
         self._erased = Tombstones.of(self._state)
-        report = output.last_report()
-        self._config: dict[str, Any] = report.get("config", {})
-        if report:
-            check_key(request.pseudonyms, str(report.get("pseudonyms", "")), place)
+        self._config: dict[str, Any] = {}
+        if found := output.last_report():
+            report = report_of(found, place)
+            self._config = report.config
+            check_key(request.pseudonyms, report.pseudonyms, place)
         self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
         self._names, self._undated = chosen(request, output, self._erased, self._root)
         self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
@@ -84,9 +88,8 @@ class _Erasure:
         was_pending = self._erased.is_pending
         if not (new or sources or was_pending):
             return None
-        self._note(new)
+        standing = self._note(new)
         self._delete(sources)
-        standing = copy_of_standing(self._output, self._place, self._erased.holds)
         self._rewrite()
         remade = self._remake(standing, is_touched=was_pending or self._erased.pending.rows_of_shards > 0)
         forget_copies(self._place)
@@ -94,8 +97,8 @@ class _Erasure:
         searched = self._prove_absence()
         return self._keep_receipt(remade, unseen, searched, missed=len(self._names) - len(sources))
 
-    def _note(self, new: Collection[str]) -> None:
-        """Have every later run leave the images out, and whoever goes on with this know what it was."""
+    def _note(self, new: Collection[str]) -> Standing | None:
+        """Have every later run leave the images out, and whoever goes on with this know what it was; what stands."""
         erased, pending = self._erased, self._erased.pending
         hashes = erased.hashes_of({*new, *map(self._request.public_name, new)})
         shards = map(self._output.shards, self._output.fingerprints())
@@ -104,12 +107,24 @@ class _Erasure:
         pending.rows_of_shards += sum(rows_of(folder, Tombstones(erased.key, hashes)) for folder in shards)
         pending.images |= erased.hashes_of(self._names)
         erased.hashes |= hashes
+        standing = copy_of_standing(self._output, self._place, erased.holds)
+        erased.retired |= self._models_that_may_have_seen(standing)
         erased.save(self._state)
+        return standing
+
+    def _models_that_may_have_seen(self, standing: Standing | None) -> set[str]:
+        """The PCA models of all results until now, but for one that stands and was fitted on none of the images."""
+        models = noted(self._state, MODEL_SHA256)
+        if standing is not None and (model := standing.model()) is not None:
+            return models | {model.sha256} if standing.model_may_have_seen else models - {model.sha256}
+        return models
 
     def _delete(self, sources: Collection[str]) -> None:
         if sources:
             logger.info("deleting %s images in %s", f"{len(sources):,}", self._root)
             self._erased.pending.source.update(asdict(delete_sources(self._root, sources)))
+            if not is_s3(self._root):
+                sync_file_system(Path(self._root))  # a power cut must bring none of them back
             self._erased.save(self._state)
 
     def _rewrite(self) -> None:
@@ -123,8 +138,9 @@ class _Erasure:
         if standing is None:
             output.withdraw()  # the rejects of a run that failed
             return Remade(0, "none: no result stood")
-        # An erasure that was killed may have left what it replaced, and somebody may have deleted tables.
-        if standing.erased == 0 and not is_touched:
+        # An erasure that was killed may have left what it replaced, and somebody may have deleted tables. Of a model
+        # that was given nobody can tell what it was fitted on.
+        if standing.erased == 0 and not is_touched and not standing.is_model_given:
             return Remade(standing.report.listed, "unchanged: none of its images is erased")
         remade = remake(output, standing, self._request.pseudonyms)
         if output.last_report() and not (self._config.get("no_report") or self._config.get("encrypt_key")):
@@ -167,6 +183,7 @@ class _Erasure:
     def _keep_receipt(self, remade: Remade, unseen: Unseen, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
         pending = self._erased.pending
+        sync_file_system(self._output.root)  # nor what a receipt says is gone
         receipt = Receipt(
             action=self._request.why,
             with_source=self._request.with_source,
@@ -200,6 +217,7 @@ class _Erasure:
         if is_s3(self._place):
             left.append("copies in the caches of other machines and users")
         left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
+        left.append("results that others made with a PCA model from here (--pca-model): erase from those too")
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
         elif unnamed := self._unnamed:

@@ -15,27 +15,27 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import TypeAdapter, ValidationError
 
 from mission9 import pca
 from mission9.disk.files import files_in, make_folder, read_whole, write_whole
 from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.erasure.tombstones import ERASED
-from mission9.errors import ConfigError, ConservationError, ModelError
+from mission9.errors import ConfigError, ConservationError, InputError, ModelError, OutputError
 from mission9.network.mobilenet_v2 import FEATURES
 from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, Output
 from mission9.output.shards import Shard
 from mission9.output.tables import row_groups
 from mission9.pca import Moments, PCAModel
 from mission9.pipeline import make_scores
-from mission9.privacy.audit_log import append
+from mission9.privacy.audit_log import MODEL_SHA256, append
 from mission9.privacy.pseudonyms import Pseudonyms
 from mission9.runners import InProcessRunner
 from mission9.schema import vectors
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.find_known import done_file
 from mission9.stages.fit_pca import fit_pca
-from mission9.stages.report import Report, SplitCounts
+from mission9.stages.list_images import fitting_split
+from mission9.stages.report import Report, SplitCounts, report_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Standing:
     def of(root: Path, is_erased: Holds) -> Standing | None:
         """None where no result stands. Moments are of the erased rows; None where the tables are damaged."""
         try:
-            report = TypeAdapter(Report).validate_python(Output(root).last_report())
-        except ValidationError:
+            report = report_of(Output(root).last_report(), root)
+        except OutputError:
             return None
         try:
             rejected = sum(len(rows) for rows in _erased_rows(root / REJECTS_FOLDER, ["path"], is_erased))
@@ -74,6 +74,24 @@ class Standing:
             logger.warning("the tables in %s are damaged, and the model is fitted anew: %s", root, error)
             return Standing(root, report, -1, None)
         return Standing(root, report, rejected + count, moments)
+
+    @property
+    def is_model_given(self) -> bool:
+        """Whether the run was given its model (`--pca-model`): nobody can tell which images that was fitted on."""
+        return not self.report.fitted_on
+
+    @property
+    def model_may_have_seen(self) -> bool:
+        """Whether the model may have been fitted on an erased image."""
+        return self.is_model_given or self.moments is None or self.moments.count > 0
+
+    def model(self) -> PCAModel | None:
+        """The PCA model; None where it is missing or damaged."""
+        try:
+            return PCAModel.load(self.root / MODEL_FOLDER, features=FEATURES)
+        except ModelError as error:
+            logger.warning("%s", error)
+            return None
 
 
 @dataclass(frozen=True)
@@ -93,18 +111,27 @@ def remake(output: Output, standing: Standing, pseudonyms: Pseudonyms | None) ->
     try:
         collected, parts = _collect(output, report, pseudonyms)
         model, how = _model(standing, collected)
-    except (ConservationError, ConfigError, ModelError, *_DAMAGE) as error:
+    except (ConservationError, ConfigError, InputError, *_DAMAGE) as error:
         raise_if_of_the_system(error)
-        logger.warning("the result is taken away, since none can be made of what is left: %s; run again", error)
+        logger.warning(
+            "the result is taken away, since none can be made of what is left: %s; %s", error, _next(standing)
+        )
         output.withdraw()
         return Remade(0, "none: the result is taken away")
     _update(report, parts, collected, model)
     config = report.config
     make_scores(InProcessRunner(), model, collected, output, plain_csv=bool(config.get("plain_csv")))
     _save_model(model, report, standing.root / MODEL_FOLDER, output.work / MODEL_FOLDER)
-    report.audit = append(output.state_files, "erase", report.audited() | {"model": how})
+    report.audit = append(output.state_files, "erase", report.audited() | {"model": how, MODEL_SHA256: model.sha256})
     output.publish(report.to_json(), with_features=pseudonyms is not None)
     return Remade(report.listed, how)
+
+
+def _next(standing: Standing) -> str:
+    """How to have a result again."""
+    if standing.is_model_given:
+        return "run again with --pca-model of a result from which the images were erased too"
+    return "run again"
 
 
 def _erased_rows(folder: Path, columns: list[str], is_erased: Holds) -> Iterator[pa.Table]:
@@ -132,25 +159,24 @@ def _model(standing: Standing, collected: Collected) -> tuple[PCAModel, str]:
     """The model without the erased images, and how it was had.
 
     Raises:
-        ConfigError: too few images are left.
+        ConfigError, InputError: too few images are left, or none to fit on.
     """
-    report, folder = standing.report, standing.root / MODEL_FOLDER
-    if not report.fitted_on:
-        return PCAModel.load(folder, features=FEATURES), "of another result (--pca-model), unchanged"
-    left = collected.featured[report.fitted_on]
-    asked: int | float = report.config["components"]
+    report = standing.report
+    split = report.fitted_on or fitting_split(collected.featured)
+    left = collected.featured[split]
+    # Where a model was given there were no components to ask for.
+    asked: int | float = report.n_components if report.config.get("pca_model") else report.config["components"]
     components = max(1, min(asked, left, FEATURES)) if isinstance(asked, int) else asked
     pca.check_components(components, left, FEATURES)
-    try:
-        old = PCAModel.load(folder, features=FEATURES)
-    except ModelError as error:
-        logger.warning("%s", error)
-        old = None
+    if standing.is_model_given:
+        fitted = fit_pca(InProcessRunner(), collected.features[split], components)
+        return fitted, f"the one that was given (--pca-model) is replaced by one fitted on what is left of {split}"
+    old = standing.model()
     if old is not None and standing.moments is not None:
         moments = old.moments.subtract(standing.moments)
         if moments.count == left:
             return pca.fit(moments, components), "moments of the erased images subtracted, refitted"
-    return fit_pca(InProcessRunner(), collected.features[report.fitted_on], components), "fitted anew"
+    return fit_pca(InProcessRunner(), collected.features[split], components), "fitted anew"
 
 
 def _update(report: Report, parts: list[Shard], collected: Collected, model: PCAModel) -> None:
@@ -166,6 +192,7 @@ def _update(report: Report, parts: list[Shard], collected: Collected, model: PCA
     report.check_conserved()
     report.skipped = dict(Counter(report.skipped) + Counter({ERASED: before - report.listed}))
     report.run_id, report.images_inferred, report.shards = uuid.uuid4().hex, 0, 0
+    report.fitted_on = report.fitted_on or fitting_split(collected.featured)
     report.n_components = model.n_components_
     report.explained_variance_ratio = model.explained_variance_ratio_.tolist()
 

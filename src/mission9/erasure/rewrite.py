@@ -24,7 +24,7 @@ from mission9.output.shards import (
 )
 from mission9.output.tables import TableWriter, read_table, row_groups
 from mission9.schema import PLAN
-from mission9.stages.find_known import done_file, plan_file
+from mission9.stages.find_known import done_file, plan_file, todo_file
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +51,15 @@ def rows_of(folder: Path, erased: Tombstones) -> int:
 def rewrite(folder: Path, erased: Tombstones) -> None:
     """Take erased images out of the shards committed in `folder` and out of its plans.
 
-    New shards are committed first, then the plans name them, then the old ones go: killed at any moment and called
-    again, it ends in the same. What is damaged goes as a whole, since nobody can tell what is in it.
+    New shards are committed first, then the plans name them, then all goes that no plan names: the old ones, and those
+    of an earlier call that was killed. Killed at any moment and called again, it ends in the same. What is damaged goes
+    as a whole, since nobody can tell what is in it.
     """
     renamed = {key: _rewrite_shard(folder, key, erased) for key in _keys(folder)}
-    kept = {new for new in renamed.values() if new}
-    for plan in (plan_file(folder), done_file(folder)):
-        _rewrite_plan(plan, renamed, erased)
-    remove_file(folder / "todo.parquet")  # a run writes it anew
-    sweep(folder, kept | {file.stem for file in (plan_file(folder), done_file(folder))})
+    plans = (plan_file(folder), done_file(folder))
+    named = set[str]().union(*(_rewrite_plan(plan, renamed, erased) for plan in plans))
+    remove_file(todo_file(folder))  # a run writes it anew
+    sweep(folder, named.intersection(filter(None, renamed.values())) | {plan.stem for plan in plans})
 
 
 def _keys(folder: Path) -> list[str]:
@@ -87,25 +87,26 @@ def _rewrite_shard(folder: Path, key: str, erased: Tombstones) -> str:
     return shard.key
 
 
-def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> None:
-    """The rows of a plan that are not erased, with the new keys of shards; no file where none are left."""
+def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> set[str]:
+    """Take erased rows out of a plan, and have it name the new shards; their keys. No file where no rows are left."""
     if not plan.exists():
-        return
+        return set()
+    named = set[str]()
     try:
-        with appearing(plan) as whole:
-            left = 0
-            with TableWriter(whole, PLAN) as writer:
-                for group in row_groups(plan):
-                    rows = _without(group.cast(PLAN), erased)
-                    if len(rows):
-                        writer.write_table(_renamed(rows, renamed), row_group_size=len(rows))
-                    left += len(rows)
+        with appearing(plan) as whole, TableWriter(whole, PLAN) as writer:
+            for group in row_groups(plan):
+                rows = _without(group.cast(PLAN), erased)
+                if len(rows):
+                    rows = _renamed(rows, renamed)
+                    writer.write_table(rows, row_group_size=len(rows))
+                    named.update(rows["shard"].to_pylist(), rows["part"].to_pylist())
     except _DAMAGE as error:
         raise_if_of_the_system(error)
         logger.warning("%s is damaged, and is deleted: %s", plan, error)
-        left = 0
-    if not left:
+        named = set()
+    if not named:
         remove_file(plan)
+    return named
 
 
 def _renamed(rows: pa.Table, renamed: dict[str, str]) -> pa.Table:

@@ -45,6 +45,7 @@ class Pending:
 class Tombstones:
     """Hashes of the paths of erased images, and of what public tables called them; those `pending` may not be gone.
 
+    `retired` are the SHA-256 of PCA models that may have seen an erased image: no run is given one of them again.
     `audit` says where the audit log ended with the last erasure. The key is of this output alone. Whoever has it can
     find out whether a path that they guess was erased, as the next run must.
     """
@@ -53,6 +54,7 @@ class Tombstones:
     hashes: set[str] = field(default_factory=set)
     pending: Pending = field(default_factory=Pending)
     audit: dict[str, Any] = field(default_factory=dict)
+    retired: set[str] = field(default_factory=set)
 
     @staticmethod
     def of(state: StateFiles) -> Tombstones:
@@ -67,7 +69,8 @@ class Tombstones:
         try:
             found = json.loads(content)
             hashes, pending = set(found["hashes"]), Pending.of(found["pending"])
-            return Tombstones(bytes.fromhex(found["key"]), hashes, pending, dict(found["audit"]))
+            retired = set(found.get("retired", ()))  # earlier versions noted none
+            return Tombstones(bytes.fromhex(found["key"]), hashes, pending, dict(found["audit"]), retired)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(
                 f"{ERASED_FILE} in the state of the output is damaged, and without it erased images would come back: "
@@ -78,6 +81,7 @@ class Tombstones:
         """Note them in the state of an output."""
         pending = vars(self.pending) | {"images": sorted(self.pending.images)}
         found = {"key": self.key.hex(), "hashes": sorted(self.hashes), "pending": pending, "audit": self.audit}
+        found["retired"] = sorted(self.retired)
         state.write(ERASED_FILE, json.dumps(found).encode())
 
     @property

@@ -16,7 +16,7 @@ from typing import IO
 
 import mission9
 from mission9.disk.failures import storage_told
-from mission9.disk.files import file_sha256, make_folder, remove_folder, write_whole
+from mission9.disk.files import file_sha256, make_folder, remove_folder, sync_file_system, write_whole
 from mission9.disk.folder_lock import sign, take_lock
 from mission9.disk.names import to_text
 from mission9.disk.untrusted import read_json
@@ -87,8 +87,9 @@ def fetch_dataset(
             if archive is None:
                 download(version, file)
             source = _unpack(file, work / "new", variant, None if archive is not None else version)
-            os.sync()  # what appears is on the disk, whatever happens to the machine
+            sync_file_system(work)  # what appears is on the disk, whatever happens to the machine
             os.rename(work / "new", output / FOLDER)
+            sync_file_system(output)  # before the archive is deleted
         if archive is None:
             file.unlink(missing_ok=True)  # also where an earlier call was killed before it came to that
     return Fetched(output / FOLDER / IMAGES, source, is_new)

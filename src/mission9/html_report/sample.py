@@ -100,6 +100,10 @@ def _scores(results: Results, images: pa.Table) -> NDArray[np.float32]:
         rows = np.flatnonzero(splits == split)
         places = dict(zip(images["path"].take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
         for batch in results.score_batches(split, ["path", "pca"]):
+            if batch["pca"].type.list_size != found.shape[1]:
+                raise OutputError(
+                    f"scores in {results.root} are not of {found.shape[1]} components; mission9 verify says more"
+                )
             at = np.array([places.get(path, -1) for path in batch["path"].to_pylist()], np.int64)
             found[at[at >= 0]] = vectors(batch["pca"])[at >= 0]
     if np.isnan(found).any():

@@ -176,7 +176,7 @@ class Output:
     def fingerprints(self) -> list[str]:
         """Of which features tables there are shards."""
         folder = self.state / SHARDS
-        names = [path.name for path in files_in(folder)] if folder.is_dir() else []
+        names = [path.name for path in files_in(folder) if path.is_dir()] if folder.is_dir() else []
         return sorted(filter(FINGERPRINT.fullmatch, names))
 
     def share_shards(self, fingerprint: str) -> None:

@@ -13,6 +13,7 @@ from mission9.disk.folder_lock import sign, take_lock
 from mission9.errors import OutputError, SetupError, UsageError
 from mission9.output.folder import REPORT, SHARDS, STATE, TABLES, Output
 from mission9.output.page_file import PAGE, is_ours
+from mission9.output.shards import sweep_tries
 from mission9.privacy.audit_log import RECEIPTS
 from mission9.s3.address import Address, is_s3
 
@@ -117,6 +118,8 @@ def _tidy(output: Output) -> None:
     for leftover in (output.work, output.ready, *chunks):
         remove_folder(leftover)
     output.empty_trash()
+    for fingerprint in output.fingerprints():
+        sweep_tries(output.shards(fingerprint))
     partials = [path for path in files_in(output.root) if path.name.startswith((f".{REPORT}.", f".{PAGE}."))]
     for partial in (*partials, *(path for path in state if path.name.startswith("."))):
         remove_file(partial)

@@ -26,6 +26,8 @@ from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
 GROUP_ROWS = 2048
 
+_TABLES = _FEATURES, _REJECTS = "features.parquet", "rejects.parquet"
+
 # Names of files, and of nothing outside of their folder.
 _KEY = re.compile(r"[0-9A-Za-z]+")
 
@@ -145,20 +147,32 @@ def rows_of(file: Path | None, wanted: pa.Array, schema: pa.Schema) -> Iterator[
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:
-    """Delete the files that are not of `names`: tries that were killed, and shards that were compacted."""
-    for file in files_in(folder):
+    """Delete the files that are not of `names`: tries that were killed, and shards that were compacted.
+
+    Markers go first: killed in between, this leaves none that vouches for nothing.
+    """
+    for file in sorted(files_in(folder), key=lambda file: file.suffix != ".json"):
         if file.name.split(".")[0] not in names:
             remove_file(file)
 
 
+def sweep_tries(folder: Path) -> None:
+    """Delete what tries that were killed have left: files that are not whole, and tables that no marker vouches for."""
+    names = {file.name for file in files_in(folder)}
+    for name in sorted(names):
+        key, _, kind = name.partition(".")
+        if not key or (kind in _TABLES and f"{key}.json" not in names):
+            remove_file(folder / name)
+
+
 def features_file(folder: Path, key: str) -> Path:
     """Where a shard's features are."""
-    return folder / f"{key}.features.parquet"
+    return folder / f"{key}.{_FEATURES}"
 
 
 def rejects_file(folder: Path, key: str) -> Path:
     """Where a shard's rejects are."""
-    return folder / f"{key}.rejects.parquet"
+    return folder / f"{key}.{_REJECTS}"
 
 
 def _marker_file(folder: Path, key: str) -> Path:

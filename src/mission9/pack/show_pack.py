@@ -84,8 +84,10 @@ def show_pack(store: Store, plan: PackPlan, report: PackReport, check_lock: Chec
         source=report.source,
         made_by=f"mission9 {mission9.__version__}",
     )
+    store.sync()  # before anything names it
     check_lock()  # in a bucket, another may have taken the place of one that was not heard of for long
     store.put(MANIFEST, manifest.to_json())
+    store.sync()  # before what the old one names is deleted
     report.parts = len(keys)
     wanted = {index, rejects, *(part_file(key) for key in keys), *(done_file(key) for key in keys)}
     there = [f"{place}/{file}" for place in (INDEX, REJECTS, IMAGES, DONE) for file in store.lengths(place)]

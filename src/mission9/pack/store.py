@@ -17,6 +17,7 @@ from mission9.disk.files import (
     patiently,
     remove_file,
     remove_folder,
+    sync_file_system,
     write_whole,
 )
 from mission9.disk.folder_lock import sign, take_lock
@@ -75,6 +76,9 @@ class Store(Protocol):
     def put(self, name: str, content: bytes) -> None: ...
 
     def remove(self, names: Collection[str]) -> None: ...
+
+    def sync(self) -> None:
+        """Wait until all that was written is where no power cut takes it."""
 
 
 def store_of(place: str) -> Store:
@@ -164,6 +168,9 @@ class FolderStore:
         for name in names:
             remove_file(self.root / name)
 
+    def sync(self) -> None:
+        sync_file_system(self.root)
+
 
 @dataclass(frozen=True)
 class BucketStore:
@@ -224,6 +231,9 @@ class BucketStore:
         from mission9.s3.objects import delete
 
         delete([self.root / name for name in names])
+
+    def sync(self) -> None:
+        """Do nothing: what a bucket has answered for is kept."""
 
 
 def _names_in(folder: Path) -> list[str]:

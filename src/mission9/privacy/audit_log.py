@@ -21,6 +21,8 @@ from mission9.output.state_files import StateFiles
 
 AUDIT_LOG, RECEIPTS = "audit.jsonl", "receipts"
 
+MODEL_SHA256 = "model_sha256"  # of a result's PCA model
+
 _FIRST = "0" * 64  # what the first record holds in the place of a SHA-256
 
 Action = Literal["run", "erase", "retain", "erased"]
@@ -50,14 +52,21 @@ def ended(state: StateFiles) -> dict[str, Any]:
 
 def verify(state: StateFiles, report: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the log of an output whose `run.json` is `report`, a sentence each."""
+    said = list(_noted(state, report))  # before the log is read: another may be adding to both
     lines = _lines(state)
     if not lines:
         yield f"there is no record in {AUDIT_LOG}: no run has come to an end here, or it was deleted"
     yield from _problems_of_chain(lines)
-    for where, noted in _noted(state, report):
+    for where, noted in said:
         yield from _problems_of_end(lines, where, noted)
     for number, line in enumerate(lines, 1):
         yield from _problems_of_receipt(state, number, _record(line) or {})
+
+
+def noted(state: StateFiles, fact: str) -> set[str]:
+    """What the records say of a fact, where it is a text."""
+    values = ((_record(line) or {}).get(fact) for line in _lines(state))
+    return {value for value in values if isinstance(value, str)}
 
 
 def records(state: StateFiles) -> int:

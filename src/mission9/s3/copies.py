@@ -80,11 +80,17 @@ def copy_model(address: Address) -> Path:
         if sum(found.size for found in there) > _MOST_MODEL_BYTES:
             raise ModelError(f"{place} holds more than a PCA model: give .../pca_model of an earlier run")
         try:
-            return kept_copy(mirror_of(place, "model"), _digest(there), partial(_copy_model, place, there))
+            return kept_copy(mirror_of(_results_of(place), "model"), _digest(there), partial(_copy_model, place, there))
         except StorageError as error:
             if not _may_be_replaced(error) or _digest(_model_at(address)[1]) == _digest(there):
                 raise
     raise ModelError(f"one model after the other takes its place at {address}: give the command again")
+
+
+def _results_of(model: Address) -> Address:
+    """The prefix of the results that a model is of: an erasure from these looks there for copies of it."""
+    above = model.parent
+    return above.parent.parent if above.parent.name == RUNS else above
 
 
 def _may_be_replaced(error: StorageError) -> bool:

@@ -9,15 +9,53 @@ import platform
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from mission9.errors import ConservationError
-from mission9.privacy.redact import redact_values
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from mission9.errors import ConservationError, OutputError
+from mission9.network.mobilenet_v2 import FEATURES
+from mission9.privacy.redact import one_line, redact_values
+from mission9.schema import SPLITS
 
 _PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
+
+
+# What `run.json` is called in the words of errors; a folder's and a bucket's have the same name.
+_REPORT = "run.json"
+
+
+class _Settings(BaseModel):
+    """Those of a run's settings that are read of its result."""
+
+    model_config = ConfigDict(strict=True)
+
+    input: str
+    max_pixels: int
+    components: int | float = 1
+    pca_model: str | None = None
+    encrypt_key: str | None = None
+    no_report: bool = False
+    plain_csv: bool = False
+    preprocess: str = ""
+
+
+class _Weights(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    sha256: str
+
+
+class _Objects(BaseModel):
+    """What a report has of objects that are dictionaries in it."""
+
+    config: _Settings
+    weights: _Weights
 
 
 @dataclass
@@ -123,6 +161,43 @@ class Report:
         for texts in (facts["config"], facts["weights"]):  # paths may be URLs, which may hold secrets
             texts |= redact_values(texts)
         return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def report_of(found: Mapping[str, Any], place: str | Path) -> Report:
+    """Return the report that a `run.json` in `place` holds, also one of an earlier version.
+
+    Raises:
+        OutputError: it is missing, or not as a run writes it.
+    """
+    if not found:
+        raise OutputError(
+            f"there is no result in {place} ({_file(place)} is missing or damaged): mission9 run --output {place}"
+        )
+    try:
+        _Objects.model_validate(found)
+        report = _READER.validate_python({"run_id": "", "versions": {}, **found})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _strange(place, one_line(f"{where}: {first['msg']}")) from error
+    if unknown := report.splits.keys() - set(SPLITS):
+        raise _strange(place, f"it names a split {min(unknown)!r}")
+    if not 0 <= report.n_components <= FEATURES:
+        raise _strange(place, f"n_components: {report.n_components}")
+    return report
+
+
+def _strange(place: str | Path, why: str) -> OutputError:
+    return OutputError(
+        f"{_file(place)} is damaged, or was not written by mission9 ({why}): mission9 run --output {place}"
+    )
+
+
+def _file(place: str | Path) -> str:
+    return f"{str(place).rstrip('/')}/{_REPORT}"
+
+
+_READER = TypeAdapter(Report)
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
 
 from mission9.disk.files import file_sha256, files_below
 from mission9.disk.names import from_text
 from mission9.errors import Mission9Error, OutputError
+from mission9.model_facts import ModelFacts
 from mission9.network.weights import read_saved_weights
 from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, TABLES, Output
 from mission9.output.page_file import PAGE, page_problem
@@ -23,13 +23,12 @@ from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.places import result_here
 from mission9.privacy.pseudonyms import Pseudonyms, TableNames, check_key
+from mission9.results import of_one_run
 from mission9.s3.address import is_s3
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, is_as_written
 from mission9.stages.find_known import done_file
-from mission9.stages.report import Report
+from mission9.stages.report import report_of
 from mission9.stages.verify_scores import ScoresCheck
-
-_TRIES = 5
 
 # What reading a damaged file ends in.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
@@ -49,28 +48,9 @@ def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[s
     folder = result_here(root, to_verify=True)
     if pseudonyms:
         check_key(pseudonyms, str(Output(folder).last_report().get("pseudonyms", "")), root)
-    for problem in _problems_of_one(Output(folder), pseudonyms):
+    output = Output(folder)
+    for problem in of_one_run(output, lambda: list(_problems(output, pseudonyms))):
         yield problem.replace(str(folder), root) if is_s3(root) else problem
-
-
-def _problems_of_one(output: Output, pseudonyms: Pseudonyms | None) -> list[str]:
-    """Check the result that stands, and once more where another took its place meanwhile.
-
-    Raises:
-        OutputError: there is none, or one takes the place of the other again and again.
-    """
-    for _ in range(_TRIES):
-        output.wait_until_published()
-        run_id = output.last_report().get("run_id")
-        try:
-            problems = list(_problems(output, pseudonyms))
-        except Mission9Error:
-            if output.last_report().get("run_id") == run_id and not output.is_publishing:
-                raise
-        else:
-            if output.last_report().get("run_id") == run_id:
-                return problems
-    raise OutputError(f"one result after the other takes its place in {output.root}: give the command again")
 
 
 def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
@@ -111,11 +91,7 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
 def _report(output: Output) -> dict[str, Any]:
     if output.ready.exists():
         raise OutputError(f"the last run was killed while it published in {output.root}: run again to complete it")
-    try:
-        # With what it lacks, where a name in it is damaged: its checksum tells.
-        return asdict(TypeAdapter(Report).validate_python(output.last_report()))
-    except ValidationError as error:
-        raise OutputError(f"there is no result: {output.root / REPORT} is missing or damaged; run again") from error
+    return asdict(report_of(output.last_report(), output.root))
 
 
 def _listed(plan: Path) -> Iterator[pa.Table]:
@@ -145,9 +121,9 @@ def _model(output: Output, report: dict[str, Any]) -> tuple[PCAModel | None, lis
     folder = output.root / MODEL_FOLDER
     try:
         model = PCAModel.load(folder)
-        weights = model.facts["weights"]
-        read_saved_weights(folder, name=weights["name"], sha256=weights["sha256"])
-    except (Mission9Error, KeyError, TypeError) as error:
+        facts = ModelFacts.of(model, folder, needs_precision=False)
+        read_saved_weights(folder, name=facts.weights, sha256=facts.weights_sha256)
+    except Mission9Error as error:
         return None, [str(error)]
     same = model.facts.get("fingerprint") == report["fingerprint"]
     return model, [] if same else [f"the PCA model in {folder} was made of other features than {REPORT} names"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import mission9
+from mission9.disk.scratch import scratch_folder
 from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.evaluate import Evaluation, evaluate
 from mission9.output.folder import MODEL_FOLDER, REPORT
 from mission9.output.page_file import PAGE
 from mission9.privacy.redact import redact
-from mission9.results import Results
+from mission9.results import Results, of_one_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,13 +86,31 @@ def log_results(results: Results, uri: str) -> str:
         SetupError: mlflow is not installed.
         TrackingError: the server does not take them.
     """
-    return Prepared(results).log(uri)
+    with scratch_folder() as scratch:
+        return Prepared(results, scratch).log(uri)
+
+
+def log_output(root: str, uri: str) -> str:
+    """Log the result that stands in `root`, as `log_results` does, all of it of one run.
+
+    Raises:
+        OutputError: there is none.
+        SetupError: mlflow is not installed.
+        TrackingError: the server does not take them.
+    """
+    with scratch_folder() as scratch:
+        return prepared(root, scratch).log(uri)
+
+
+def prepared(root: str, scratch: Path) -> Prepared:
+    """Have at hand all that is to be logged of the result that stands in `root`; its files are kept in `scratch`."""
+    return of_one_result(root, lambda results: Prepared(results, scratch / uuid.uuid4().hex))
 
 
 class Prepared:
-    """All that is to be logged, at hand before the server is asked."""
+    """All that is to be logged, at hand before the server is asked; files are copied to a folder, `kept`."""
 
-    def __init__(self, results: Results) -> None:
+    def __init__(self, results: Results, kept: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody was asked
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of three small files
         try:
@@ -99,7 +119,11 @@ class Prepared:
             raise SetupError("mlflow is not installed: pip install 'mission9[mlflow]'") from error
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         self._mlflow = mlflow
-        self._results = results
+        self._results, self._kept = results, kept
+        shutil.copytree(results.root / MODEL_FOLDER, kept / MODEL_FOLDER)
+        for name in (REPORT, PAGE):
+            if (results.root / name).exists():
+                shutil.copyfile(results.root / name, kept / name)
         self._evaluation = _judged(results)
         self._scree = scree_plot(results.report["explained_variance_ratio"])
 
@@ -116,7 +140,7 @@ class Prepared:
         mlflow = self._mlflow
         mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').absolute()}" if uri == LOCAL else uri)
         experiment = self._experiment(uri)
-        digest = hashlib.sha256((self._results.root / REPORT).read_bytes()).hexdigest()
+        digest = hashlib.sha256((self._kept / REPORT).read_bytes()).hexdigest()
         before = self._logged_before(experiment, digest)
         if before is not None and before.info.status == "FINISHED":
             return f"logged before, as run {before.info.run_id}"
@@ -148,7 +172,7 @@ class Prepared:
             client.log_batch(run, metrics=[_metric(*number) for number in numbers[start : start + 1000]])
 
     def _log_files(self) -> None:
-        root = self._results.root
+        root = self._kept
         self._mlflow.log_figure(self._scree, "scree.png")
         for name in (REPORT, PAGE):
             if (root / name).exists():
@@ -183,8 +207,8 @@ def metrics(report: Mapping[str, Any], evaluation: Evaluation | None) -> Iterato
     yield "images_inferred", report["images_inferred"], 0
     for stage, seconds in report["seconds"].items():
         yield f"seconds_{stage}", seconds, 0
-    if report["images_inferred"]:
-        yield "images_per_second", report["images_inferred"] / report["seconds"]["extract"], 0
+    if report["images_inferred"] and (seconds := report["seconds"].get("extract")):
+        yield "images_per_second", report["images_inferred"] / seconds, 0
     for step, share in enumerate(np.cumsum(report["explained_variance_ratio"]), 1):
         yield "explained_variance_cumulated", float(share), step
     for count, accuracy in evaluation.curve.items() if evaluation else ():

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import mission9
+from mission9.disk.scratch import scratch_folder
 from mission9.errors import Mission9Error
 from mission9.probes import unreachable
-from mission9.results import Results
 from mission9.runners.environment import SAFE_PATH
-from mission9.tracking import HURRIED, Prepared
+from mission9.tracking import HURRIED, prepared
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,10 @@ def _import_path() -> str:
 def main() -> int:
     """Log the results in the folder given as the one argument; says `ready` before it asks the server anything."""
     try:
-        prepared = Prepared(Results.of(sys.argv[1]))
-        print(_READY, flush=True)
-        print(prepared.log(os.environ["MLFLOW_TRACKING_URI"]))
+        with scratch_folder() as scratch:
+            found = prepared(sys.argv[1], scratch)
+            print(_READY, flush=True)
+            print(found.log(os.environ["MLFLOW_TRACKING_URI"]))
     except Mission9Error as error:
         print(error)
         return 1
