@@ -117,13 +117,16 @@ fuzz: .venv/.dev  ## Decode and extract 200,000 damaged images, and count what b
 LOCK := .venv-tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.12 --python-platform linux \
 	--no-annotate --custom-compile-command "make lock"
 
+OLDEST := .venv-tools/bin/uv pip compile --quiet --no-deps --python-version 3.11.0 --python-platform linux
+
 .PHONY: lock
-lock: .venv-tools/.ready  ## Write requirements.lock and the images' locks, with hashes, from requirements*.txt (Linux, Python 3.12)
+lock: .venv-tools/.ready  ## Write requirements.lock and the images' locks, with hashes, from requirements*.txt (Linux, Python 3.12); see that 3.11.0 takes all
 	$(LOCK) --output-file requirements.lock requirements.txt
 	$(LOCK) --output-file docker/requirements.lock --excludes <(echo torch) --constraints requirements-dev.txt \
 		requirements.txt requirements-notebook.txt
 	$(LOCK) --output-file docker/torch-gpu.lock --excludes <(sed '/^torch==/d; s/==.*//' requirements.txt) \
 		<(echo torch==2.10.0)
+	for file in requirements*.txt; do $(OLDEST) --output-file /dev/null $$file || exit 1; done
 
 .PHONY: audit
 audit: .venv-tools/.ready  ## Ask for known holes in what requirements.lock holds; lint the workflows

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -97,12 +98,51 @@ def test_a_variant_is_chosen_or_asked_for(tmp_path: Path, pictures: list[bytes])
     with pytest.raises(InputError, match="not just one of them is original"):
         fetch_dataset(tmp_path / "A", archive=make_zip(tmp_path / "A.zip", dataset("A", pictures)), variant="original")
     twice = {name.replace(DEFAULT, place): b"x" for name in dataset("A", pictures) for place in ("one", "two")}
-    with pytest.raises(InputError, match="it holds one, two: say which with --variant"):
+    with pytest.raises(InputError, match="it holds one, two, and not just one of them is 100x100: unpack it, and give"):
         fetch_dataset(tmp_path / "twice", archive=make_zip(tmp_path / "twice.zip", twice))
     for files in ({"a/Training/x.jpg": b"x"}, {"1/2/3/4/5/Training/x": b"", "1/2/3/4/5/Test/x": b""}, {}):
         with pytest.raises(InputError, match="no folder with both Training/ and Test/"):
             fetch_dataset(tmp_path / "none", archive=make_zip(tmp_path / "none.zip", files or {"readme": b"x"}))
     assert not (tmp_path / "none").exists()
+
+
+def test_every_edition_and_a_mac_s_archive_come_to_the_same_images(
+    tmp_path: Path, pictures: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    files = dataset("A", pictures)
+    original = "fruits-360-original-size/fruits-360-original-size"
+    sized = {name.replace(DEFAULT, original): b"other" for name in files}
+    beside = {f"{DEFAULT}/papers/x.pdf": b"%PDF", f"{DEFAULT}/test-multiple_fruits/a.jpg": b"of no split"}
+    doubles = {str(Path("__MACOSX", name).with_name(f"._{Path(name).name}")): b"\0\5\x16\7" for name in files}
+    own = {f"{DEFAULT}/.DS_Store": b"x", f"{DEFAULT}/Icon\r": b"", f"{DEFAULT}/Training/._Apple Braeburn 1": b"x"}
+    in_tar = {str(Path(name).with_name(f"._{Path(name).name}")): b"\0\5\x16\7" for name in files} | own
+    plain = wanted(files, DEFAULT)
+    made = {
+        "2021": (make_zip(tmp_path / "2021.zip", sized | files | beside), plain | {"papers/x.pdf": b"%PDF"}),
+        "mac": (make_zip(tmp_path / "mac.zip", files | doubles | own), plain | {"Training/._Apple Braeburn 1": b"x"}),
+        "tar": (make_tar(tmp_path / "mac.tgz", in_tar | files), plain | {"Training/._Apple Braeburn 1": b"x"}),
+        "unsaid": (_without_flags(make_zip(tmp_path / "unsaid.zip", files)), plain),
+    }
+    with caplog.at_level(logging.INFO):
+        for name, (archive, images) in made.items():
+            fetched = fetch_dataset(tmp_path / name, archive=archive)
+            assert images_below(fetched.images) == images, name
+            assert fetched.source.images == {"Test": 1, "Training": 3}, name
+    assert "test-multiple_fruits stays in the archive, with 1 images of no split" in caplog.text
+    assert f"{len(files) + 1} files of macOS stay in the archive" in caplog.text
+    fetched = fetch_dataset(tmp_path / "sized", archive=made["2021"][0], variant="original")
+    assert images_below(fetched.images) == wanted(sized, original)
+
+
+def _without_flags(archive: Path) -> Path:
+    """The archive as a Mac writes it: names in UTF-8, and no word of it."""
+    content = archive.read_bytes()
+    for magic, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        parts = content.split(magic)
+        flags = at - len(magic) + 1
+        content = magic.join([parts[0], *(p[:flags] + bytes([p[flags] & ~8]) + p[flags + 1 :] for p in parts[1:])])
+    archive.write_bytes(content)
+    return archive
 
 
 @pytest.mark.real

@@ -182,6 +182,38 @@ def test_a_zip_whose_damage_each_library_tells_in_its_own_way(
     refused(archive, "or damaged", tmp_path, capsys)
 
 
+@pytest.mark.parametrize("method", [9, 93, 98, 1])
+def test_a_zip_packed_by_what_python_cannot_unpack_says_so(
+    method: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(make_zip(tmp_path / "a.zip", GOOD).read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 10 : at + 12] = struct.pack("<H", method)
+    (tmp_path / "a.zip").write_bytes(content)
+    name = {9: "Deflate64", 93: "Zstandard", 98: "PPMd"}.get(method, "method 1")
+    refused(tmp_path / "a.zip", f"packed by {name}, which Python does not unpack: unpack it", tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [(b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "RAR"), (b"BZh91A", "bzip2"), (b"\xfd7zXZ\0", "xz")],
+)
+def test_an_archive_of_another_kind_is_told_by_its_name(
+    begin: bytes, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.zip").write_bytes(begin + bytes(1000))
+    refused(tmp_path / "a.zip", kind, tmp_path, capsys)
+    (tmp_path / "b.zip").write_bytes(begin + bytes(1000))
+    refused(tmp_path / "b.zip", "which is not read here: unpack it", tmp_path, capsys)
+
+
+def test_a_zip_of_a_later_version_is_not_called_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(make_zip(tmp_path / "a.zip", GOOD).read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 99
+    (tmp_path / "a.zip").write_bytes(content)
+    refused(tmp_path / "a.zip", "a .zip that Python does not read (zip file version 9.9)", tmp_path, capsys)
+
+
 def test_headers_one_in_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 5

@@ -52,6 +52,7 @@ def test_csv_survives_hostile_text(tmp_path: Path) -> None:
 
 def test_no_text_in_the_csv_is_a_formula_and_each_comes_back(tmp_path: Path) -> None:
     texts = ["=1+1", "@SUM(A1)", "-1", "+1", "\t=x", " =x", "'=x", "''@", "'quoted'", "a=b", "", "7", "\r+1"]
+    texts += ["x;=cmd|calc!A0;y", "x;'y", "\uff1d1", "\u3000=1"]
     save_results([chunk(texts)], tmp_path / "p", tmp_path / "c", components=2)
     save_results([chunk(texts)], tmp_path / "q", tmp_path / "d", components=2, plain_csv=True)
     safe, plain = (
@@ -62,7 +63,7 @@ def test_no_text_in_the_csv_is_a_formula_and_each_comes_back(tmp_path: Path) -> 
     )
     assert plain["label"].tolist() == texts
     assert not [text for text in safe["label"] if text.strip()[:1] in ("=", "+", "-", "@")]
-    back = safe["label"].str.replace(r"^'('*\s*[=+\-@\t\r])", r"\1", regex=True)
+    back = safe["label"].str.replace(r"(^|[;|\t\r\n])'", r"\1", regex=True)  # as docs/reference/output.md says
     assert back.tolist() == texts
 
 

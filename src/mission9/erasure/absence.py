@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mission9.disk.files import open_to_read
+from mission9.output.csv_text import guarded_text, unguarded
 from mission9.output.tables import opened
 
 _WORD = 8  # bytes that are compared at a time
@@ -130,7 +131,7 @@ def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Arr
 
 
 def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
-    """The paths in a CSV, as they are there, and without the apostrophe that keeps spreadsheets from computing them."""
+    """The paths in a CSV, as they are there, and without the apostrophes that keep spreadsheets from computing."""
     try:
         with (
             open_to_read(file) as content,
@@ -138,7 +139,7 @@ def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
         ):
             for batch in batches:
                 yield batch[PATH]
-                yield pc.replace_substring_regex(batch[PATH], pattern="^'", replacement="")
+                yield unguarded(batch[PATH])
     except (pa.ArrowException, KeyError):  # it is none of ours
         return
 
@@ -148,5 +149,6 @@ def _forms(name: str) -> set[bytes]:
     in_scripts = in_json = json.dumps(name, ensure_ascii=False)[1:-1]
     for character in "<>&":
         in_scripts = in_scripts.replace(character, f"\\u{ord(character):04x}")
-    others = (json.dumps(name)[1:-1], html.escape(name), quote(name), name.replace('"', '""'))
+    in_csv = (text.replace('"', '""') for text in (name, guarded_text(name)))
+    others = (json.dumps(name)[1:-1], html.escape(name), quote(name), *in_csv)
     return {text.encode() for text in (name, in_json, in_scripts, *others)}

@@ -13,7 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -33,6 +33,31 @@ _MOST_AT_ONCE = 64 << 20  # what tarfile may read of a header: a long name takes
 _EARLIEST, _LATEST = -(1 << 31), (1 << 32) - 1
 _NO_TIME = calendar.timegm((1980, 1, 1, 0, 0, 0))
 
+# Methods that other programs pack a zip by, and Python does not unpack; Windows takes the first for large files.
+_OTHER_METHODS = {
+    9: "Deflate64",
+    93: "Zstandard",
+    94: "MP3",
+    95: "XZ",
+    96: "JPEG",
+    97: "WavPack",
+    98: "PPMd",
+    99: "AES",
+}
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+# How archives begin that are of a kind not read here.
+_OTHER_KINDS = {
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by Zstandard",
+}
+_PACK_ANEW = "unpack it, and pack the folder as .zip or .tar.gz (7z x FILE; tar czf FOLDER.tar.gz FOLDER)"
+
+_UTF8 = 0x800  # the flag of a zip's entry whose name is UTF-8
+
 # What the libraries raise of an archive that is no such thing, whatever is wrong in it.
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
@@ -51,6 +76,10 @@ class Entry:
     modified: int
 
 
+class Unreadable(InputError):
+    """An archive is none, is damaged, or is packed in a way that is not read here; the text names it."""
+
+
 class Bomb(ValueError):
     """An archive is made to use up memory or disk."""
 
@@ -59,9 +88,10 @@ def entries(archive: Path) -> Iterator[Entry]:
     """The entries of an archive, in its order.
 
     Raises:
-        InputError: it is none, or damaged.
+        Unreadable: it is none, damaged, or packed in a way that is not read here.
         Bomb: there are too many.
     """
+    _check_kind(archive)
     with damage_told(archive):
         yield from _zip_entries(archive) if _is_zip(archive) else _tar_entries(archive)
 
@@ -70,7 +100,7 @@ def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[Ent
     """The entries whose names are wanted, each with its content to read before the next is asked for.
 
     Raises:
-        InputError: the archive is damaged.
+        Unreadable: the archive is damaged.
     """
     with damage_told(archive):
         yield from _zip_contents(archive, wanted) if _is_zip(archive) else _tar_contents(archive, wanted)
@@ -81,7 +111,7 @@ def damage_told(archive: Path) -> Iterator[None]:
     """Turn what is wrong with an archive into an error that says so.
 
     Raises:
-        InputError: in the place of what the libraries raise.
+        Unreadable: in the place of what the libraries raise.
     """
     try:
         yield
@@ -91,7 +121,17 @@ def damage_told(archive: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk
             raise
         text = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{archive} is no .zip, .tar or .tar.gz, or damaged ({text}): download it again") from error
+        if isinstance(error, NotImplementedError):
+            raise Unreadable(f"{archive} is a .zip that Python does not read ({text}): {_PACK_ANEW}") from error
+        raise Unreadable(f"{archive} is no .zip, .tar or .tar.gz, or damaged ({text}): download it again") from error
+
+
+def _check_kind(archive: Path) -> None:
+    with archive.open("rb") as file:
+        begin = file.read(6)
+    for magic, kind in _OTHER_KINDS.items():
+        if begin.startswith(magic):
+            raise Unreadable(f"{archive} is {kind}, which is not read here: {_PACK_ANEW}")
 
 
 def _is_zip(archive: Path) -> bool:
@@ -108,6 +148,10 @@ def _zip_entries(archive: Path) -> Iterator[Entry]:
         raise Bomb(f"it holds more than {MOST_ENTRIES:,} entries")
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
+            if info.compress_type not in _METHODS and not info.flag_bits & 1:
+                method = _OTHER_METHODS.get(info.compress_type, f"method {info.compress_type}")
+                told = f"{archive} holds {info.orig_filename[:100]!a}, packed by {method}, which Python does not unpack"
+                raise Unreadable(f"{told}: {_PACK_ANEW}")
             yield _zip_entry(info, _zip_kind(info))
 
 
@@ -116,8 +160,16 @@ def _zip_entry(info: zipfile.ZipInfo, kind: Kind) -> Entry:
         modified = calendar.timegm(info.date_time)
     except ValueError:  # a month that there is not: many programs write none
         modified = _NO_TIME
+    return Entry(_zip_name(info), kind, info.file_size, info.compress_size, modified)
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of an entry; of a Mac's, which are UTF-8 and do not say so, not as a PC of 1981 would read it."""
     # What comes after a NUL, Python leaves away in `filename`.
-    return Entry(info.orig_filename, kind, info.file_size, info.compress_size, modified)
+    if not info.flag_bits & _UTF8:
+        with suppress(UnicodeError):
+            return info.orig_filename.encode("cp437").decode("utf-8")
+    return info.orig_filename
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> Kind:
@@ -134,7 +186,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> Kind:
 def _zip_contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[Entry, IO[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
-            if not info.is_dir() and wanted(info.orig_filename):
+            if not info.is_dir() and wanted(_zip_name(info)):
                 with opened.open(info) as content:
                     yield _zip_entry(info, "file"), content
 

@@ -16,6 +16,8 @@ _RATIO_FROM = 1 << 20  # bytes from which on the ratio of one entry counts
 _LONGEST_NAME = 255  # bytes, on every common file system
 _MOST_DEPTH = 32
 
+_MAC_ICON = "Icon\r"
+
 _WHAT = {
     "link": "a link, which may lead out of the folder",
     "device": "neither a file nor a folder",
@@ -32,7 +34,7 @@ class Checked(NamedTuple):
 
 
 def checked(entries: Iterable[Entry], archive_bytes: int) -> Iterator[Checked]:
-    """The files among the entries; folders come of themselves.
+    """The files among the entries; folders come of themselves, and the icons of a Mac's folders stay away.
 
     Raises:
         InputError: one leads out of the folder, is no file, or would lie where another does, on any file system.
@@ -41,6 +43,8 @@ def checked(entries: Iterable[Entry], archive_bytes: int) -> Iterator[Checked]:
     places = _Places()
     total = packed = 0
     for entry in entries:
+        if entry.name.rpartition("/")[2] == _MAC_ICON:
+            continue
         path = _path(entry)
         if entry.kind not in ("file", "folder"):
             raise InputError(f"it holds {_named(entry)}, which is {_WHAT[entry.kind]}")

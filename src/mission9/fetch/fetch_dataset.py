@@ -18,13 +18,14 @@ import mission9
 from mission9.disk.failures import storage_told
 from mission9.disk.files import file_sha256, make_folder, remove_folder, sync_file_system, write_whole
 from mission9.disk.folder_lock import sign, take_lock
-from mission9.disk.names import to_text
+from mission9.disk.names import IMAGE_EXTENSIONS, to_text
 from mission9.disk.untrusted import read_json
 from mission9.errors import ConservationError, InputError, OutputError, StorageError
-from mission9.fetch.archive import Bomb, contents, damage_told, entries
+from mission9.fetch.archive import Bomb, Unreadable, contents, damage_told, entries
 from mission9.fetch.check_entries import Checked, checked
 from mission9.fetch.find_layout import Folder, Variant, find_layout
 from mission9.fetch.kaggle import DATASET, VERSION, dataset_page, download
+from mission9.stages.layout import split_named
 from mission9.stages.list_images import Found, Listing, list_images
 
 logger = logging.getLogger(__name__)
@@ -146,10 +147,11 @@ def _unpack(file: Path, new: Path, variant: Variant | None, version: int | None)
     size = file.stat().st_size
     try:
         found = list(checked(entries(file), size))
+        found = _without_mac_files(found)
         layout = find_layout((path for path, _ in found), variant)
+    except Unreadable:
+        raise
     except (InputError, Bomb) as error:
-        if "is no .zip" in str(error):
-            raise
         raise InputError(f"{file} is refused: {error}") from error
     chosen = _chosen(found, layout)
     _check_room(new.parent, sum(entry.entry.size for entry in chosen.values()), file)
@@ -175,12 +177,48 @@ def _unpack(file: Path, new: Path, variant: Variant | None, version: int | None)
 
 
 def _chosen(found: list[Checked], layout: Folder) -> dict[str, Checked]:
-    """By their names: what is below the layout, and above it the files that tell who made it and what is allowed."""
+    """By their names: what is below the layout, and above it the files that tell who made it and what is allowed.
+
+    A folder of images beside Training and Test stays in the archive: they are of neither, and a run would list them.
+    """
+    beside = Counter(
+        checked.path[len(layout)]
+        for checked in found
+        if _is_below(checked, layout) and _is_beside(checked.path, layout)
+    )
+    for folder, images in sorted(beside.items()):
+        logger.info("fetch: %s stays in the archive, with %s images of no split", folder, f"{images:,}")
     return {
         checked.entry.name: checked
         for checked in found
-        if checked.path[: len(layout)] == layout or _tells(checked.path, layout)
+        if (_is_below(checked, layout) and checked.path[len(layout)] not in beside) or _tells(checked.path, layout)
     }
+
+
+def _is_below(checked: Checked, layout: Folder) -> bool:
+    return checked.path[: len(layout)] == layout
+
+
+def _is_beside(path: Folder, layout: Folder) -> bool:
+    """Whether a file below the layout is an image, in a folder that is no split."""
+    below = path[len(layout) :]
+    extension = os.path.splitext(below[-1])[1].lower()
+    return len(below) > 1 and split_named(below[0]) is None and extension in IMAGE_EXTENSIONS
+
+
+def _without_mac_files(found: list[Checked]) -> list[Checked]:
+    """The files without those that a Mac puts beside them: __MACOSX/, .DS_Store, and ._NAME beside NAME."""
+    paths = {checked.path for checked in found}
+    kept = [checked for checked in found if not _is_of_mac(checked.path, paths)]
+    if left := len(found) - len(kept):
+        logger.info("fetch: %s files of macOS stay in the archive (__MACOSX, .DS_Store, ._ names)", f"{left:,}")
+    return kept
+
+
+def _is_of_mac(path: Folder, paths: set[Folder]) -> bool:
+    name = path[-1]
+    is_double = name.startswith("._") and (*path[:-1], name[2:]) in paths
+    return "__MACOSX" in path or name == ".DS_Store" or is_double
 
 
 def _tells(path: Folder, layout: Folder) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 from mission9.errors import InputError
 from mission9.schema import TEST, TRAINING
@@ -16,11 +16,14 @@ DEEPEST = 4  # folders above Training and Test
 
 Folder = tuple[str, ...]
 
+_RUN = "mission9 run --input FOLDER"
+
 
 def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
     """The one folder, at most four deep, that holds images of Training and of Test.
 
-    Where there are several, that of `variant`, by default of 100x100, as their folders are named in all editions.
+    Where there are several, that of `variant`, by default of 100x100, as their folders are named in all editions:
+    those of 2021 name only the images of original size.
 
     Raises:
         InputError: there is none, or no single one.
@@ -28,17 +31,25 @@ def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
     found = _with_both_splits(paths)
     if not found:
         raise InputError(f"it holds no folder with both Training/ and Test/, not {DEEPEST} folders deep at least")
+    if len(found) == 1 and variant is None:
+        return found[0]
     wanted = variant or DEFAULT_VARIANT
-    others = {"100x100": "original", "original": "100x100"}
-    named = [folder for folder in found if wanted in _told(folder).lower()]
-    if not named and len(found) == 1 and wanted == DEFAULT_VARIANT:
-        named = [folder for folder in found if others[wanted] not in _told(folder).lower() or variant is None]
+    named = _named(found, wanted)
     if len(named) == 1:
         return named[0]
     there = ", ".join(_told(folder) for folder in found)
-    if len(found) > 1 and variant is None:
-        raise InputError(f"it holds {there}: say which with --variant 100x100 or --variant original")
-    raise InputError(f"it holds {there}, and not just one of them is {wanted}: give another --variant, or --archive")
+    helps = [other for other in get_args(Variant) if len(_named(found, other)) == 1]
+    remedy = f"give --variant {helps[0]}" if helps else f"unpack it, and give one of them: {_RUN}"
+    raise InputError(f"it holds {there}, and not just one of them is {wanted}: {remedy}")
+
+
+def _named(found: list[Folder], variant: Variant) -> list[Folder]:
+    """The folders that are of a variant by their names; where none is named 100x100, those that are not original."""
+    original = [folder for folder in found if "original" in _told(folder).lower()]
+    if variant == "original":
+        return original
+    others = [folder for folder in found if folder not in original]
+    return [folder for folder in others if variant in _told(folder).lower()] or others
 
 
 def _with_both_splits(paths: Iterable[Folder]) -> list[Folder]:

@@ -16,6 +16,7 @@ import pyarrow.csv
 from mission9.disk.files import files_in, make_folder, open_to_write
 from mission9.disk.names import label_folder
 from mission9.errors import ImageError, OutputError
+from mission9.output.csv_text import guarded
 from mission9.output.tables import TableWriter
 from mission9.schema import projected, vectors
 
@@ -24,17 +25,12 @@ from mission9.schema import projected, vectors
 _OPEN_LABELS = 100
 
 
-# What a spreadsheet takes for the beginning of a formula. An apostrophe before it makes it text, also for the
-# spreadsheet; one that stood there before gets another, so that taking one away always gives the text back.
-_FORMULA = r"^('*\s*[=+\-@\t\r])"
-
-
 def save_results(
     chunks: Iterable[pa.Table], parquet: Path, csv: Path | None, *, components: int, plain_csv: bool = False
 ) -> None:
     """Write one split's rows of path, split, label and pca as `parquet`/label=.../ and one file in `csv`, if any.
 
-    In the CSV an apostrophe goes before texts that a spreadsheet would take for formulas, unless `plain_csv`.
+    In the CSV an apostrophe keeps spreadsheets from computing texts (`output.csv_text`), unless `plain_csv`.
     """
     make_folder(parquet)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
@@ -108,17 +104,12 @@ class LabelWriter:
         )
 
 
-def no_formula(texts: pa.Array) -> pa.Array:
-    """The same texts, with an apostrophe before those that a spreadsheet would take for formulas."""
-    return pc.replace_substring_regex(texts, pattern=_FORMULA, replacement=r"'\1")
-
-
 def _score_fields(components: int) -> list[pa.Field]:
     return [pa.field(f"pc_{n + 1}", pa.float32()) for n in range(components)]
 
 
 def _csv_batch(rows: pa.RecordBatch, schema: pa.Schema, *, plain: bool) -> pa.RecordBatch:
-    texts = [rows[name] if plain else no_formula(rows[name]) for name in ("path", "label")]
+    texts = [rows[name] if plain else guarded(rows[name]) for name in ("path", "label")]
     scores = np.asfortranarray(vectors(rows["pca"]))
     columns = [pa.array(scores[:, n]) for n in range(scores.shape[1])]
     return pa.record_batch([*texts, *columns], schema=schema)

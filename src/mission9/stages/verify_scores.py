@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from mission9.disk.files import files_below, files_in, open_to_read
 from mission9.disk.names import label_of_folder
+from mission9.output.csv_text import guarded
 from mission9.output.folder import Output, scores_folder
 from mission9.output.tables import read_table
 from mission9.pca import PCAModel
 from mission9.schema import is_as_written, projected, vectors
-from mission9.stages.save_results import no_formula
 
 # Scores are stored in float32; they may be off by so much of the longest score of a part.
 _TOLERANCE = 1e-5
@@ -60,7 +60,7 @@ class ScoresCheck:
         found = lines.take(len(part))
         texts = [part[name].combine_chunks() for name in ("path", "label")]
         plain = found is not None and all(found[n].combine_chunks().equals(texts[n]) for n in (0, 1))
-        if found is None or not (plain or all(found[n].combine_chunks().equals(no_formula(texts[n])) for n in (0, 1))):
+        if found is None or not (plain or all(found[n].combine_chunks().equals(guarded(texts[n])) for n in (0, 1))):
             yield f"the rows of {name} are not those of the features"
         elif not _close(np.column_stack([column.to_numpy() for column in found.columns[2:]]), wanted, tolerance):
             yield f"the scores in {name} are not those of the features"
