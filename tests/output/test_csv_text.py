@@ -51,12 +51,11 @@ def test_what_needs_no_apostrophe_gets_none() -> None:
 
 
 def test_a_search_for_an_erased_path_finds_it_as_the_csv_has_it(tmp_path: Path) -> None:
-    for name in ("a/x;=1.jpg", "'a/1;'2.jpg", '=a/"1".jpg'):
-        save_results([_rows(name)], tmp_path / "p", tmp_path / "c", components=1)
-        file = tmp_path / "c" / "part-00000.csv"
+    for number, name in enumerate(("a/x;=1.jpg", "'a/1;'2.jpg", '=a/"1".jpg')):
+        save_results([_rows(name)], tmp_path / f"p{number}", tmp_path / f"c{number}", components=1)
+        file = tmp_path / f"c{number}" / "part-00000.csv"
         assert Search([name], lambda _: ()).is_in(file), name
         assert holds_erased_paths(file, partial(pc.equal, pa.scalar(name))), name
-        file.unlink()
 
 
 def _rows(path: str) -> pa.Table:
