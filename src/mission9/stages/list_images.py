@@ -15,7 +15,7 @@ from mission9.disk.files import is_passing, patiently
 from mission9.disk.names import IMAGE_EXTENSIONS, to_text
 from mission9.errors import InputError
 from mission9.places import real_root
-from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION
+from mission9.schema import LISTING, NO_SPLIT, TEST, TRAINING, VALIDATION, listed_time
 from mission9.sources import settled, source_of
 from mission9.urls import is_url
 
@@ -236,7 +236,7 @@ def _facts(path: bytes) -> tuple[int, int]:
         facts = patiently(lambda: os.stat(path))
     except OSError:  # gone, or a link to nothing: reading it will say so
         return 0, 0
-    return facts.st_size, facts.st_mtime_ns
+    return facts.st_size, listed_time(facts.st_mtime_ns)
 
 
 def batch_of(rows: list[tuple[str, str, str, int, int]]) -> pa.RecordBatch:
