@@ -34,6 +34,20 @@ Flag = Annotated[bool, Parameter(negative="")]
 ENV_PREFIX = "MISSION9_"
 _SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
 
+# MISSION9_SERVICE_HOST, MISSION9_PORT_80_TCP_ADDR and so on, with what Kubernetes sets them to.
+_SERVICE, _PORT = rf"{ENV_PREFIX}([A-Z0-9_]+_)?", r"PORT_\d+_(TCP|UDP|SCTP)"
+_OF_SERVICES = tuple(
+    (re.compile(_SERVICE + name), re.compile(value))
+    for name, value in {
+        "SERVICE_HOST": r"[\w.:-]+",
+        r"SERVICE_PORT(_[A-Z0-9_]+)?": r"\d+",
+        rf"(PORT|{_PORT})": r"(tcp|udp|sctp)://\S+:\d+",
+        f"{_PORT}_PROTO": "tcp|udp|sctp",
+        f"{_PORT}_PORT": r"\d+",
+        f"{_PORT}_ADDR": r"[\w.:-]+",
+    }.items()
+)
+
 _MOST_SETTINGS_BYTES = 1024 * 1024
 
 # The sections of `mission9 run --help`; a setting that is in none comes last.
@@ -58,14 +72,19 @@ class RunConfig(BaseSettings):
     """The settings of one run; frozen once made.
 
     `RunConfig(input="images")` takes what is given, then MISSION9_INPUT and the like, then the TOML file named
-    by `config`, then the defaults below.
+    by `config`, then the defaults below. A variable that is empty is as one that is not set.
 
     Raises:
         ConfigError: a setting is unknown or its value is not possible.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, populate_by_name=True, validate_default=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        validate_default=True,
     )
 
     input: str = Field(
@@ -208,11 +227,20 @@ class RunConfig(BaseSettings):
         if os.path.getsize(given) > _MOST_SETTINGS_BYTES:
             raise ConfigError(f"the settings file {given} is larger than settings are")
         try:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(given))
+            return init_settings, env_settings, _TomlFile(settings_cls, Path(given))
         except OSError as error:
             raise ConfigError(f"the settings file {given} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the settings file {given} is not TOML: it is not UTF-8; save it as UTF-8") from error
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"the settings file {given} is not TOML: {error}") from error
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """Settings of a TOML file; editors of Windows put a byte order mark before them, which is no setting."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
 
 
 def _arrange_help() -> None:
@@ -243,6 +271,12 @@ def explain(error: ValidationError) -> str:
 
 def _refuse_unknown_environment(names: set[str]) -> None:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in names}
-    unknown = sorted(key for key in os.environ if key.upper().startswith(ENV_PREFIX) and key.upper() not in known)
+    ours = {key: value for key, value in os.environ.items() if key.upper().startswith(ENV_PREFIX) and value}
+    unknown = sorted(key for key, value in ours.items() if key.upper() not in known and not _is_of_service(key, value))
     if unknown:
         raise ConfigError(f"the environment sets {', '.join(unknown)}, which mission9 does not know; unset it")
+
+
+def _is_of_service(name: str, value: str) -> bool:
+    """Whether Kubernetes sets a variable in each pod, since a Service there has a name like mission9 or mission9-ui."""
+    return any(kind.fullmatch(name) and form.fullmatch(value) for kind, form in _OF_SERVICES)

@@ -26,7 +26,17 @@ from mission9.network.weights import IMAGENET_URL, check_weights, load_weights
 from mission9.output.folder import Output
 from mission9.output.open_output import check_may_begin
 from mission9.privacy.redact import redact
-from mission9.probes import existing, installed, is_free, memory_bytes, size_text, told_by_nvidia_smi, unreachable
+from mission9.probes import (
+    SHARED_MEMORY,
+    SHARED_REMEDY,
+    existing,
+    installed,
+    is_free,
+    memory_bytes,
+    size_text,
+    told_by_nvidia_smi,
+    unreachable,
+)
 from mission9.runners import works_elsewhere
 from mission9.s3.address import is_s3
 from mission9.stages.list_images import FITTING, Found, Listing, check_folder, check_links, fitting_split, list_images
@@ -103,16 +113,17 @@ def _pairings() -> Iterator[Finding]:
 
 
 def _java(config: RunConfig) -> Iterator[Finding]:
-    from mission9.session import find_java
+    from mission9.session import check_user, find_java
 
     if not _wants_spark(config):
         yield Finding("java", "ok", "not needed by --runner local")
         return
     try:
-        yield Finding("java", "ok", f"in {find_java()}")
+        home = find_java()
+        check_user()
+        yield Finding("java", "ok", f"in {home}")
     except Mission9Error as error:
-        text, _, remedy = str(error).partition(": install")
-        remedy = f"install{remedy}"
+        text, _, remedy = str(error).partition(": ")
         if config.runner == "spark" or config.master:
             yield Finding("java", "problem", text, remedy)
         else:
@@ -166,13 +177,14 @@ def _disk(config: RunConfig) -> Iterator[Finding]:
 
 
 def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
-    for what, folder in (("temporary files", tempfile.gettempdir()), ("shared memory", "/dev/shm")):  # noqa: S108
+    for what, folder in (("temporary files", tempfile.gettempdir()), ("shared memory", SHARED_MEMORY)):
         try:
             free = shutil.disk_usage(folder).free
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"mission9")
         except OSError as error:
-            yield Finding(what, "problem", f"{folder}: {error.strerror}", "set TMPDIR to a folder that can be written")
+            remedy = SHARED_REMEDY if folder == SHARED_MEMORY else "set TMPDIR to a folder that can be written"
+            yield Finding(what, "problem", f"{folder}: {error.strerror}", remedy)
             continue
         status: Status = "ok" if free > 64 * 2**20 else "warning"
         remedy = "" if status == "ok" else "make room there; for a container: --shm-size 1g"

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import shutil
 import socket
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0  # seconds for a server
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (where Linux has it)
+SHARED_REMEDY = f"mount a tmpfs there, for a container with --tmpfs {SHARED_MEMORY}"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def why_no_shared_memory() -> str:
+    """Why processes cannot share memory here, and what to do; empty if they can, or if it is only full."""
+    try:
+        with tempfile.TemporaryFile(dir=SHARED_MEMORY):
+            return ""
+    except OSError as error:
+        if error.errno in _FULL:
+            return ""
+        return f"it cannot be written ({error.strerror}): {SHARED_REMEDY}"
 
 
 def installed(package: str) -> str | None:

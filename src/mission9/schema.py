@@ -22,6 +22,15 @@ LISTING = pa.schema(
     ]
 )
 
+# A file system may hold a time that no table can: of a clock that is wrong, after 2262 or before 1677.
+_LATEST = (1 << 63) - 1
+
+
+def listed_time(nanoseconds: int) -> int:
+    """Nanoseconds since 1970 as listings hold them: the nearest that they can."""
+    return max(-_LATEST, min(nanoseconds, _LATEST))
+
+
 # The listing of a run with what became of it: the shard that holds each image's outcome, and the part, a shard as well,
 # that holds it when the run is done.
 PLAN = pa.schema([*LISTING, ("shard", pa.string()), ("part", pa.string())])

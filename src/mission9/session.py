@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -126,7 +127,9 @@ def parallelism(spark: SparkSession) -> int:
     """How many tasks the session runs at a time."""
     if is_connect(spark):
         return int(spark.conf.get("spark.default.parallelism", None) or os.cpu_count() or 1)
-    return spark.sparkContext.defaultParallelism
+    # What spark.default.parallelism is set to is no number of cores, and those of this machine are known.
+    here = re.match(r"local\[(\d+)", spark.sparkContext.master or "")
+    return int(here[1]) if here else spark.sparkContext.defaultParallelism
 
 
 def hadoop_aws() -> str:
@@ -186,6 +189,23 @@ def find_java() -> str:
     )
 
 
+def check_user() -> None:
+    """See that the system knows who runs this: Spark's Java asks it, and ends where it does not.
+
+    Raises:
+        SetupError: the user has no entry in /etc/passwd.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError as error:
+        entry = f"mission9:x:{uid}:{gid}::/tmp:/bin/sh"
+        raise SetupError(
+            f"user {uid} has no entry in /etc/passwd, without which Spark's Java does not start: add one (echo "
+            f"{entry} >> /etc/passwd, as root), or use --runner local"
+        ) from error
+
+
 def _java_in(home: str | None) -> str | None:
     return str(Path(home) / "bin" / "java") if home else None
 
@@ -212,11 +232,15 @@ def _master(config: RunConfig) -> str:
 def _prepare_environment(master: str) -> None:
     """What the JVM takes from the environment only; anything set by the user stays."""
     os.environ["JAVA_HOME"] = find_java()
+    check_user()
     if _is_here(master):
         # The workers are on this machine: they run this very Python, and the web page stays on the loopback.
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        ours = {
+            "PYSPARK_PYTHON": sys.executable,
+            "PYSPARK_DRIVER_PYTHON": sys.executable,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }
+        os.environ.update({name: value for name, value in ours.items() if not os.environ.get(name)})
 
 
 def _is_here(master: str) -> bool:

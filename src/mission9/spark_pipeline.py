@@ -69,7 +69,10 @@ class SparkImagePipeline:
                 yield pa.record_batch([pa.repeat(root, len(rows)), *rows.columns], schema=schema)
 
         rows = self.spark.range(0, 1, 1, 1).mapInArrow(list_, _ddl(schema))
-        return rows.repartition(_TASKS_A_WORKER * parallelism(self.spark))
+        listed = rows.persist()  # so that counting them is all the listing there is
+        self._kept.append(listed)
+        tasks = min(_TASKS_A_WORKER * parallelism(self.spark), max(1, listed.count()))
+        return listed.repartition(tasks)
 
     def extract_features(self, df: DataFrame) -> DataFrame:
         """A row for each image: its 1280 `features`, or `stage`, `reason` and `message` of why there are none.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import sys
+from typing import Any
 
 from rich.console import Console
 
 from mission9.privacy.redact import shown
 
-console = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def set_up_logging() -> None:
@@ -40,6 +44,19 @@ def fail(message: str, code: int) -> int:
     """Say why a command ends with an exit code, and return that."""
     console.print(f"mission9: {shown(message)}", markup=False)
     return code
+
+
+def take_any_text() -> None:
+    """Have what the encoding of an output lacks be escaped there: nothing fails for its words when its work is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say_json(found: Any) -> None:
+    """Print a line of JSON, its letters as they are where the output has them."""
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(found, ensure_ascii=not is_unicode), flush=True)
 
 
 def say(text: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mission9.cli import deploy, estimate, make, protect, use  # noqa: F401 (the commands)
 from mission9.cli.app import app
-from mission9.cli.console import fail, set_up_logging
+from mission9.cli.console import fail, set_up_logging, take_any_text
 from mission9.config import explain
 from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error
@@ -30,6 +30,7 @@ class Terminated(KeyboardInterrupt):
 def program() -> NoReturn:
     """Be the program `mission9`: carry out this process's command line, and exit."""
     os.environ.update(SAFE_PATH)
+    _have_a_home()
     _take_names_as_utf8()
     signal.signal(signal.SIGTERM, _terminate)
     code = main()
@@ -46,6 +47,7 @@ def task() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
+    take_any_text()
     set_up_logging()
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -62,6 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         return fail("interrupted; the same command goes on where this one stopped", code)
     return code if isinstance(code, int) else 0
+
+
+def _have_a_home() -> None:
+    """Give a user whom the system does not know, and nobody gave a home, the one that containers do."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/"
 
 
 def _take_names_as_utf8() -> None:

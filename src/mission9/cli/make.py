@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from mission9.cli.app import MAKE, app
-from mission9.cli.console import console, fail, say
+from mission9.cli.console import console, fail, say, say_json
 from mission9.config import Flag, RunConfig
 from mission9.fetch.find_layout import Variant
 from mission9.fetch.kaggle import VERSION
@@ -100,7 +99,7 @@ def doctor(
     for finding in examine(config or RunConfig()):
         status = 1 if finding.status == "problem" else status
         if json_:
-            print(json.dumps(asdict(finding), ensure_ascii=False), flush=True)
+            say_json(asdict(finding))
         else:
             say(f"{finding.status:<9}{finding.what:<17}{finding.found}")
             if finding.remedy:

@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mission9.cli.app import app
-from mission9.cli.console import say
+from mission9.cli.console import say, say_json
 from mission9.engines import Device, EngineName
 from mission9.errors import ImageError
 from mission9.output.page_file import PAGE
@@ -75,7 +75,7 @@ def evaluate(
 
     found = of_one_result(output, judge)
     if json_:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        say_json(asdict(found))
         return
     for line in as_text(found):
         say(line)

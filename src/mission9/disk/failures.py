@@ -83,7 +83,7 @@ def _room(file: str | None, places: Sequence[str | Path]) -> str:
 def _beside() -> list[str]:
     """Where something is written that no error names: temporary files, Spark's, and what processes share."""
     spark = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
-    return [*filter(None, spark), os.environ.get("TMPDIR", "/tmp"), "/dev/shm"]  # noqa: S108
+    return [*filter(None, spark), os.environ.get("TMPDIR") or "/tmp", "/dev/shm"]  # noqa: S108
 
 
 def _folder_of(place: str) -> str:

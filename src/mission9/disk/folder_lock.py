@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,9 @@ from typing import TextIO
 from mission9.disk.files import make_folder, naming, patiently
 from mission9.errors import OutputError
 
+# What flock says where a file system has no locks, as NFS without its lock service.
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
 _SAY_WHO = 2.0  # seconds for one that has just taken a lock to say who it is
 
 
@@ -20,7 +24,7 @@ def take_lock(file: Path, refused: str) -> TextIO:
     """The lock, held until the file is closed; its folder is made if need be.
 
     Raises:
-        OutputError: another holds it: `refused`, and who that is.
+        OutputError: another holds it: `refused`, and who that is; or there are no locks.
         OSError: it cannot be written.
     """
     return patiently(lambda: _take(file, refused))
@@ -30,15 +34,38 @@ def wait_for_lock(file: Path) -> TextIO:
     """The lock, as soon as no other holds it.
 
     Raises:
+        OutputError: there are no locks.
         OSError: it cannot be written.
     """
     while True:
         make_folder(file.parent)
         lock = file.open("a")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_at(lock, file):
-            return lock
+        try:
+            lock_file(lock.fileno(), fcntl.LOCK_EX, file.parent)
+            if _is_at(lock, file):
+                return lock
+        except BaseException:
+            lock.close()
+            raise
         lock.close()  # somebody took the folder away meanwhile
+
+
+def lock_file(file: int, how: int, folder: Path) -> None:
+    """`flock` of an open file in a folder.
+
+    Raises:
+        OutputError: its file system has no locks.
+        OSError: another holds it, or it cannot be locked for another reason.
+    """
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise OutputError(
+            f"the file system of {folder} gives no locks ({os.strerror(error.errno or 0)}), without which two runs "
+            "would mix: mount it with locks (NFS: version 4, or without nolock), or give a folder on another"
+        ) from error
 
 
 def is_held(file: Path) -> bool:
@@ -69,12 +96,15 @@ def _take(file: Path, refused: str) -> TextIO:
         make_folder(file.parent)
         lock = file.open("a+", errors="replace")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, file.parent)
             if _is_at(lock, file):
                 return lock
         except BlockingIOError as error:
             with lock:
                 raise OutputError(f"{refused}: {_holder(lock)}; wait for it, or end it") from error
+        except BaseException:
+            lock.close()
+            raise
         lock.close()  # whoever held it found its request impossible, and took the folder away
 
 

@@ -29,6 +29,7 @@ from mission9.pack.layout import PACK_PLAN, PLAN_FILE, done_file
 from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
 from mission9.pack.store import Store
 from mission9.pack.write_part import Read, write_part
+from mission9.schema import listed_time
 from mission9.session import find_or_start_session
 from mission9.stages.layout import Layout, Strays, is_of_tools, layout_of, tools_folder
 from mission9.stages.list_images import Listing
@@ -145,7 +146,7 @@ def _images_among(files: DataFrame, top: _Top) -> tuple[DataFrame, Counter[str]]
 def _images(batch: pa.RecordBatch, top: _Top) -> Iterator[Read]:
     columns = [
         batch["path"].to_pylist(),
-        batch["modificationTime"].cast(pa.timestamp("ns")).cast(pa.int64()).to_pylist(),
+        [listed_time(microseconds * 1000) for microseconds in batch["modificationTime"].cast(pa.int64()).to_pylist()],
     ]
     for path, modified, content in zip(*columns, batch["content"].to_pylist(), strict=True):
         progress()

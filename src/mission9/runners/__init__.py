@@ -101,10 +101,11 @@ def _why_not_spark(config: RunConfig) -> str:
         return ""
     if importlib.util.find_spec("pyspark") is None:
         return "pyspark is not installed"
-    from mission9.session import find_java
+    from mission9.session import check_user, find_java
 
     try:
         find_java()
+        check_user()
     except SetupError as error:
         return str(error).partition(":")[0]
     return ""

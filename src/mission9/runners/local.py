@@ -23,7 +23,8 @@ import loky
 from mission9.concurrency.watch import PATIENCE, Patience, look_after, watched
 from mission9.devices import WORKER_VARIABLE
 from mission9.disk.failures import in_words
-from mission9.errors import StorageError, TaskError
+from mission9.errors import SetupError, StorageError, TaskError
+from mission9.probes import SHARED_MEMORY, why_no_shared_memory
 from mission9.runners import Task, carry_out
 from mission9.runners.environment import WORKERS, safe_path
 
@@ -67,9 +68,7 @@ class LocalRunner:
 
         The first that fails for want of a disk is the last.
         """
-        self._pool = self._pool or loky.ProcessPoolExecutor(
-            self.parallelism, env=WORKERS, initializer=_begin, initargs=(os.getpid(), self._patience)
-        )
+        self._pool = self._pool or self._new_pool()
         try:
             with safe_path():  # loky starts processes beside the workers, which keep account of shared memory
                 futures: dict[int, Future[bytes]] = {
@@ -84,6 +83,15 @@ class LocalRunner:
         failures = {number: future.exception() for number, future in futures.items()}
         results.update({n: future.result() for n, future in futures.items() if failures[n] is None})
         return next((failure for failure in failures.values() if failure is not None), None)
+
+    def _new_pool(self) -> loky.ProcessPoolExecutor:
+        beginning = (os.getpid(), self._patience)
+        try:
+            return loky.ProcessPoolExecutor(self.parallelism, env=WORKERS, initializer=_begin, initargs=beginning)
+        except OSError as error:
+            if why := why_no_shared_memory():
+                raise SetupError(f"worker processes share memory in {SHARED_MEMORY}: {why}") from error
+            raise
 
     def _end(self, *, at_once: bool) -> None:
         if self._pool is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mission9.disk.files import files_in, make_folder, private_name, remove_file, remove_folder
-from mission9.disk.folder_lock import wait_for_lock
+from mission9.disk.folder_lock import lock_file, wait_for_lock
 
 _LOCK = ".lock"
 
@@ -43,7 +43,7 @@ def _make(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def _use(folder: Path) -> None:
     lock = _open(folder)
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    lock_file(lock, fcntl.LOCK_SH, folder.parent)
     if (before := _in_use.pop(folder, None)) is not None:
         os.close(before)
     _in_use[folder] = lock
@@ -56,7 +56,7 @@ def _clear_away(place: Path) -> None:
             continue
         lock = _open(folder)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, place)
             remove_folder(folder) if folder.is_dir() else remove_file(folder)
             remove_file(_lock_of(folder))
         except BlockingIOError:

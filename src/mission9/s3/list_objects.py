@@ -16,6 +16,7 @@ from mission9.errors import InputError
 from mission9.s3.address import Address
 from mission9.s3.listings import PAGE_KEYS, Level, list_below, list_small_level
 from mission9.s3.objects import Listed
+from mission9.schema import listed_time
 from mission9.stages.layout import split_named
 
 # Prefixes listed at a time, and pages of each that may wait for their turn: at most 16 x 4 x 1000 keys in memory.
@@ -98,7 +99,7 @@ def _changed(found: Listed) -> int:
     be another.
     """
     digits = "".join(c for c in found.etag if c in "0123456789abcdef")[:12]
-    return int(found.modified.timestamp()) * _SECOND + int(digits or "0", 16) % _SECOND
+    return listed_time(int(found.modified.timestamp()) * _SECOND + int(digits or "0", 16) % _SECOND)
 
 
 Place = Address | list[Listed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from mission9.concurrency.watch import progress
 from mission9.disk.names import from_text, to_text
 from mission9.errors import ImageError, InputError, SetupError
 from mission9.privacy.redact import shown
+from mission9.schema import listed_time
 from mission9.sources.fsspec_connections import ANSWERS, Connections
 from mission9.stages.layout import RESULTS, STATE, Layout, layout_of, tools_folder
 from mission9.stages.list_images import BATCH_ROWS, Found, Listing, batch_of, has_image_name, skipped_as
@@ -219,8 +221,10 @@ def _modified(info: dict[str, Any]) -> int:
             return 0
     if isinstance(found, datetime):
         aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-        return int(aware.timestamp()) * _SECOND + aware.microsecond * 1000
-    return int(found * _SECOND) if isinstance(found, int | float) else 0
+        return listed_time(int(aware.timestamp()) * _SECOND + aware.microsecond * 1000)
+    if not isinstance(found, int | float) or not math.isfinite(found):
+        return 0
+    return listed_time(int(found * _SECOND))
 
 
 def _content(fs: Any, place: str, max_bytes: int) -> bytes:

@@ -16,7 +16,7 @@ from mission9.disk.files import is_passing, patiently
 from mission9.disk.names import IMAGE_EXTENSIONS, to_path, to_text
 from mission9.errors import InputError
 from mission9.places import real_root
-from mission9.schema import LISTING, NO_SPLIT, TRAINING
+from mission9.schema import LISTING, NO_SPLIT, TRAINING, listed_time
 from mission9.sources import settled, source_of
 from mission9.stages.layout import RESULTS, STATE, Layout, SplitsFrom, Strays, layout_of, split_named, tools_folder
 from mission9.urls import is_url
@@ -30,7 +30,6 @@ FITTING = (TRAINING, NO_SPLIT)
 _LINK = "(link)"  # counted in the place of an extension: a link that is not followed
 
 BATCH_ROWS = 10_000
-
 
 _MOST_LINKS = 5  # that are told by name
 
@@ -347,7 +346,7 @@ def _facts(path: bytes) -> tuple[int, int]:
         facts = patiently(lambda: os.stat(path))
     except OSError:  # gone, or a link to nothing: reading it will say so
         return 0, 0
-    return facts.st_size, facts.st_mtime_ns
+    return facts.st_size, listed_time(facts.st_mtime_ns)
 
 
 def batch_of(rows: list[tuple[str, str, str, int, int]]) -> pa.RecordBatch:
