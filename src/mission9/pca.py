@@ -104,7 +104,7 @@ class PCAModel:
         mean_: (d,) the mean that `transform` subtracts.
         explained_variance_: (k,) with n - 1 in the denominator.
         explained_variance_ratio_: (k,) shares of the total variance; zeros where there is none.
-        moments: of the rows it was fitted on.
+        moments: of the rows it was fitted on; of none, where a run was given the model.
         whiten: whether `transform` divides by the deviations.
         facts: what else belongs to it (weights, preprocessing, fingerprint), saved as JSON.
     """
@@ -133,8 +133,19 @@ class PCAModel:
             scores /= np.maximum(np.sqrt(self.explained_variance_), np.finfo(np.float64).eps)  # as scikit-learn
         return np.asarray(scores)
 
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of its mean, components and variances, in hex: the same with moments and without."""
+        digest = hashlib.sha256()
+        for array in (self.mean_, self.components_, self.explained_variance_):
+            digest.update(np.ascontiguousarray(array, "<f8").tobytes())
+        return digest.hexdigest()
+
     def without_moments(self) -> PCAModel:
-        """The same model but for its 13 MB of moments, which `transform` does not need: for sending to workers."""
+        """The same model but for its 13 MB of moments, which `transform` does not need: for workers, and other outputs.
+
+        From moments a row that is erased later could be computed.
+        """
         return replace(self, moments=Moments.empty(0))
 
     def inverse_transform(self, scores: NDArray[Any]) -> Floats:
@@ -147,15 +158,15 @@ class PCAModel:
     def save(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model into `folder`, as safetensors and JSON; `facts` are added to the JSON and come back."""
         make_folder(folder)
-        data = safetensors.numpy.save(
-            {
-                "components": np.ascontiguousarray(self.components_),
-                "mean": self.mean_,
-                "explained_variance": self.explained_variance_,
-                "explained_variance_ratio": self.explained_variance_ratio_,
-                "scatter": np.ascontiguousarray(self.moments.scatter),
-            }
-        )
+        arrays = {
+            "components": np.ascontiguousarray(self.components_),
+            "mean": self.mean_,
+            "explained_variance": self.explained_variance_,
+            "explained_variance_ratio": self.explained_variance_ratio_,
+        }
+        if self.n_samples_:
+            arrays["scatter"] = np.ascontiguousarray(self.moments.scatter)
+        data = safetensors.numpy.save(arrays)
         write_whole(folder / _ARRAYS_FILE, data)
         saved = {
             "format": FORMAT,
@@ -183,14 +194,14 @@ class PCAModel:
                 raise ModelError(f"{folder} holds a PCA model of another version of mission9; run again to refit it")
             if facts.pop("sha256") != hashlib.sha256(data).hexdigest():
                 raise ModelError(f"the PCA model in {folder} is damaged: {_ARRAYS_FILE} is not as saved; run again")
-            arrays = read_tensors(data)
-            _check_arrays(arrays, facts["n_samples"], features)
+            arrays, samples = read_tensors(data), facts.pop("n_samples")
+            _check_arrays(arrays, samples, features)
             return cls(
                 components_=arrays["components"],
                 mean_=arrays["mean"],
                 explained_variance_=arrays["explained_variance"],
                 explained_variance_ratio_=arrays["explained_variance_ratio"],
-                moments=Moments(facts.pop("n_samples"), arrays["mean"], arrays["scatter"]),
+                moments=Moments(samples, arrays["mean"], arrays["scatter"]) if samples else Moments.empty(0),
                 whiten=facts.pop("whiten"),
                 facts=facts,
             )
@@ -212,13 +223,14 @@ def _check_arrays(arrays: Mapping[str, NDArray[Any]], samples: object, wanted: i
         "mean": (features,),
         "explained_variance": (components,),
         "explained_variance_ratio": (components,),
-        "scatter": (features, features),
     }
+    if samples:
+        shapes["scatter"] = (features, features)
     for name, shape in shapes.items():
         array = arrays[name]
         if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
             raise ValueError(f"{name} is not {shape} finite numbers")
-    if not isinstance(samples, int) or features != (wanted or features):
+    if not isinstance(samples, int) or samples < 0 or features != (wanted or features):
         raise ValueError(f"it is of {samples} rows of {features} features")
 
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from mission9.cli.app import app
 from mission9.cli.console import say
 from mission9.engines import Device, EngineName
-from mission9.errors import ImageError
+from mission9.errors import ImageError, TrackingError
 from mission9.output.page_file import PAGE
 
 
@@ -124,8 +124,13 @@ def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
     """
     from mission9.results import Results
     from mission9.tracking import LOCAL, log_results
+    from mission9.tracking.log_apart import with_remedy
 
-    say(log_results(Results.of(output), mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+    results = Results.of(output)
+    try:
+        say(log_results(results, mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+    except TrackingError as error:
+        raise TrackingError(with_remedy(str(error), output)) from error
 
 
 @app.command
