@@ -27,6 +27,7 @@ from mission9.pack.spark_pack import _images, _Top
 from mission9.runners import open_runner
 from mission9.session import check_user
 from mission9.sources.fsspec_source import _modified
+from mission9.stages.layout import Layout
 from tests.conftest import InProcessRunner
 from tests.hostile import own_mounts
 from tests.support.finished import write_tree
@@ -114,7 +115,7 @@ def test_times_that_no_table_can_hold_are_the_nearest_that_can(
     assert _modified({"mtime": float("inf")}) == 0
     times = pa.array([seconds * 1_000_000 for seconds in LATER_AND_EARLIER.values()], pa.timestamp("us", "UTC"))
     columns = {"path": ["/in/a/0.jpg", "/in/a/1.jpg"], "modificationTime": times, "content": [b"x", b"y"]}
-    read = _images(pa.record_batch(columns), _Top("/in/", "in", beside_splits=False))
+    read = _images(pa.record_batch(columns), _Top("/in/", "in", Layout()))
     assert [image.row.modified for image in read] == [latest, -latest]
 
 

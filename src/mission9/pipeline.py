@@ -99,9 +99,9 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         if not (config.no_report or config.encrypt_key):  # while the runner ends
             _write_page(display, output, config.input)
     if config.mlflow:
-        from mission9.tracking.log_apart import log_within_patience  # loads what other runs do not need
+        from mission9.tracking.log_apart import log_apart  # loads what other runs do not need
 
-        log_within_patience(str(output.root), config.mlflow)
+        log_apart(str(output.root), config.mlflow, config.output)
     return report
 
 

@@ -30,6 +30,9 @@ def why_no_shared_memory() -> str:
         return f"it cannot be written ({error.strerror}): {SHARED_REMEDY}"
 
 
+_ANSWERS = (401, 403, 404, 405, 501)  # of a server that is there: who asks says nothing of himself, and asks by HEAD
+
+
 def installed(package: str) -> str | None:
     """A package's version."""
     try:
@@ -59,7 +62,7 @@ def unreachable(url: str, patience: float = PATIENCE) -> str:
         with urllib.request.urlopen(urllib.request.Request(anonymous, method="HEAD"), timeout=patience):  # noqa: S310
             return ""
     except urllib.error.HTTPError as error:
-        return "" if error.code in (403, 404, 405) else f"it answers {error.code}"
+        return "" if error.code in _ANSWERS else f"it answers {error.code}"
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
 

@@ -6,15 +6,16 @@ import base64
 import contextlib
 import hashlib
 import http.server
+import itertools
 import json
 import os
-import socket
 import socketserver
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,17 +25,20 @@ from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from benchmarks.measure.cluster import free_port
 
 from mission9 import RunConfig, run
 from mission9.evaluate import Evaluation, evaluate
+from mission9.network.weights import SAVED_FILE
 from mission9.pca import PCAModel
 from mission9.results import Results
 from mission9.tracking import metrics, prepared
-from mission9.tracking.log_apart import log_within_patience
+from mission9.tracking.log_apart import log_apart
+from mission9.tracking.server import no_answer
 from tests.conftest import REPOSITORY, InProcessRunner
 from tests.support.finished import copy_of, with_changes, write_tree
-from tests.support.forks import USUAL, Ended, Forks
+from tests.support.forks import PROGRAM, USUAL, Ended, Forks
 
 if find_spec("mlflow") is None:  # importing it takes seconds, of which each process of pytest-xdist would have its own
     pytest.skip("mlflow is not installed", allow_module_level=True)
@@ -45,15 +49,8 @@ of_one_server = pytest.mark.xdist_group("mlflow")
 # Without the jobs that MLflow's server would do: nobody asks for any, and the eight processes for them take their time.
 SERVING = {"PYTHONPATH": str(REPOSITORY / "src"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
-# The command on a machine that is busy: whoever answers has the time that it takes, and whoever does not has a second.
-PATIENT = """
-from mission9 import tracking
-from mission9.tracking import log_apart
-tracking.HURRIED |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
-log_apart._PATIENCE, log_apart._PROBE = 300.0, %s
-from mission9.cli import program
-program()
-"""
+# On a machine that is busy: whoever answers has the time that it takes.
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +60,9 @@ def forks() -> Iterator[Forks]:
         yield started
 
 
-def mission9(forks: Forks, *words: str, folder: Path, probe: float = 60.0, **environment: str) -> Ended:
-    return forks.run(*words, code=PATIENT % probe, environment=environment, cwd=str(folder))
+def mission9(forks: Forks, *words: str, folder: Path, before: str = "", **environment: str) -> Ended:
+    """The command, after code of a test's own."""
+    return forks.run(*words, code=f"{before}\n{PROGRAM}", environment=PATIENT | environment, cwd=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +198,10 @@ def test_the_logged_model_is_served_and_gives_the_scores_of_the_table(
     cached = (
         "import sys; sys.dont_write_bytecode, sys.pycache_prefix = False, None\n"  # of what is imported from now on
     )
-    logged = forks.run("log", finished.output, code=cached + PATIENT % 60.0, cwd=str(tmp_path))
+    logged = mission9(forks, "log", finished.output, folder=tmp_path, before=cached)
     assert (logged.returncode, logged.stderr) == (0, "")
     model = next((tmp_path / "mlruns").rglob("MLmodel")).parent
-    assert (model / "code/mission9/projector.py").exists()
+    assert "mission9/projector.py" in zipfile.ZipFile(model / "code/mission9.zip").namelist()
     assert not [file for file in model.rglob("*") if file.suffix == ".pyc"]
     assert not [file for file in model.rglob("*") if file.suffix in (".pkl", ".pickle")]
     images = [Path(finished.input) / "Test" / "a" / f"{number}.jpg" for number in (0, 1)]
@@ -235,20 +233,44 @@ class Half(Wrong):
         self.end_headers()
 
 
+class Silent(Wrong):
+    def do_GET(self) -> None:
+        self.rfile.read()  # until whoever asked hangs up
+
+    do_POST = do_HEAD = do_GET  # noqa: N815
+
+
+class Stops(Silent):
+    do_HEAD = Half.do_HEAD  # noqa: N815
+
+
+@dataclass
+class BadServer:
+    """A server that is not there, does not answer, answers with an error, or says so of all but its health."""
+
+    address: str
+    asked: int = 0
+
+
 @contextlib.contextmanager
-def bad_server(kind: str) -> Iterator[str]:
-    """The address of a server that is not there, does not answer, answers with an error, or says so of all but this."""
+def bad_server(kind: str) -> Iterator[BadServer]:
     if kind == "down":
-        yield f"http://127.0.0.1:{free_port()}"
-    elif kind == "silent":
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
-    else:
-        handler = {"wrong": Wrong, "half": Half}[kind]
-        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as wrong:
-            threading.Thread(target=wrong.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{wrong.server_address[1]}"
-            wrong.shutdown()
+        yield BadServer(f"http://127.0.0.1:{free_port()}")
+        return
+    handler = {"silent": Silent, "wrong": Wrong, "half": Half, "stops": Stops}[kind]
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        bad = BadServer(f"http://127.0.0.1:{server.server_address[1]}")
+        told = server.finish_request
+
+        def counted(*question: Any) -> None:
+            bad.asked += 1
+            told(*question)
+
+        server.finish_request = counted  # type: ignore[assignment, method-assign]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield bad
+        server.shutdown()
 
 
 @pytest.mark.slow
@@ -257,10 +279,9 @@ def bad_server(kind: str) -> Iterator[str]:
 def test_a_server_that_does_not_do_its_part_costs_a_warning(
     kind: str, forks: Forks, done: RunConfig, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    with bad_server(kind) as address:
-        secret = address.replace("//", "//someone:secret@")
-        probe = 1.0 if kind == "silent" else 60.0
-        told = mission9(forks, *command(done), "--mlflow", secret, folder=tmp_path, probe=probe)
+    with bad_server(kind) as bad:
+        secret = bad.address.replace("//", "//someone:secret@")
+        told = mission9(forks, *command(done), "--mlflow", secret, folder=tmp_path, **patience(kind))
     assert told.returncode == 0, told.stderr
     assert "secret" not in told.stderr + told.stdout + Path(done.output, "run.json").read_text()
     (warning,) = [line for line in told.stderr.splitlines() if line.startswith("MLflow")]
@@ -272,40 +293,119 @@ def test_a_server_that_does_not_do_its_part_costs_a_warning(
         assert len(mlflow.runs_of(done.output)) == 1
 
 
+def patience(kind: str) -> dict[str, str]:
+    """A second, where the time would be waited for in full."""
+    return {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1"} if kind in ("silent", "stops") else {}
+
+
 @pytest.mark.slow
-def test_log_tells_in_a_line_that_there_is_no_server(forks: Forks, finished: RunConfig, tmp_path: Path) -> None:
-    with bad_server("down") as address:
-        words = ["log", finished.output, "--mlflow", address]
-        told = mission9(forks, *words, folder=tmp_path, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+@pytest.mark.parametrize(
+    ("kind", "why", "asked"),
+    [
+        ("down", "does not answer ([Errno 111] Connection refused)", 0),
+        ("silent", "does not answer (timed out)", 1),
+        ("wrong", "does not answer (it answers 500)", 1),
+        ("half", "answers 500 again and again", 3),
+        ("stops", "was silent for 1 s", 3),
+    ],
+)
+def test_log_tells_in_a_line_why_a_server_does_not_take_results_and_asks_little(
+    kind: str, why: str, asked: int, forks: Forks, finished: RunConfig, tmp_path: Path
+) -> None:
+    """A question for a sign of life, and the first one of MLflow's client, with one try more."""
+    with bad_server(kind) as bad:
+        told = mission9(forks, "log", finished.output, "--mlflow", bad.address, folder=tmp_path, **patience(kind))
+    remedy = f"The results are whole; send them later: mission9 log {finished.output}"
+    assert told.stderr == f"mission9: MLflow does not take the results: the server {why}. {remedy}\n"
     assert told.returncode == 1
-    assert len(told.stderr.splitlines()) == 1
-    assert told.stderr.startswith("mission9: MLflow does not take the results: ")
+    assert bad.asked <= asked
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload``")  # of MLflow's own queries
+def test_a_killed_log_is_taken_up_and_a_deleted_experiment_has_a_remedy(
+    forks: Forks, finished: RunConfig, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    killed = (
+        "import os, mlflow.pyfunc\n"
+        "save = mlflow.pyfunc.save_model\n"
+        "def save_and_die(*_, **given): save(*_, **given); os._exit(9)\n"
+        "mlflow.pyfunc.save_model = save_and_die\n"
+    )
+    assert mission9(forks, "log", finished.output, folder=tmp_path, before=killed).returncode == 9
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("mission9")
+    assert experiment is not None
+    number = experiment.experiment_id
+    (left,) = client.search_runs([number])
+    assert left.info.status == "RUNNING"
+    told = mission9(forks, "log", finished.output, folder=tmp_path)
+    assert (told.stdout, told.stderr) == (f"run {left.info.run_id} of the experiment mission9\n", "")
+    (whole,) = client.search_runs([number])
+    assert (whole.info.run_id, whole.info.status) == (left.info.run_id, "FINISHED")
+    assert [str(model.status) for model in client.search_logged_models([number])] == ["READY"]
+    assert len(client.get_metric_history(left.info.run_id, "images_featured")) == 1  # though it was sent twice
+
+    client.delete_experiment(number)
+    refused = mission9(forks, "log", finished.output, folder=tmp_path)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    remedy = refused.stderr.partition("To have it back: ")[2].partition(". The results")[0]
+    variable, program, *words = remedy.split()
+    assert (variable, program) == (f"MLFLOW_TRACKING_URI=sqlite:///{tmp_path}/mlflow.db", "mlflow")
+    name, _, value = variable.partition("=")
+    subprocess.run([sys.executable, "-m", "mlflow", *words], env=os.environ | {name: value}, check=True, cwd=tmp_path)
+    again = mission9(forks, "log", finished.output, folder=tmp_path)
+    assert again.stdout == f"logged before, as run {left.info.run_id}\n"
+
+
+@pytest.mark.slow
+def test_little_is_sent_and_weights_once(forks: Forks, finished: RunConfig, tmp_path: Path) -> None:
+    assert mission9(forks, "log", finished.output, folder=tmp_path).returncode == 0
+    sent = [file for file in (tmp_path / "mlruns").rglob("*") if file.is_file()]
+    assert [file.parent.name for file in sent if file.name == SAVED_FILE] == ["pca_model"]
+    weights, page = (Path(finished.output, name).stat().st_size for name in (f"pca_model/{SAVED_FILE}", "report.html"))
+    assert sum(file.stat().st_size for file in sent) < weights + page + 2_000_000
+    assert len(sent) <= 20
+    for file in sent:
+        if file.name == "pca.safetensors":  # from which an image that is erased later could be computed
+            assert "scatter" not in safetensors.numpy.load(file.read_bytes())
 
 
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        ("time.sleep(600)", "no answer within 1 s. The results are whole"),
         ("print('no room', flush=True)\nos._exit(1)", "no room. The results are whole"),
         ("print('run 1 of the experiment', flush=True)\nos._exit(0)", "MLflow: run 1 of the experiment"),
     ],
 )
-def test_words_of_others_before_ours_cost_neither_the_patience_nor_the_result(
+def test_work_that_goes_on_has_no_limit_and_words_of_others_cost_nothing(
     end: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The process itself is real; what it loads as it begins speaks first, and then in its place."""
-    words = "import os, time\nprint('somebody else begins')\nprint('ready', flush=True)\n"
-    (tmp_path / "sitecustomize.py").write_text(words + end)
+    """The process itself is real; what it loads as it begins speaks first, and then in its place. Hours pass by."""
+    (tmp_path / "sitecustomize.py").write_text(f"import os\nprint('somebody else begins')\n{end}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("mission9.tracking.log_apart._PATIENCE", 1.0)
+    hours = itertools.count(step=3600)
+    monkeypatch.setattr("subprocess._time", lambda: float(next(hours)))
     caplog.set_level("INFO", "mission9")
-    log_within_patience(str(tmp_path / "out"), "local")
+    log_apart(str(tmp_path / "out"), "local", str(tmp_path / "out"))
     assert told in caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql", "mssql+pyodbc"])
+def test_a_database_that_is_down_is_told_at_once(scheme: str) -> None:
+    assert no_answer(f"{scheme}://someone:secret@127.0.0.1:{free_port()}/mlflow") == "Connection refused"
+
+
+@pytest.mark.parametrize("uri", ["local", "sqlite:///x.db", "file:///x", "databricks"])
+def test_a_store_of_files_is_not_asked_for_a_sign_of_life(uri: str) -> None:
+    assert no_answer(uri) == ""
 
 
 def test_a_failure_before_it_is_ready_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mission9")
-    log_within_patience(str(tmp_path / "none"), "local")
+    log_apart(str(tmp_path / "none"), "local", "none")
     assert f"{tmp_path / 'none'}" in caplog.text.partition("The results are whole")[0]
 
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from mission9.cli.app import app
 from mission9.cli.console import say, say_json
 from mission9.engines import Device, EngineName
-from mission9.errors import ImageError
+from mission9.errors import ImageError, TrackingError
 from mission9.output.page_file import PAGE
 
 
@@ -123,8 +123,12 @@ def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
         Address of the server, or local for mlflow.db and mlruns/ in the current folder [env: MLFLOW_TRACKING_URI].
     """
     from mission9.tracking import LOCAL, log_output
+    from mission9.tracking.log_apart import with_remedy
 
-    say(log_output(output, mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+    try:
+        say(log_output(output, mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
+    except TrackingError as error:
+        raise TrackingError(with_remedy(str(error), output)) from error
 
 
 @app.command

@@ -8,8 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,22 +23,25 @@ from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.evaluate import Evaluation, evaluate
 from mission9.output.folder import MODEL_FOLDER, REPORT
 from mission9.output.page_file import PAGE
+from mission9.pca import PCAModel
 from mission9.privacy.redact import redact
 from mission9.results import Results, of_one_result
+from mission9.tracking.server import be_patient, in_words, no_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Experiment, Metric, Run
 
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "mission9"
 LOCAL = "local"  # in the place of a server: mlflow.db and mlruns/ in the current folder
 MODEL = "model"
+MODULES = "mission9.zip"
 RESULT_TAG = "mission9.result"
 
-# The client's own patience is 246 s.
-HURRIED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_PACKAGE = Path(mission9.__file__).parent
+_REFUSED = "MLflow does not take the results"
 
 # What the served model imports; MLflow would guess.
 _SERVING = (
@@ -60,7 +63,7 @@ def why_files_are_refused(uri: str) -> str:
     Raises:
         SetupError: mlflow is not installed.
     """
-    os.environ |= HURRIED
+    be_patient()
     try:
         import mlflow
         from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
@@ -75,7 +78,7 @@ def why_files_are_refused(uri: str) -> str:
             store.log_artifact(str(probe))  # type: ignore[no-untyped-call]
             store.delete_artifacts()  # type: ignore[no-untyped-call]
         except (mlflow.exceptions.MlflowException, OSError) as error:
-            return redact(str(error).partition("\n")[0])[:300]
+            return in_words(error)
     return ""
 
 
@@ -84,10 +87,11 @@ def log_results(results: Results, uri: str) -> str:
 
     Raises:
         SetupError: mlflow is not installed.
-        TrackingError: the server does not take them.
+        TrackingError: the server does not answer, or does not take them.
     """
+    _begin(uri)
     with scratch_folder() as scratch:
-        return Prepared(results, scratch).log(uri)
+        return _send(Prepared(results, scratch / "kept"), uri)
 
 
 def log_output(root: str, uri: str) -> str:
@@ -96,10 +100,11 @@ def log_output(root: str, uri: str) -> str:
     Raises:
         OutputError: there is none.
         SetupError: mlflow is not installed.
-        TrackingError: the server does not take them.
+        TrackingError: the server does not answer, or does not take them.
     """
+    _begin(uri)
     with scratch_folder() as scratch:
-        return prepared(root, scratch).log(uri)
+        return _send(prepared(root, scratch), uri)
 
 
 def prepared(root: str, scratch: Path) -> Prepared:
@@ -108,78 +113,117 @@ def prepared(root: str, scratch: Path) -> Prepared:
 
 
 class Prepared:
-    """All that is to be logged, at hand before the server is asked; files are copied to a folder, `kept`."""
+    """All that is to be logged, at hand before anything is sent: the report, accuracies, and files in `kept`."""
 
     def __init__(self, results: Results, kept: Path) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody was asked
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of three small files
-        try:
-            import mlflow
-        except ImportError as error:
-            raise SetupError("mlflow is not installed: pip install 'mission9[mlflow]'") from error
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        self._mlflow = mlflow
-        self._results, self._kept = results, kept
-        shutil.copytree(results.root / MODEL_FOLDER, kept / MODEL_FOLDER)
+        self.report, self.kept = results.report, kept
+        sent_model(results.root / MODEL_FOLDER, kept / MODEL_FOLDER)
         for name in (REPORT, PAGE):
             if (results.root / name).exists():
                 shutil.copyfile(results.root / name, kept / name)
-        self._evaluation = _judged(results)
-        self._scree = scree_plot(results.report["explained_variance_ratio"])
+        self.evaluation = _judged(results)
 
-    def log(self, uri: str) -> str:
-        from mlflow.exceptions import MlflowException
 
-        try:
-            return self._log(uri)
-        except (MlflowException, OSError) as error:
-            words = redact(str(error).partition("\n")[0])[:300]
-            raise TrackingError(f"MLflow does not take the results: {words}") from error
+def _begin(uri: str) -> None:
+    """Ask whether a server is there, before a second is spent on what is to be sent, and load MLflow's client."""
+    if failure := no_answer(uri):
+        raise TrackingError(f"{_REFUSED}: the server does not answer ({failure})")
+    be_patient()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody was asked
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of three small files
+    try:
+        import mlflow  # noqa: F401
+    except ImportError as error:
+        raise SetupError("mlflow is not installed: pip install 'mission9[mlflow]'") from error
+    for talkative in ("mlflow", "urllib3"):  # what fails is told once, by this program
+        logging.getLogger(talkative).setLevel(logging.ERROR)
 
-    def _log(self, uri: str) -> str:
-        mlflow = self._mlflow
-        mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').absolute()}" if uri == LOCAL else uri)
-        experiment = self._experiment(uri)
-        digest = hashlib.sha256((self._kept / REPORT).read_bytes()).hexdigest()
+
+def _send(result: Prepared, uri: str) -> str:
+    try:
+        return _Log(result, uri).write()
+    except Mission9Error:
+        raise
+    except Exception as error:  # of any of the libraries that stores of runs and of files are reached by
+        raise TrackingError(f"{_REFUSED}: {in_words(error)}") from error
+
+
+class _Log:
+    """The run in MLflow that a result becomes."""
+
+    def __init__(self, result: Prepared, uri: str) -> None:
+        import mlflow
+
+        self._mlflow = mlflow
+        self._result = result
+        self._is_local = uri == LOCAL
+        self._uri = f"sqlite:///{Path('mlflow.db').absolute()}" if self._is_local else uri
+        mlflow.set_tracking_uri(self._uri)
+
+    def write(self) -> str:
+        """Send what is not there, and say where it is."""
+        experiment = self._experiment()
+        digest = hashlib.sha256((self._result.kept / REPORT).read_bytes()).hexdigest()
         before = self._logged_before(experiment, digest)
         if before is not None and before.info.status == "FINISHED":
             return f"logged before, as run {before.info.run_id}"
-        tags = {RESULT_TAG: digest, "mission9.fingerprint": self._results.report["fingerprint"]}
+        tags = {RESULT_TAG: digest, "mission9.fingerprint": self._result.report["fingerprint"]}
         run_id = None if before is None else before.info.run_id
-        with mlflow.start_run(run_id=run_id, experiment_id=experiment, tags=tags) as run:
-            self._log_numbers(run.info.run_id)
-            self._log_files()
+        with self._mlflow.start_run(run_id=run_id, experiment_id=experiment, tags=tags) as run:
+            self._log_numbers(run)
+            self._log_files(run)
         return f"run {run.info.run_id} of the experiment {EXPERIMENT}"
 
-    def _experiment(self, uri: str) -> str:
+    def _experiment(self) -> str:
         found = self._mlflow.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        place = Path("mlruns").absolute().as_uri() if uri == LOCAL else None
-        return str(self._mlflow.create_experiment(EXPERIMENT, artifact_location=place))
+        if found is None:
+            place = Path("mlruns").absolute().as_uri() if self._is_local else None
+            return str(self._mlflow.create_experiment(EXPERIMENT, artifact_location=place))
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(self._how_to_restore(found))
+        return str(found.experiment_id)
+
+    def _how_to_restore(self, experiment: Experiment) -> str:
+        """Say how a deleted experiment comes back: whoever deleted it meant to, so it is not restored unasked."""
+        return (
+            f"{_REFUSED}: the experiment {EXPERIMENT} was deleted there. To have it back: MLFLOW_TRACKING_URI="
+            f"{redact(self._uri)} mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
 
     def _logged_before(self, experiment: str, digest: str) -> Run | None:
+        """The run of this result, whole if one is: a log that was cut short is taken up where it is."""
         wanted = f"tags.`{RESULT_TAG}` = '{digest}'"
-        found = self._mlflow.search_runs([experiment], wanted, output_format="list", max_results=1)
-        return found[0] if found else None
+        found = self._mlflow.search_runs([experiment], wanted, output_format="list")
+        return min(found, key=lambda run: run.info.status != "FINISHED", default=None)
 
-    def _log_numbers(self, run: str) -> None:
-        from mlflow.tracking import MlflowClient
+    def _log_numbers(self, run: Run) -> None:
+        report = self._result.report
+        self._mlflow.log_params({name: value for name, value in report["config"].items() if value})
+        client, numbers = self._mlflow.MlflowClient(), list(metrics(report, self._result.evaluation))
+        # All of one time, that of the run: what is sent a second time is the same number, not another.
+        told = [_metric(*number, time=run.info.start_time) for number in numbers]
+        for start in range(0, len(told), 1000):  # as many as a server takes at a time
+            client.log_batch(run.info.run_id, metrics=told[start : start + 1000])
 
-        self._mlflow.log_params({name: value for name, value in self._results.report["config"].items() if value})
-        client, numbers = MlflowClient(), list(metrics(self._results.report, self._evaluation))
-        for start in range(0, len(numbers), 1000):  # as many as a server takes at a time
-            client.log_batch(run, metrics=[_metric(*number) for number in numbers[start : start + 1000]])
-
-    def _log_files(self) -> None:
-        root = self._kept
-        self._mlflow.log_figure(self._scree, "scree.png")
+    def _log_files(self, run: Run) -> None:
+        root = self._result.kept
+        self._mlflow.log_figure(scree_plot(self._result.report["explained_variance_ratio"]), "scree.png")
         for name in (REPORT, PAGE):
             if (root / name).exists():
                 self._mlflow.log_artifact(str(root / name))
-        self._mlflow.log_artifacts(str(root / MODEL_FOLDER), MODEL_FOLDER)
+        self._delete_models(run)
+        model = root / MODEL_FOLDER
+        for file in sorted(model.glob("pca.*")):  # for whoever wants the numbers alone
+            self._mlflow.log_artifact(str(file), MODEL_FOLDER)
         with _no_bytecode():
-            self._mlflow.pyfunc.log_model(name=MODEL, **served_model(root / MODEL_FOLDER))
+            self._mlflow.pyfunc.log_model(name=MODEL, **served_model(model))
+
+    def _delete_models(self, run: Run) -> None:
+        """Delete models of the run that were cut short: each would be shown beside the whole one."""
+        client = self._mlflow.MlflowClient()
+        wanted = f"source_run_id = '{run.info.run_id}'"
+        for model in client.search_logged_models([run.info.experiment_id], wanted):
+            client.delete_logged_model(model.model_id)
 
 
 @contextmanager
@@ -217,10 +261,10 @@ def metrics(report: Mapping[str, Any], evaluation: Evaluation | None) -> Iterato
         yield "accuracy_logistic", accuracy.logistic, count
 
 
-def _metric(name: str, value: float, step: int) -> Metric:
+def _metric(name: str, value: float, step: int, *, time: int) -> Metric:
     from mlflow.entities import Metric
 
-    return Metric(name, value, round(time.time() * 1000), step)
+    return Metric(name, value, time, step)
 
 
 def scree_plot(ratios: list[float]) -> Figure:
@@ -237,26 +281,46 @@ def scree_plot(ratios: list[float]) -> Figure:
     return figure
 
 
+def sent_model(folder: Path, target: Path) -> Path:
+    """Copy a folder pca_model without the moments, which nobody needs to compute scores, and return the copy.
+
+    They are most of it, and from them an image that is erased later could be computed.
+    """
+    model = PCAModel.load(folder)
+    shutil.copytree(folder, target)
+    model.without_moments().save(target)
+    return target
+
+
 def served_model(folder: Path) -> dict[str, Any]:
-    """What `mlflow.pyfunc.log_model` and `save_model` take to make a model of a folder pca_model."""
+    """What `mlflow.pyfunc.log_model` and `save_model` take to make a model of a copy that `sent_model` made.
+
+    This package is put beside the copy as one archive of its modules, since each file is a request.
+    """
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    from mission9.pca import PCAModel
     from mission9.sample import VARIETIES, draw, jpeg
     from mission9.stages.report import versions
 
-    package = Path(mission9.__file__).parent
     components = PCAModel.load(folder).n_components_
     pinned = versions(_SERVING)
     columns = Schema([ColSpec(DataType.binary, "image")])
     scores = Schema([TensorSpec(np.dtype(np.float32), (-1, components))])
     return {
-        "python_model": str(package / "tracking" / "pyfunc_model.py"),
+        "python_model": str(_PACKAGE / "tracking" / "pyfunc_model.py"),
         "artifacts": {"pca_model": str(folder)},
-        "code_paths": [str(package)],
+        "code_paths": [str(_write_modules(folder.with_name(MODULES)))],
         "signature": ModelSignature(columns, scores),
         "input_example": pd.DataFrame({"image": [jpeg(draw(VARIETIES[0], stream=0, number=0))]}),
         "pip_requirements": [f"{name}=={version}" for name, version in pinned.items() if name != "python"],
     }
+
+
+def _write_modules(archive: Path) -> Path:
+    """Write the modules of this package, and none of its data, into an archive that Python imports from."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for file in sorted(_PACKAGE.rglob("*.py")):
+            out.write(file, file.relative_to(_PACKAGE.parent))
+    return archive

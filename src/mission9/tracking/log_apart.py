@@ -6,75 +6,39 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import mission9
-from mission9.disk.scratch import scratch_folder
 from mission9.errors import Mission9Error
-from mission9.probes import unreachable
 from mission9.runners.environment import SAFE_PATH
-from mission9.tracking import HURRIED, prepared
+from mission9.tracking import log_output
 
 logger = logging.getLogger(__name__)
 
-# A run waits no longer for a server.
-_PATIENCE, _PROBE = 10.0, 3.0
-_READY = "ready"
 
+def log_apart(root: str, uri: str, place: str) -> None:
+    """Log results in the folder `root`, which are of the output `place`, from a process of its own.
 
-def log_within_patience(root: str, uri: str) -> None:
-    """Log results from a process of its own; where the server takes too long, or refuses, that is a warning.
-
-    A server that does not answer costs no accuracies; one that does has ten seconds in all to take what is sent.
+    Where the server is silent, or refuses, that is a warning. The process takes the time that its work takes.
     """
-    start = time.monotonic()
-    if uri.startswith("http") and (failure := unreachable(uri.rstrip("/") + "/health", _PROBE)):
-        _warn(f"MLflow does not answer ({failure})", root)
-        return
-    patience = _PATIENCE - (time.monotonic() - start)
-    settings = os.environ | HURRIED | SAFE_PATH | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
+    settings = os.environ | SAFE_PATH | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": _import_path()}
     command = [sys.executable, "-P", "-m", __name__, root]
-    with tempfile.TemporaryFile("w+") as errors:
-        # Without a buffer: what was read ahead of a line, `communicate` would not see.
-        with subprocess.Popen(  # noqa: S603
-            command, bufsize=0, stdout=subprocess.PIPE, stderr=errors, env=settings
-        ) as process:
-            try:
-                told = _last_words(process, patience)
-            except subprocess.TimeoutExpired:
-                told = f"MLflow: no answer within {_PATIENCE:g} s"
-            finally:
-                process.kill()
-        if process.returncode == 0:
-            logger.info("MLflow: %s", told)
-            return
-        errors.seek(0)
-        _warn(told or (errors.read().strip().splitlines() or ["MLflow ended without a word"])[-1], root)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=settings, check=False)  # noqa: S603
+    told = _last_line(done.stdout)
+    if done.returncode == 0:
+        logger.info("MLflow: %s", told)
+        return
+    logger.warning("%s", with_remedy(told or _last_line(done.stderr) or "MLflow ended without a word", place))
 
 
-def _last_words(process: subprocess.Popen[bytes], patience: float) -> str:
-    """The last line of a process of ours, which has so many seconds for all after it said that it is ready.
-
-    Others may speak before: whatever Python loads as it begins, and MLflow's client.
-
-    Raises:
-        subprocess.TimeoutExpired: it takes longer.
-    """
-    assert process.stdout is not None  # noqa: S101 (for mypy)
-    said: list[bytes] = []
-    for line in process.stdout:
-        if line.strip() == _READY.encode():
-            said = []
-            break
-        said.append(line)
-    said += process.communicate(timeout=patience)[0].splitlines()
-    return next((line.decode(errors="replace").strip() for line in reversed(said) if line.strip()), "")
+def with_remedy(words: str, place: str) -> str:
+    """Say after what went wrong that nothing is lost, and what to do."""
+    return f"{words}. The results are whole; send them later: mission9 log {place}"
 
 
-def _warn(words: str, root: str) -> None:
-    logger.warning("%s. The results are whole; send them later: mission9 log %s", words, root)
+def _last_line(text: str) -> str:
+    """The last line that says something: others may speak before, whatever Python loads as it begins."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def _import_path() -> str:
@@ -84,12 +48,9 @@ def _import_path() -> str:
 
 
 def main() -> int:
-    """Log the results in the folder given as the one argument; says `ready` before it asks the server anything."""
+    """Log the results in the folder given as the one argument."""
     try:
-        with scratch_folder() as scratch:
-            found = prepared(sys.argv[1], scratch)
-            print(_READY, flush=True)
-            print(found.log(os.environ["MLFLOW_TRACKING_URI"]))
+        print(log_output(sys.argv[1], os.environ["MLFLOW_TRACKING_URI"]))
     except Mission9Error as error:
         print(error)
         return 1

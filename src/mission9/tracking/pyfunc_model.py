@@ -1,10 +1,13 @@
 """The PCA model of a run as an MLflow model: encoded images go in, scores come out.
 
-MLflow keeps this file beside the model and runs it where the model is loaded, so that nothing is pickled.
+MLflow keeps this file beside the model and runs it where the model is loaded, so that nothing is pickled. The package
+lies there too, as an archive.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,6 +15,9 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
+
+if (_modules := Path(__file__).with_name("code") / "mission9.zip").exists():
+    sys.path.insert(0, str(_modules))
 
 from mission9.projector import Projector
 
