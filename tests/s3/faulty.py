@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import random
 import socket
 import struct
@@ -68,6 +69,7 @@ class Faults:
     forbidden: str = ""
     refusal: tuple[int, bytes] = (403, DENIED)  # what is answered there
     stop: Stop | None = None
+    is_blind: bool = False  # to If-None-Match: the request is signed anew without, by the environment's key
     methods: tuple[str, ...] = ("GET", "PUT", "HEAD", "DELETE", "POST")
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     counts: Counter[str] = field(default_factory=Counter)
@@ -100,6 +102,20 @@ class Faults:
             if roll < 0:
                 return name
         return "none"
+
+
+def _signed(method: str, path: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+    """The headers of a request, with a signature by the key of the environment."""
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    request = AWSRequest(method, f"http://{headers['host']}{path}", headers={"host": headers["host"]}, data=body)
+    request.context["payload_signing_enabled"] = True
+    key = Credentials(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    S3SigV4Auth(key, "s3", os.environ.get("AWS_REGION", "us-east-1")).add_auth(request)
+    others = {n: value for n, value in headers.items() if n != "host" and not n.startswith(("x-amz", "authorization"))}
+    return others | dict(request.headers)
 
 
 class _Server(ThreadingHTTPServer):
@@ -135,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
+            headers = dict(self.headers)
+            if self.server.faults.is_blind and headers.pop("if-none-match", None):
+                headers = _signed(self.command, self.path, headers, body)
+            for name, value in headers.items():
                 upstream.putheader(name, value)
             upstream.endheaders(body)
             answer = upstream.getresponse()

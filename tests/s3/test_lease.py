@@ -6,15 +6,20 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from mission9.config import RunConfig
 from mission9.errors import OutputError, StorageError
+from mission9.s3 import client
 from mission9.s3 import lease as leases
 from mission9.s3.address import Address
+from mission9.s3.examine import examine_s3
 from mission9.s3.lease import Lease, leased
 from mission9.s3.objects import get_if_there, head
 from tests.s3.conftest import Bucket
+from tests.s3.faulty import Faults, faulty_server, refusal
 from tests.support.held_up import wait_until
 
 SETTLE = leases._SETTLE
@@ -69,6 +74,28 @@ def test_of_many_that_come_at_once_never_two_hold_it(place: Address, contest: No
     for thread in threads:
         thread.join()
     assert sorted(told) == ["held", *["refused"] * 5]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(is_blind=True), Faults(forbidden="/probe-", refusal=refusal(501, "NotImplemented"))],
+    ids=["ignored", "refused"],
+)
+def test_a_server_that_can_keep_no_lock_is_refused_before_a_living_one_is_overwritten(
+    faults: Faults, place: Address, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_another_machine(place, bucket)
+    monkeypatch.setattr(client, "MOST_TRIES", 1)
+    with faulty_server(bucket.server.port, faults) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        why = rf"^the server of s3://{bucket.name}/out takes no notice of If-None-Match.* a folder$"
+        with pytest.raises(OutputError, match=why), leased(place):
+            pass
+        config = RunConfig(input=str(tmp_path), output=f"{bucket}/out", weights="demo", runner="local", policy="none")
+        (told,) = [finding for finding in examine_s3(config) if finding.what == "s3 output"]
+        assert (told.status, "If-None-Match" in told.found) == ("problem", True)
+    assert b"elsewhere" in bucket.get(place.key)
+    assert bucket.keys == [place.key]
 
 
 def test_a_process_of_this_machine_that_was_killed_holds_nothing(place: Address, bucket: Bucket) -> None:

@@ -54,6 +54,7 @@ def examine_policy(config: RunConfig) -> list[Check]:
 
     Raises:
         SetupError: boto3 is not installed.
+        StorageError: a bucket cannot be asked.
     """
     if policy_of(config) == "none":
         return []
@@ -77,6 +78,7 @@ def enforce_policy(config: RunConfig) -> dict[str, Any]:
     Raises:
         PolicyError: a bucket is not as it should be, or does not say; no other store does.
         SetupError: boto3 is not installed.
+        StorageError: a bucket cannot be asked.
     """
     checks = examine_policy(config)
     failed = [check for check in checks if not check.is_met]

@@ -12,6 +12,7 @@ from mission9.privacy.policy import buckets_of, examine_policy
 from mission9.probes import installed
 from mission9.s3.address import Address, is_s3
 from mission9.s3.environment import credentials_told, endpoint, region
+from mission9.s3.lease import check_server
 from mission9.s3.listings import list_below
 from mission9.s3.objects import delete, put
 from mission9.session import hadoop_aws
@@ -79,9 +80,10 @@ def _written(output: Address) -> Finding:
     try:
         put(probe, b"mission9")
         delete([probe])
+        check_server(probe.parent)
     except Mission9Error as error:
         return _problem("s3 output", error)
-    return Finding("s3 output", "ok", f"{output} can be written")
+    return Finding("s3 output", "ok", f"{output} can be written, and locked")
 
 
 def _readers() -> Finding:

@@ -4,7 +4,8 @@ It is made where there is none (`If-None-Match: *`), and renewed while its holde
 clock alone. One that is too old, or whose holder was a process of this machine that is gone, is taken over: it is
 deleted and made anew. (Not all servers can replace an object only if it is the one that was seen, `If-Match`.) Whoever
 made it looks again a moment later, since another may have done the same, then with each renewal, and before it shows a
-result.
+result. A server that takes no notice of `If-None-Match` would give a lock that somebody holds to whoever comes: each is
+tried first, on an object of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mission9.concurrency.beside import beside, in_a_hurry
 from mission9.disk.untrusted import MIB
 from mission9.errors import Mission9Error, OutputError, StorageError
 from mission9.s3.address import Address
-from mission9.s3.objects import delete, get_if_there, head, put, put_new
+from mission9.s3.objects import delete, get_if_there, head, is_unknown, put, put_new
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ def leased(address: Address) -> Iterator[Lease]:
     """The lock at an address, held until the end of the context.
 
     Raises:
-        OutputError: another run holds it, or it cannot be written.
+        OutputError: another run holds it, it cannot be written, or the server can keep no lock.
     """
+    check_server(address.parent)
     lease = Lease(address)
     _acquire(lease)
     try:
@@ -102,6 +104,31 @@ def leased(address: Address) -> Iterator[Lease]:
         raise
     with suppress(Mission9Error):
         lease.release()
+
+
+def check_server(folder: Address) -> None:
+    """Make sure that a server refuses to make an object where there is one, by an object of this call's own.
+
+    Raises:
+        OutputError: it does not, or the object cannot be written.
+    """
+    probe = folder / f"probe-{uuid.uuid4().hex}"
+    try:
+        put_new(probe, b"first", OutputError)
+        is_kept = not put_new(probe, b"second", OutputError) and get_if_there(probe, MIB) == b"first"
+    except OutputError as error:
+        if not is_unknown(error):
+            raise
+        is_kept = False
+    finally:
+        with suppress(Mission9Error):
+            delete([probe])
+    if not is_kept:
+        raise OutputError(
+            f"the server of {folder.parent} takes no notice of If-None-Match: *, by which runs keep out of each "
+            "other's way: two could write there at once, and spoil the result. Give an --output on a server that does "
+            "(Amazon's S3 does), or a folder"
+        )
 
 
 def _keep(lease: Lease, ended: threading.Event) -> None:

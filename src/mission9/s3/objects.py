@@ -110,6 +110,11 @@ def is_gone(error: Mission9Error) -> bool:
     return _trouble_behind(error) == "gone"
 
 
+def is_unknown(error: Mission9Error) -> bool:
+    """Whether what an error tells of is that the server does not know what was asked for."""
+    return _trouble_behind(error) == "unknown request"
+
+
 def _trouble_behind(error: Mission9Error) -> Trouble | None:
     return trouble_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
 

@@ -9,9 +9,12 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mission9.errors import StorageError
 from mission9.privacy.policy import Check
+from mission9.s3.address import Address
 from mission9.s3.control import control
 from mission9.s3.environment import endpoint, is_loopback
+from mission9.s3.told import Trouble, in_words, trouble_of
 
 # In member states of the EU. Not eu-west-2 (London) nor eu-central-2 (Zurich), whatever their names say.
 EU_REGIONS = frozenset(
@@ -22,6 +25,8 @@ _ENCRYPTED = frozenset(("AES256", "aws:kms", "aws:kms:dsse"))
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 Found = tuple[bool, str]
+
+_OF_ALL: set[Trouble | None] = {"no credentials", "unknown key", "no bucket"}
 
 _REMEDIES = {
     "region": f"move the data to a bucket in one of {', '.join(sorted(EU_REGIONS))}",
@@ -37,6 +42,7 @@ def check_bucket(bucket: str) -> Iterator[Check]:
 
     Raises:
         SetupError: boto3 is not installed.
+        StorageError: nothing can be asked: there are no credentials, no bucket, or no server.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -45,10 +51,25 @@ def check_bucket(bucket: str) -> Iterator[Check]:
         try:
             is_met, found = look(client, bucket)
         except ClientError as error:
+            _check_is_of_one(error, bucket)
             is_met, found = False, _in_words(error)
         except (BotoCoreError, ValueError) as error:
+            _check_is_of_one(error, bucket)
             is_met, found = False, f"it cannot be asked for: {error}"
         yield Check(bucket, what, is_met, found, "" if is_met else _REMEDIES[what])
+
+
+def _check_is_of_one(error: Exception, bucket: str) -> None:
+    """Raise what would be the answer to every question about a bucket: the bucket's settings are not its cause.
+
+    Raises:
+        StorageError: saying so once, and what to do.
+    """
+    from botocore.exceptions import HTTPClientError
+
+    trouble = trouble_of(error)
+    if trouble in _OF_ALL or isinstance(error, HTTPClientError):
+        raise StorageError(in_words(trouble or "unavailable", Address(bucket), error)) from error
 
 
 def _region(client: Any, bucket: str) -> Found:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
+from urllib.parse import urlsplit
 
 from mission9.errors import ConfigError, Mission9Error, StorageError
 from mission9.s3.address import Address
-from mission9.s3.environment import credentials_told, endpoint, region
+from mission9.s3.environment import ROLE_ADDRESSES, credentials_told, endpoint, region
 
 Trouble = Literal[
     "gone",
@@ -20,11 +22,17 @@ Trouble = Literal[
     "unknown key",
     "no credentials",
     "unusable key",
+    "unknown request",
     "unavailable",
 ]
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
+_ASKED = re.compile(r"Error performing [A-Z]+ (\S+) in ")
+
+# Where Amazon's machines, and containers, ask for the credentials of their role.
+_METADATA_HOSTS = {"169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"}
+_METADATA_PATHS = ("/latest/api/token", "/latest/meta-data/iam/")
 
 _BAD_CREDENTIALS = {
     "SignatureDoesNotMatch",
@@ -72,10 +80,30 @@ def trouble_of(error: Exception) -> Trouble | None:
         return None
     if isinstance(error, AlreadyExistsError | PreconditionError):
         return "there"
+    if of_credentials := _trouble_with_credentials(text):
+        return of_credentials
     said = _trouble_said(_first(_CODE, text), _first(_STATUS, text))
     if said is None and isinstance(error, UnauthenticatedError):  # of what would renew the credentials
         return "unknown key"
     return said or ("gone" if is_gone else _trouble_before_an_answer(text))
+
+
+def _trouble_with_credentials(text: str) -> Trouble | None:
+    """The trouble where it is not the bucket's server that answered, but the address that gives a role's credentials.
+
+    What that answers, 403 or 404, says nothing of the bucket.
+    """
+    url = urlsplit(_first(_ASKED, text))
+    is_of_bucket = url.netloc == urlsplit(endpoint()).netloc or ".s3." in f".{url.hostname}"
+    is_metadata = "InstanceCredential" in text or (url.hostname or "") in _METADATA_HOSTS
+    is_metadata |= not is_of_bucket and url.path.startswith(_METADATA_PATHS)
+    # Without an address: what the metadata address answers is no credentials.
+    is_metadata |= not credentials_told() and "HTTP error: " in text and not url.netloc
+    is_role = url.geturl().startswith(tuple(filter(None, map(os.environ.get, ROLE_ADDRESSES))) or ("no address",))
+    is_role |= not is_of_bucket and (url.hostname or "").startswith("sts.")
+    if is_role or (is_metadata and credentials_told()):
+        return "unknown key"
+    return "no credentials" if is_metadata else None
 
 
 def _trouble_of_boto3(error: Exception) -> Trouble:
@@ -97,14 +125,14 @@ def _trouble_said(code: str, status: str) -> Trouble | None:
         return "unknown key"
     if code in _ELSEWHERE or status == "301":
         return "elsewhere"
+    if code == "NotImplemented" or status == "501":
+        return "unknown request"
     if status in ("401", "403"):
         return "forbidden"
     return "gone" if status == "404" else None
 
 
 def _trouble_before_an_answer(text: str) -> Trouble:
-    if "169.254." in text or "InstanceCredential" in text:
-        return "no credentials"
     if "incorrectly configured region" in text:
         return "elsewhere"
     return "unusable key" if "Error parsing Path" in text or "empty path segment" in text else "unavailable"
@@ -130,7 +158,7 @@ def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
         case "no credentials":
             return (
                 f"{address}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                "AWS_PROFILE, or give this machine a role"
+                "AWS_PROFILE; or give this machine a role; or set AWS_SKIP_SIGNATURE to true where the bucket is public"
             )
         case "forbidden":
             return (
@@ -152,6 +180,7 @@ def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
 
 
 def _why(error: Exception) -> str:
+    """What a server that is asked in vain answers, or why it does not: 501, say, where it does not know the request."""
     text = str(error).partition("\n")[0]
     status = _first(_STATUS, text)
     return f"it answers {status}" if status else text.rpartition(" - ")[2].strip()[:200]
