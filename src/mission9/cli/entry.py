@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from cyclopts import CycloptsError
-from pydantic import ValidationError
 
-from mission9.cli import deploy, estimate, make, protect, use  # noqa: F401 (the commands)
+from mission9.cli import deploy, estimate, make, protect, usage, use  # noqa: F401 (the commands)
 from mission9.cli.app import app
 from mission9.cli.console import fail, set_up_logging, take_any_text
-from mission9.config import explain
 from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error
 from mission9.runners.environment import SAFE_PATH
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return fail(_explain(error), 2)
+        return fail(usage.in_words(error), 2)
     except Mission9Error as error:
         return fail(str(error), error.exit_code)
     except BrokenPipeError:  # whoever read the output has enough
@@ -85,8 +83,3 @@ def _take_names_as_utf8() -> None:
 
 def _terminate(number: int, frame: object) -> None:  # noqa: ARG001 - as signals call
     raise Terminated
-
-
-def _explain(error: CycloptsError) -> str:
-    cause = error.__cause__
-    return explain(cause) if isinstance(cause, ValidationError) else str(error)

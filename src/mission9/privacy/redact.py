@@ -20,6 +20,8 @@ _USER = re.compile(
 _SETTING = re.compile(
     r"""(?<![\w.-])(?:(?P<exact>[\w.-]++)(?:=|["']\s?:\s?|\s=\s)|(?P<loose>--[\w.-]++[ ]|[\w.-]++:\s{1,4}))["']?"""
 )
+# Of parsers, whose tokens are words.
+_PARSED = re.compile(r"(?:unused|unexpected|unrecognized) $", re.IGNORECASE)
 _REST = re.compile(r"""[^\s"'&;,)}\]]+""")
 _SCHEME = re.compile(r"(?:Bearer|Basic|Digest|Negotiate|AWS4-HMAC-SHA256) {1,4}", re.IGNORECASE)
 _SCHEMED = re.compile(r"(?<![\w.-])((?:Bearer|Basic) )(?=[a-zA-Z._~+/-]{0,300}[0-9=])[\w.~+/=-]{8,}")
@@ -68,7 +70,9 @@ def _is_secret(text: str, setting: re.Match[str]) -> bool:
     """Whether what a setting is set to is a secret, and not the rest of a sentence."""
     if setting["exact"]:
         return _SECRET.search(setting["exact"]) is not None
-    if not _LOOSE_SECRET.search(setting["loose"]):
+    if not _LOOSE_SECRET.search(setting["loose"]) or _PARSED.search(
+        text, max(0, setting.start() - 20), setting.start()
+    ):
         return False
     is_sentence = _SENTENCE.match(text, setting.end()) and not _SCHEME.match(text, setting.end())
     return not is_sentence
