@@ -121,7 +121,7 @@ LOCK := .venv-tools/bin/uv pip compile --quiet --generate-hashes --python-versio
 lock: .venv-tools/.ready  ## Write requirements.lock and the images' locks, with hashes, from requirements*.txt (Linux, Python 3.12)
 	$(LOCK) --output-file requirements.lock requirements.txt
 	$(LOCK) --output-file docker/requirements.lock --excludes <(echo torch) --constraints requirements-dev.txt \
-		requirements.txt requirements-notebook.txt
+		requirements.txt requirements-notebook.txt <(echo kagglehub)
 	$(LOCK) --output-file docker/torch-gpu.lock --excludes <(sed '/^torch==/d; s/==.*//' requirements.txt) \
 		<(echo torch==2.10.0)
 
