@@ -50,6 +50,7 @@ COPY src src
 RUN pip install --no-deps --no-build-isolation . \
     && python -c 'import site; open(f"{site.getsitepackages()[0]}/torch.pth", "w").write("/opt/torch\n")'
 COPY docker/jupyter_server_config.json /opt/mission9/etc/jupyter/
+COPY docker/entry.sh /opt/mission9/
 
 
 FROM base AS runtime
@@ -61,14 +62,15 @@ WORKDIR /work
 COPY notebooks notebooks
 COPY scripts/subset_data.py scripts/mlflow_ui.py scripts/
 COPY src/__init__.py src/feature_extractor.py src/spark_pipeline.py src/
-RUN mkdir data dataset mlruns weights && chown mission9:mission9 data mlruns
+RUN mkdir data dataset mlruns weights && chown mission9:mission9 . data dataset mlruns notebooks notebooks/*
 ENV PYTHONUNBUFFERED=1 MLFLOW_DISABLE_TELEMETRY=true
 USER ${CONTAINER_UID}
-ENTRYPOINT ["tini", "--"]
+ENTRYPOINT ["tini", "--", "sh", "/opt/mission9/entry.sh"]
 
 
 # Requests may name what compose publishes and what it calls the service; --name says others.
 FROM runtime AS mlflow
+ENV WRITTEN=mlruns
 EXPOSE 5000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
     CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 5000, timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
@@ -78,6 +80,7 @@ CMD ["python", "scripts/mlflow_ui.py", "--host", "0.0.0.0", "--port", "5000", "-
 
 # Jupyter asks for the token of JUPYTER_TOKEN; without one it makes one and says so in its log.
 FROM runtime AS notebook
+ENV WRITTEN="data notebooks"
 EXPOSE 8888 4040
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=6 \
     CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8888, timeout=4); c.request('GET', '/api'); exit(c.getresponse().status != 200)"]

@@ -123,7 +123,7 @@ OLDEST := .venv-tools/bin/uv pip compile --quiet --no-deps --python-version 3.11
 lock: .venv-tools/.ready  ## Write requirements.lock and the images' locks, with hashes, from requirements*.txt (Linux, Python 3.12); see that 3.11.0 takes all
 	$(LOCK) --output-file requirements.lock requirements.txt
 	$(LOCK) --output-file docker/requirements.lock --excludes <(echo torch) --constraints requirements-dev.txt \
-		requirements.txt requirements-notebook.txt
+		requirements.txt requirements-notebook.txt <(echo kagglehub)
 	$(LOCK) --output-file docker/torch-gpu.lock --excludes <(sed '/^torch==/d; s/==.*//' requirements.txt) \
 		<(echo torch==2.10.0)
 	for file in requirements*.txt; do $(OLDEST) --output-file /dev/null $$file || exit 1; done

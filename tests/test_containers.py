@@ -3,6 +3,7 @@ builds them and sees them run."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mission9.cli.make import fetch, subset
 from mission9.config import RunConfig
 from tests.conftest import REPOSITORY
 from tests.test_supply_chain import LOCKED, pins
@@ -24,6 +26,7 @@ COMPOSE = REPOSITORY / "docker-compose.yml"
 EXAMPLE = (REPOSITORY / ".env.example").read_text()
 TARGETS = ("cpu", "gpu", "mlflow")
 SECRETS = {"JUPYTER_TOKEN": "a-token", "MLFLOW_PASSWORD": "a-long-password"}
+ASKED = SECRETS | {"COMPOSE_PROFILES": "cpu"}
 
 
 def tool(name: str) -> str:
@@ -100,10 +103,113 @@ def test_compose_takes_each_profile(profile: str, notebook: str) -> None:
 @pytest.mark.parametrize("missing", SECRETS)
 @pytest.mark.parametrize("file", [".env.example", os.devnull], ids=["empty", "unset"])
 def test_compose_says_which_secret_is_missing_and_what_to_do(missing: str, file: str) -> None:
-    given = {name: value for name, value in SECRETS.items() if name != missing}
+    given = {name: value for name, value in ASKED.items() if name != missing}
     done = compose(given, "config", file=file)
     assert done.returncode != 0
     assert f"{missing} is missing a value: is not set. Copy .env.example to .env and give it a value" in done.stderr
+
+
+def test_compose_says_that_no_notebook_would_start_without_a_profile() -> None:
+    done = compose(SECRETS, "config", file=os.devnull)
+    assert done.returncode != 0
+    assert "COMPOSE_PROFILES is missing a value: is not set, and without it MLflow would start alone" in done.stderr
+    assert "COMPOSE_PROFILES=cpu docker compose up" in done.stderr
+
+
+def test_a_profile_is_asked_for_where_no_profile_can_leave_it_out() -> None:
+    """Compose, where it is, runs the test above; that it asks is told by the file alone."""
+    always = [settings for settings in services().values() if "profiles" not in settings]
+    assert any("${COMPOSE_PROFILES:?is not set, and" in str(settings) for settings in always)
+    assert [profile for settings in services().values() for profile in settings.get("profiles", [])] == ["cpu", "gpu"]
+    assert re.search(r"^COMPOSE_PROFILES=cpu$", EXAMPLE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("service", "folders"),
+    [
+        ("notebook", {"./data": "rw", "./notebooks": "rw", "./dataset": "rw", "./weights": "ro"}),
+        ("notebook-gpu", {"./data": "rw", "./notebooks": "rw", "./dataset": "rw", "./weights": "ro"}),
+        ("mlflow", {"./mlruns": "rw"}),
+    ],
+)
+def test_results_and_images_are_folders_of_the_host(service: str, folders: dict[str, str]) -> None:
+    """Those that the documentation names: nothing of a user's is in a volume but caches."""
+    mounts = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume).split(":") for volume in services()[service]["volumes"]]
+    shared = {source: (target, *mode) for source, target, *mode in mounts if source.startswith("./")}
+    assert {source: (mode or ["rw"])[0] for source, (_, *mode) in shared.items()} == folders
+    assert all(target == f"/work/{source.removeprefix('./')}" for source, (target, *_) in shared.items())
+    assert [source for source, *_ in mounts if source not in shared] == (["home"] if service != "mlflow" else [])
+    made = re.search(r"mkdir ([\w ]+) &&", last("mlflow", "RUN"))
+    assert made is not None
+    assert {target.removeprefix("/work/") for target, *_ in shared.values()} <= {*made[1].split(), "notebooks"}
+
+
+def test_what_the_command_line_writes_by_default_is_in_a_folder_of_the_host() -> None:
+    written = [RunConfig().output, RunConfig().input, inspect.signature(fetch).parameters["output"].default]
+    written += [inspect.signature(subset).parameters["output"].default]
+    mounts = [volume for volume in services()["notebook"]["volumes"] if not volume.endswith(":ro")]
+    for path in written:
+        assert any(f":/work/{str(path).split('/')[0]}" in mount for mount in mounts), path
+
+
+def test_one_line_makes_ready(tmp_path: Path) -> None:
+    for name in ("docker", "notebooks"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notebooks" / "mission9.ipynb").touch()
+    shutil.copy(REPOSITORY / "docker" / "setup.sh", tmp_path / "docker")
+    (tmp_path / ".env.example").write_text(EXAMPLE)
+
+    def setup(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["sh", str(tmp_path / "docker" / "setup.sh"), *arguments]
+        environment = {name: value for name, value in os.environ.items() if name != "SUDO_UID"}
+        return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
+
+    refused = setup("tpu")
+    assert (refused.returncode, refused.stderr) == (2, "mission9: give cpu or gpu, not tpu\n")
+    done = setup("gpu")
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / ".env"
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text()
+    token, password = (re.findall(rf"^{name}=([0-9a-f]+)$", text, flags=re.MULTILINE)[0] for name in SECRETS)
+    assert (len(token), len(password)) == (48, 24)
+    assert token not in done.stdout
+    uid = os.geteuid() or 1000
+    assert "\nCOMPOSE_PROFILES=gpu\n" in text
+    assert f"\nCONTAINER_UID={uid}\n" in text
+    names = re.findall(r"^(\w+)=", EXAMPLE, flags=re.MULTILINE)
+    assert re.findall(r"^(\w+)=", text, flags=re.MULTILINE) == names
+    for folder in ("data", "dataset", "mlruns", "notebooks"):
+        assert (tmp_path / folder).stat().st_uid == uid
+    assert (tmp_path / "weights").is_dir()
+    assert "stays as it is" in setup().stdout
+    assert file.read_text() == text
+
+
+def test_a_container_says_which_folder_its_user_cannot_write(tmp_path: Path) -> None:
+    for folder, mode in (("data", 0o777), ("notebooks", 0o555)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder).chmod(mode)
+    tmp_path.chmod(0o755)
+    user = 12345 if os.geteuid() == 0 else None  # root may write everywhere
+    with (REPOSITORY / "docker" / "entry.sh").open() as script:
+        command = ["sh", "-s", "echo", "began", "a b"]
+        environment = {"WRITTEN": "data notebooks mlruns", "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            command, stdin=script, cwd=tmp_path, env=environment, user=user, capture_output=True, text=True
+        )
+    assert (done.returncode, done.stdout) == (0, "began a b\n")
+    told = re.findall(r"^mission9: user (\d+) of this container cannot write (\w+)/\. ", done.stderr, re.MULTILINE)
+    assert told == [(str(user or os.geteuid()), "notebooks"), (str(user or os.geteuid()), "mlruns")]
+    assert "sudo chown -R" in done.stderr
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_begins_by_what_says_so(target: str) -> None:
+    assert json.loads(last(target, "ENTRYPOINT")) == ["tini", "--", "sh", "/opt/mission9/entry.sh"]
+    assert ("COPY", "docker/entry.sh /opt/mission9/") in instructions()
+    written = [text.partition("=")[2].strip('"').split() for kind, text in stages()[target] if "WRITTEN=" in text]
+    assert written == [["mlruns"] if target == "mlflow" else ["data", "notebooks"]]
 
 
 @pytest.mark.parametrize("service", services())
@@ -227,6 +333,7 @@ def test_what_an_image_installs_has_one_version_and_a_hash() -> None:
         assert "--require-hashes" in install or install.split()[-1] == "."
     wanted = pins("requirements.txt") | pins("requirements-notebook.txt")
     torch = wanted.pop("torch")
+    wanted["kagglehub"] = pins("requirements-dev.txt")["kagglehub"]  # of `mission9 fetch`
     assert wanted.items() <= locked("requirements.lock").items()
     assert "torch" not in locked("requirements.lock")
     assert locked("torch-cpu.lock") == {"torch": f"{torch}+cpu"}

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -48,6 +50,23 @@ def test_sparks_web_page_is_there_for_who_asks() -> None:
     without, there = done.stdout.split()
     assert without == "None"
     assert there.startswith("http://localhost:")
+
+
+@pytest.mark.parametrize(
+    ("at", "published", "told"),
+    [
+        ("http://0.0.0.0:4040", "http://localhost:4049", "http://localhost:4049"),
+        ("http://0.0.0.0:4041", "http://localhost:4049", None),  # nobody outside reaches it
+        ("http://localhost:4041", "", "http://localhost:4041"),
+        (None, "http://localhost:4049", None),
+    ],
+)
+def test_sparks_web_page_has_the_address_by_which_it_is_reached(
+    at: str | None, published: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARK_UI_PUBLISHED", published)
+    started: Any = SimpleNamespace(sparkContext=SimpleNamespace(uiWebUrl=at))
+    assert session.ui_address(started) == told
 
 
 @pytest.mark.parametrize("taken", ["file", "link to a folder", "link to nothing", "folder of all"])

@@ -35,6 +35,7 @@ OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
 # Plain local[N] fails a job at the first failed task; the second number lets each task fail three times.
 _LOCAL_FAILURES = 4
 _CONNECT_PORT, _PATIENCE = 15002, 10.0  # Spark's own, and seconds for a server to answer
+_UI_PORT = 4040  # the next one where another Spark has it
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
 
 # Compiling less, and one thread for garbage: starting takes a fifth less time, and handing out tasks no more. New
@@ -97,7 +98,7 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
         spark = builder.getOrCreate()
     except (PySparkException, Py4JError, OSError) as error:
         raise SetupError(f"Spark does not start on {master}: {_first_cause(error)}") from error
-    logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page")
+    logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page to reach")
     return spark
 
 
@@ -150,8 +151,15 @@ def hadoop_aws() -> str:
 
 
 def ui_address(spark: SparkSession) -> str | None:
-    """The address of the session's web page, if it has one that this side knows."""
-    return None if is_connect(spark) else spark.sparkContext.uiWebUrl
+    """The address of the session's web page, if it has one that this side knows.
+
+    In a container it is that of SPARK_UI_PUBLISHED, where others reach Spark's usual port; no other port is reached.
+    """
+    address = None if is_connect(spark) else spark.sparkContext.uiWebUrl
+    published = os.environ.get("SPARK_UI_PUBLISHED")
+    if address is None or not published:
+        return address
+    return published if urlsplit(address).port == _UI_PORT else None
 
 
 def is_connect(spark: SparkSession) -> bool:
