@@ -42,8 +42,9 @@ class Projector:
         if preprocess not in get_args(Preprocess):
             raise ModelError(f"the PCA model in {folder} was made with preprocessing that there is not: {preprocess}")
         weights = read_saved_weights(folder, name=name, sha256=sha256)
+        int8 = Int8Network.load(folder)
         self._extractor = MobileNetV2Extractor(
-            device, weights=weights, preprocess=preprocess, engine=engine, int8=Int8Network.load(folder)
+            device, weights=weights, preprocess=preprocess, engine=engine, precision="float32", int8=int8
         )
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:
