@@ -27,7 +27,7 @@ from mission9.s3.address import Address, is_s3
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.layout import SplitsFrom
 from mission9.stages.read_bytes import MAX_BYTES
-from mission9.urls import is_url, store_url, without_file
+from mission9.urls import as_text, is_url, store_url, without_file
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -63,6 +63,11 @@ _SECTIONS = {
     "Data protection": ("policy", "pseudonymise", "encrypt_key"),
     "Tracking": ("mlflow", "estimate"),
 }
+
+_LOCAL = re.compile(r"local\[(\*|0*[1-9]\d*)(\s*,\s*0*[1-9]\d*)?\]")
+
+# Settings that may name a file or folder; a path is taken for each.
+_PLACES = ("input", "output", "weights", "pca_model", "mlflow", "estimate", "pseudonymise", "encrypt_key")
 
 _MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
 
@@ -158,6 +163,18 @@ class RunConfig(BaseSettings):
             super().__init__(**settings)
         except ValidationError as error:
             raise ConfigError(explain(error)) from error
+
+    @field_validator(*_PLACES, mode="before")
+    @classmethod
+    def _path_as_text(cls, value: object) -> object:
+        return as_text(value)
+
+    @field_validator("master")
+    @classmethod
+    def _has_threads(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("local[") and not _LOCAL.fullmatch(value):
+            raise ValueError("give local[N], local[N,FAILURES], at least 1 each, or local[*]")
+        return value
 
     @field_validator("input", "output", "weights", "pca_model")
     @classmethod

@@ -125,6 +125,11 @@ def _listed_devices(count: int) -> list[int]:
     return indices if len(indices) == len(listed) and all(index < count for index in indices) else []
 
 
+def is_in_spark_task() -> bool:
+    """Tell whether this process carries out a task of Spark's."""
+    return _spark_task() is not None
+
+
 def _spark_task() -> TaskContext | None:
     if sys.modules.get("pyspark") is None:  # not imported, or kept from being
         return None

@@ -22,6 +22,7 @@ Reason = Literal[
     "out_of_memory",
     "non_finite_features",
     "unusable_label",
+    "unusable_split",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
@@ -108,3 +109,6 @@ class ImageError(Mission9Error):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(one_line(message))  # a decoder may quote what the file holds
         self.reason: Reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Reason, str]]:
+        return type(self), (self.reason, str(self))

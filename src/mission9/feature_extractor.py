@@ -10,25 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.engines import Device, EngineName, Precision, choose_engine, make_engine
+from mission9 import devices
+from mission9.config import RunConfig
+from mission9.engines import Device, Engine, EngineName, Precision, check_cpu, choose_engine, make_engine
 from mission9.engines.int8 import Int8Network
 from mission9.errors import ImageError
 from mission9.network.mobilenet_v2 import FEATURES
 from mission9.network.preprocess import Preprocess, to_input
 from mission9.network.weights import Weights, load_weights
 from mission9.stages.decode_apart import decode_apart
-from mission9.stages.decode_image import MAX_PIXELS, to_rgb
+from mission9.stages.decode_image import to_rgb
 from mission9.stages.decoder import DecoderSettings
-from mission9.stages.read_bytes import MAX_BYTES, read_bytes
+from mission9.stages.read_bytes import read_bytes
 
-ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
+ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 
 
 class MobileNetV2Extractor:
     """Images -> 1280 float32 features each.
 
-    `device` is auto, cpu or cuda; `batch_size` is how many images the engine takes a step, by default what suits it;
-    `weights` is imagenet, demo, or a .pth or .safetensors file. Features are of float32, or of the network `int8`.
+    Settings are those of `RunConfig`, by the same names, with the same checks; what is not given here is taken from the
+    environment as there (MISSION9_DEVICE, MISSION9_BATCH_SIZE, MISSION9_WEIGHTS, MISSION9_PREPROCESS, MISSION9_ENGINE,
+    MISSION9_PRECISION, MISSION9_MAX_PIXELS, MISSION9_MAX_BYTES, MISSION9_CONFIG). `int8` is the network of features in
+    that precision.
+
+    An extractor pickles, for a pandas UDF say: it holds settings and weights, and each process makes its engine once.
 
     Raises:
         UsageError: a setting is not possible, or the weights cannot be used.
@@ -37,19 +43,32 @@ class MobileNetV2Extractor:
 
     def __init__(
         self,
-        device: Device = "auto",
+        device: Device | None = None,
         batch_size: int | None = None,
         *,
-        weights: str | Weights = "imagenet",
-        preprocess: Preprocess = "stretch",
-        engine: EngineName = "auto",
+        weights: str | Path | Weights | None = None,
+        preprocess: Preprocess | None = None,
+        engine: EngineName | None = None,
+        precision: Precision | None = None,
         int8: Int8Network | None = None,
     ) -> None:
-        self.weights = load_weights(weights) if isinstance(weights, str) else weights
-        precision: Precision = "int8" if int8 else "float32"
-        self.spec = choose_engine(engine=engine, device=device, precision=precision, batch_size=batch_size)
-        self.preprocess = preprocess
-        self._engine = make_engine(self.spec, self.weights, threads=0, int8=int8)
+        given = {
+            "device": device,
+            "batch_size": batch_size,
+            "weights": None if isinstance(weights, Weights) else weights,
+            "preprocess": preprocess,
+            "engine": engine,
+            "precision": "int8" if int8 else precision,
+        }
+        config = RunConfig(**{name: value for name, value in given.items() if value is not None})
+        self.spec = choose_engine(
+            engine=config.engine, device=config.device, precision=config.precision, batch_size=config.batch_size
+        )
+        check_cpu(self.spec)
+        self.weights = weights if isinstance(weights, Weights) else load_weights(config.weights)
+        self.preprocess, self.int8 = config.preprocess, int8
+        self._limits = config.max_pixels, config.max_bytes
+        self._engine()
 
     def extract(self, image: ImageLike) -> NDArray[np.float32]:
         """The (1280,) features of a path, encoded bytes, a PIL image or an (H, W, 3) uint8 RGB array.
@@ -67,21 +86,30 @@ class MobileNetV2Extractor:
             ImageError: an image cannot be read or decoded; the message says which.
         """
         pixels = [self._pixels(image, number) for number, image in enumerate(images)]
-        return self._engine(pixels) if pixels else np.empty((0, FEATURES), np.float32)
+        return self._engine()(pixels) if pixels else np.empty((0, FEATURES), np.float32)
+
+    def _engine(self) -> Engine:
+        # In a Spark task there is one for each core.
+        threads = 1 if devices.is_in_spark_task() else 0
+        return make_engine(self.spec, self.weights, threads=threads, int8=self.int8)
 
     def _pixels(self, image: ImageLike, number: int) -> NDArray[np.uint8]:
         try:
             if isinstance(image, Image.Image | np.ndarray):
                 return to_input(_picture(image), self.preprocess)
-            return self._decoded(image)
+            if isinstance(image, str | Path | bytes | bytearray | memoryview):
+                return self._decoded(image)
+            kind = type(image).__name__
+            raise ImageError("not_an_image", f"give a path, bytes, a PIL image or an array, not {kind}")
         except ImageError as error:
             name = str(image) if isinstance(image, str | Path) else f"image {number}"
             raise ImageError(error.reason, f"{name}: {error}") from error
 
-    def _decoded(self, image: str | Path | bytes) -> NDArray[np.uint8]:
+    def _decoded(self, image: str | Path | bytes | bytearray | memoryview) -> NDArray[np.uint8]:
         """The pixels of a file, decoded in a child process as those of a run: it may be anybody's."""
-        data = image if isinstance(image, bytes) else read_bytes(os.fsencode(image), max_bytes=MAX_BYTES)
-        (found,) = decode_apart([data], DecoderSettings(self.preprocess, MAX_PIXELS))
+        max_pixels, max_bytes = self._limits
+        data = read_bytes(os.fsencode(image), max_bytes=max_bytes) if isinstance(image, str | Path) else bytes(image)
+        (found,) = decode_apart([data], DecoderSettings(self.preprocess, max_pixels))
         if isinstance(found, ImageError):
             raise found
         return found.pixels

@@ -57,7 +57,7 @@ def with_vectors(table: DataFrame, *columns: str) -> DataFrame:
     return table.withColumns({name: array_to_vector(col(name).cast("array<double>")) for name in columns})
 
 
-def export_onnx(folder: Path, file: Path) -> None:
+def export_onnx(folder: str | Path, file: str | Path) -> None:
     """Write the model in a folder pca_model as one ONNX graph: (n, 224, 224, 3) uint8 RGB -> (n, k) scores.
 
     What the graph takes is an upright RGB picture, resized as the model's `preprocess` says (in the file's metadata).
@@ -71,6 +71,7 @@ def export_onnx(folder: Path, file: Path) -> None:
         from mission9.engines.onnx_graph import scores_graph
     except ImportError as error:
         raise SetupError("onnx is not installed: pip install 'mission9[onnx]'") from error
+    file = Path(file)
     model, facts, weights = of_one_model(folder, _read)
     told = {"preprocess": facts.preprocess, "weights": facts.weights, "weights_sha256": facts.weights_sha256}
     write_whole(file, scores_graph(weights.tensors(), model, told).SerializeToString())

@@ -155,8 +155,9 @@ class PCAModel:
             block = block * np.sqrt(self.explained_variance_)
         return np.asarray(block @ self.components_ + self.mean_)
 
-    def save(self, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write the model into `folder`, as safetensors and JSON; `facts` are added to the JSON and come back."""
+        folder = Path(folder)
         make_folder(folder)
         arrays = {
             "components": np.ascontiguousarray(self.components_),

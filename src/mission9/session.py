@@ -62,7 +62,21 @@ def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tup
         running = running_session()
     except ImportError as error:
         raise SetupError("pyspark is not installed: pip install 'mission9[spark]'") from error
-    return running or start_session(config, for_runner=for_runner), running is None and not is_databricks()
+    is_ours = running is None and not _has_context() and not is_databricks()
+    return running or start_session(config, for_runner=for_runner), is_ours
+
+
+def _has_context() -> bool:
+    """Tell whether a SparkContext runs in this process already: a new session joins it, and its maker stops it."""
+    from pyspark import SparkContext
+
+    return SparkContext._active_spark_context is not None
+
+
+def stop_session(spark: SparkSession) -> None:
+    """Stop a session, unless it has been stopped: PySpark would forget the one that has taken its place."""
+    if is_connect(spark) or spark.sparkContext._jsc is not None:
+        spark.stop()
 
 
 def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSession:
@@ -77,7 +91,8 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    master = _master(config)
+    is_theirs = is_submitted() and config.master is None
+    master = "the master of spark-submit" if is_theirs else _master(config)
     if master.startswith("sc://"):
         _check_answers(master)
         try:
@@ -86,9 +101,8 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
         except (PySparkException, ImportError, OSError) as error:
             raise SetupError(f"there is no Spark at {master}: {_first_cause(error)}") from error
         return remote
-    if is_submitted() and config.master is None:
-        master, settings = "the master of spark-submit", _SUBMITTED
-    else:
+    settings = _SUBMITTED
+    if not is_theirs:
         _prepare_environment(master)
         settings = _settings(config, master, for_runner=for_runner)
     builder = SparkSession.builder.appName("mission9")

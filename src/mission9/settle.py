@@ -35,7 +35,7 @@ def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extract
         SetupError: this machine lacks a device or a package.
     """
     check_encryption(output.state, config.encrypt_key, config.output)
-    engine = _engine(config)
+    engine = settle_engine(config)
     check_weights(config.weights)
     if output.is_empty and has_more_images(config.input, FEW_IMAGES):
         runners.begin()  # it takes seconds, in which the rest gets ready
@@ -53,10 +53,16 @@ def make_extraction(config: RunConfig) -> Extraction:
         UsageError: a setting is not possible, or the weights cannot be used.
         SetupError: this machine lacks a device or a package.
     """
-    return _with_weights(config, _engine(config))
+    return _with_weights(config, settle_engine(config))
 
 
-def _engine(config: RunConfig) -> EngineSpec:
+def settle_engine(config: RunConfig) -> EngineSpec:
+    """The engine of a run, settled by looking at this machine alone: before weights are read, or anything starts.
+
+    Raises:
+        ConfigError: the settings do not go together.
+        SetupError: this machine lacks a device or a package.
+    """
     elsewhere = works_elsewhere(config)
     engine = choose_engine(
         engine=config.engine,

@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from functools import reduce
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mission9 import pca
 from mission9.config import RunConfig
+from mission9.dataframes import image_table, scores_table
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.network.mobilenet_v2 import FEATURES
 from mission9.output.folder import REPORT, Output, scores_folder
@@ -22,13 +24,12 @@ from mission9.pca import Moments, PCAModel
 from mission9.privacy.policy import enforce_policy
 from mission9.s3.address import is_s3
 from mission9.schema import LISTING, OUTCOME, projected, vectors
-from mission9.session import find_or_start_session, parallelism
-from mission9.settle import make_extraction
+from mission9.session import find_or_start_session, parallelism, stop_session
+from mission9.settle import make_extraction, settle_engine
 from mission9.sources import settled
 from mission9.stages.fit_pca import MOST_PARTIALS
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, Listing, check_folder, fitting_split, list_images, split_and_label
-from mission9.stages.prepare_images import ImageRow
+from mission9.stages.list_images import Found, Listing, check_folder, fitting_split, list_images
 from mission9.stages.project import project_batch
 from mission9.stages.save_results import save_results
 
@@ -54,14 +55,23 @@ class SparkImagePipeline:
 
     def __init__(self, config: RunConfig | None = None, **settings: Any) -> None:
         self.config = config or RunConfig(**settings)
+        settle_engine(self.config)  # what cannot be is told before a session starts
         self.spark, self._is_ours = find_or_start_session(self.config)
         self._kept: list[DataFrame] = []
 
-    def load_images(self, path: str) -> DataFrame:
-        """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet."""
-        enforce_policy(self.config.model_copy(update={"input": path}))
-        check_folder(path)
-        root = settled(path)
+    def load_images(self, path: str | Path) -> DataFrame:
+        """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet.
+
+        `path` is what a run takes as its input.
+
+        Raises:
+            ConfigError, InputError: there can be no images, or are none.
+            PolicyError: a bucket is not as the policy has it.
+        """
+        place = RunConfig(input=path).input
+        enforce_policy(self.config.model_copy(update={"input": place}))
+        check_folder(place)
+        root = settled(place)
         listing, schema = Listing.of(self.config), pa.schema([("root", pa.string()), *LISTING])
 
         def list_(_: Batches) -> Batches:
@@ -74,25 +84,28 @@ class SparkImagePipeline:
         tasks = min(_TASKS_A_WORKER * parallelism(self.spark), max(1, listed.count()))
         return listed.repartition(tasks)
 
-    def extract_features(self, df: DataFrame) -> DataFrame:
+    def extract_features(self, df: DataFrame, root: str | Path | None = None) -> DataFrame:
         """A row for each image: its 1280 `features`, or `stage`, `reason` and `message` of why there are none.
 
-        Takes what `load_images` gives, or any DataFrame of `path` and `content` (Spark's `binaryFile`). Rows are kept
-        by Spark once computed, until `close`.
+        Takes what `load_images` gives, or any DataFrame of `path` and `content` (Spark's `binaryFile`). Its own
+        columns `label` and `split` decide. A label of any simple type becomes text as Spark casts it (1, 0.5, true,
+        2026-01-31); null and NaN are no label, and the image is rejected. A split is Training, Validation, Test or all,
+        or the name of such a folder; null is all. Where a column is lacking, paths decide as in `load_images` of the
+        folder `root`, by default the folder that all paths share. Rows are kept by Spark once computed, until `close`.
 
         Raises:
-            InputError: the columns are others.
+            InputError: the columns are others, or paths are not below `root`.
             ConfigError: the settings ask for int8.
         """
-        _require(df, "path", "root" if "content" not in df.columns else "content")
+        table, rule = image_table(df, root)
         extraction = make_extraction(self.config)
         if extraction.engine.precision == "int8":
             raise ConfigError("int8 is calibrated on the images first, which only a whole run does: mission9 run")
 
         def extract(batches: Batches) -> Batches:
-            return infer_features((row for batch in batches for row in _image_rows(batch)), extraction)
+            return infer_features((row for batch in batches for row in rule.rows(batch)), extraction)
 
-        features = df.mapInArrow(extract, _ddl(OUTCOME)).persist()
+        features = table.mapInArrow(extract, _ddl(OUTCOME)).persist()
         self._kept.append(features)
         return features
 
@@ -104,11 +117,12 @@ class SparkImagePipeline:
 
         Raises:
             ConfigError: so many components are not possible.
+            InputError: the columns are others, or an image with features has no label.
             TooManyRejects: more images were rejected than `max_reject_rate` allows.
         """
-        _require(df, "path", "split", "label", "features", "reason")
-        fitting = self._check_counts(df)
-        rows = df.where("features is not null").select("path", "split", "label", "features")
+        table = scores_table(df, "features", "reason")
+        fitting = self._check_counts(table)
+        rows = table.where("features is not null").select("path", "split", "label", "features")
         # Features are computed and kept by now, so fewer tasks cost nothing, and the driver gets a few partials only.
         chosen = rows.where(rows.split == fitting).select("features").coalesce(MOST_PARTIALS)
         partials = chosen.mapInArrow(_take_moments, "moments binary").collect()
@@ -122,27 +136,28 @@ class SparkImagePipeline:
 
         return rows.mapInArrow(to_scores, _ddl(_SCORES)), model
 
-    def save_pca_results(self, df: DataFrame, output: str) -> None:
+    def save_pca_results(self, df: DataFrame, output: str | Path) -> None:
         """Write what `apply_pca` gave as <split>_pca/label=.../ and <split>_pca_csv/ below the folder `output`.
 
         Raises:
             InputError: the columns are others, or there are no rows.
-            OutputError: the folder cannot be used.
+            ConfigError, OutputError: the folder cannot be used.
         """
         if self.config.pseudonymise or self.config.encrypt_key:
             raise ConfigError("pseudonyms and encrypted tables are made by whole runs only: mission9 run")
-        _require(df, *_SCORES.names)
-        if is_s3(output):
+        place = RunConfig(output=output).output
+        if is_s3(place):
             raise OutputError("rows of a DataFrame are saved in a folder: give one, or df.write.parquet('s3a://...')")
-        splits = sorted(row.split for row in df.select("split").distinct().collect())
+        table = scores_table(df, "pca")
+        splits = sorted(row.split for row in table.select("split").distinct().collect())
         if not splits:
             raise InputError("there are no rows to save: give what apply_pca returned")
-        with open_output(output, overwrite=self.config.overwrite) as place:
-            if (place.root / REPORT).exists():
-                raise OutputError(f"{output} holds the result of a run; give another folder")
+        with open_output(place, overwrite=self.config.overwrite) as folder:
+            if (folder.root / REPORT).exists():
+                raise OutputError(f"{place} holds the result of a run; give another folder")
             for split in splits:
-                self._save_split(df.where(df.split == split), split, place)
-            place.publish()
+                self._save_split(table.where(table.split == split), split, folder)
+            folder.publish()
 
     def _save_split(self, df: DataFrame, split: str, place: Output) -> None:
         chunks = place.state / f"chunks_{split}"
@@ -165,8 +180,12 @@ class SparkImagePipeline:
 
     def _check_counts(self, df: DataFrame) -> str:
         """The split to fit on, once every image is computed and not too many were rejected."""
-        counts = df.groupBy("split").agg({"*": "count", "features": "count"}).collect()
+        counts = df.groupBy("split").agg({"*": "count", "features": "count", "label": "count"}).collect()
         listed = sum(row["count(1)"] for row in counts)
+        if unlabelled := listed - sum(row["count(label)"] for row in counts):
+            raise InputError(
+                f"{unlabelled:,} of {listed:,} rows have no label: fill the column label, or drop the rows"
+            )
         featured = {row["split"]: row["count(features)"] for row in counts}
         rejected = listed - sum(featured.values())
         if rejected > self.config.max_reject_rate * listed:
@@ -182,7 +201,7 @@ class SparkImagePipeline:
             df.unpersist()
         self._kept.clear()
         if self._is_ours:
-            self.spark.stop()
+            stop_session(self.spark)
             self._is_ours = False
 
     def __enter__(self) -> Self:
@@ -209,22 +228,6 @@ _SPARK_TYPES = {
 def _ddl(schema: pa.Schema) -> str:
     """An Arrow schema in Spark's words."""
     return ", ".join(f"{field.name} {_SPARK_TYPES[field.type]}" for field in schema)
-
-
-def _require(df: DataFrame, *columns: str) -> None:
-    missing = [column for column in columns if column not in df.columns]
-    if missing:
-        raise InputError(f"the DataFrame lacks {', '.join(missing)}; it has {', '.join(df.columns)}")
-
-
-def _image_rows(batch: pa.RecordBatch) -> Iterator[ImageRow]:
-    for row in batch.to_pylist():
-        content = row.get("content")
-        size = row.get("bytes") or len(content or b"")
-        split, label = row.get("split"), row.get("label")
-        if split is None or label is None:
-            split, label = split_and_label(row["path"])
-        yield ImageRow(row["path"], split, label, size, row.get("root", ""), content)
 
 
 def _take_moments(batches: Batches) -> Batches:

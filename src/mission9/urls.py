@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from os import PathLike
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -10,6 +12,7 @@ from mission9.errors import ConfigError
 from mission9.s3.address import is_s3
 
 _URL = re.compile(r"[a-zA-Z][\w+.-]*://")
+_HALF_URL = re.compile(r"[a-zA-Z][\w+.-]+:/")
 _FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
 _USER = re.compile(r"[^/]*@")
 
@@ -22,6 +25,20 @@ _AT_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")  # CONTAINER@ACCOUNT, which is 
 def is_url(place: str | Path) -> bool:
     """Whether a place is in a store of fsspec."""
     return isinstance(place, str) and _URL.match(place) is not None and not is_s3(place)
+
+
+def as_text(place: object) -> object:
+    """A path of pathlib's, or of another of the kind, as text; what else there is as it is.
+
+    Raises:
+        ConfigError: it was made of an address, of which pathlib keeps one slash.
+    """
+    if not isinstance(place, PathLike):
+        return place
+    text = os.fsdecode(place)
+    if _HALF_URL.match(text):
+        raise ConfigError(f"{text} was an address before it became a path: give it as text")
+    return text
 
 
 def without_file(place: str) -> str:

@@ -78,9 +78,11 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, extracti
     assert table["reason"].to_pylist() == ["unreadable"]
 
 
-def test_a_label_that_no_folder_can_carry_is_a_reject(pictures: list[bytes], extraction: Extraction) -> None:
-    rows = [ImageRow("x.jpg", "all", label, 1, content=pictures[0]) for label in ("x" * 300, "fine")]
-    assert outcomes(rows, extraction)["reason"].to_pylist() == ["unusable_label", None]
+def test_labels_and_splits_that_no_table_can_hold_are_rejects(pictures: list[bytes], extraction: Extraction) -> None:
+    labels = [ImageRow("x.jpg", "all", label, 1, content=pictures[0]) for label in ("x" * 300, "", "fine")]
+    splits = [ImageRow("x.jpg", split, "fine", 1, content=pictures[0]) for split in ("../x", "train")]
+    reasons = outcomes(labels + splits, extraction)["reason"].to_pylist()
+    assert reasons == ["unusable_label", "unusable_label", None, "unusable_split", "unusable_split"]
 
 
 def test_features_that_are_not_finite_are_rejects(

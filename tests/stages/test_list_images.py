@@ -14,7 +14,6 @@ from mission9.stages.list_images import (
     fitting_split,
     has_more_images,
     list_images,
-    split_and_label,
 )
 
 
@@ -142,11 +141,6 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         listed(tmp_path / "file.jpg")
     (tmp_path / "empty").mkdir()
     assert listed(tmp_path / "empty")[0] == []
-
-
-def test_split_and_label_of_a_path_alone() -> None:
-    assert split_and_label("file:/data/train/fruits/Test/Apple/1.jpg") == ("Test", "Apple")
-    assert split_and_label("1.jpg") == ("all", "")
 
 
 def test_the_split_to_fit_on() -> None:

@@ -68,13 +68,14 @@ def check_weights(which: str) -> None:
         raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
 
 
-def load_weights(which: str) -> Weights:
+def load_weights(which: str | Path) -> Weights:
     """The weights called `imagenet` (downloaded once) or `demo` (bundled), or those in a .pth or .safetensors file.
 
     Raises:
         WeightsError: no such file, not readable, not MobileNetV2's features, or holding more than tensors.
         SetupError: `imagenet` cannot be downloaded, or torch is needed and not installed.
     """
+    which = str(which)
     check_weights(which)
     if which == _DEMO:
         bundled = importlib.resources.files("mission9") / "data" / DEMO_FILE

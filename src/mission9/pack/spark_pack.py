@@ -30,7 +30,7 @@ from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
 from mission9.pack.store import Store
 from mission9.pack.write_part import Read, write_part
 from mission9.schema import listed_time
-from mission9.session import find_or_start_session
+from mission9.session import find_or_start_session, stop_session
 from mission9.stages.layout import Layout, Strays, is_of_tools, layout_of, tools_folder
 from mission9.stages.list_images import Listing
 from mission9.stages.read_bytes import MAX_BYTES
@@ -87,7 +87,7 @@ def write_by_spark(place: str, store: Store, folder: Path, listing: Listing) -> 
         raise kind(f"Spark cannot read {place}: {text[:300]}") from error
     finally:
         if is_ours:
-            spark.stop()
+            stop_session(spark)
         elif before is None:
             spark.conf.unset(_BATCH_SETTING)
         else:

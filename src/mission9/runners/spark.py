@@ -17,7 +17,7 @@ from mission9.config import RunConfig
 from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error, StorageError, TaskError
 from mission9.runners import Task, carry_out
-from mission9.session import find_or_start_session, parallelism, silence
+from mission9.session import find_or_start_session, parallelism, silence, stop_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,7 +45,7 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
         raise
     finally:
         if is_ours:
-            spark.stop()
+            stop_session(spark)
 
 
 class SparkRunner:

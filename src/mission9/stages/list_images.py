@@ -148,13 +148,6 @@ def names_in(root: str) -> Iterator[bytes]:
     return (name for folder, name, is_followed in _walk(root, USUAL) if is_followed and not folder.tools)
 
 
-def split_and_label(path: str) -> tuple[str, str]:
-    """The split and the label of a file by its path alone: the innermost folder that names a split, and its own."""
-    folders = path.split("/")[:-1]
-    splits = [split for name in folders if (split := split_named(name))]
-    return (splits or [NO_SPLIT])[-1], (folders or [""])[-1]
-
-
 def fitting_split(images: Mapping[str, int]) -> str:
     """The split to fit a PCA on, of the numbers of images by split: Training, else those without a split.
 

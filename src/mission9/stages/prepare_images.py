@@ -18,6 +18,7 @@ from mission9.concurrency.ahead import AHEAD_IMAGES, HERE, Ahead, work_ahead
 from mission9.disk.names import label_folder
 from mission9.errors import ImageError, Reason
 from mission9.extraction import Extraction
+from mission9.schema import SPLITS
 from mission9.sources import source_of
 from mission9.stages.decode_apart import Decoded, decode_apart
 from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
@@ -94,6 +95,8 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
     start, stage = time.thread_time(), "list"
     try:
         label_folder(row.label)  # a label that no folder can carry is found out before the work
+        if row.split not in SPLITS:
+            raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
         stage = "read"
         data = row.content
         if data is None:

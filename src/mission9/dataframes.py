@@ -1,0 +1,206 @@
+"""DataFrames of images, as users bring them -> rows of path, split and label, in text."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from mission9.errors import InputError
+from mission9.schema import NO_SPLIT, SPLITS
+from mission9.stages.layout import split_named
+from mission9.stages.prepare_images import ImageRow
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+_START = re.compile(r"[a-zA-Z][\w+.-]*:(?://(?P<host>[^/]*))?")
+
+
+@dataclass(frozen=True)
+class PathRule:
+    """The split and the label of an image by its path, for rows that bring none; `root` is the dataset's folder.
+
+    As in a listing, the first folder below `root` may name a split, and the folder that holds the image is the label.
+    """
+
+    root: str = ""
+
+    def split_and_label(self, path: str, root: str) -> tuple[str, str]:
+        """Judge a path that is relative to a `root` of its own, or below the rule's."""
+        below = path if root else path.removeprefix(self.root)
+        folders = [name for name in below.split("/")[:-1] if name]
+        split = split_named(folders[0]) if folders else None
+        return split or NO_SPLIT, folders[-1] if folders else posixpath.basename((root or self.root).rstrip("/"))
+
+    def rows(self, batch: pa.RecordBatch) -> Iterator[ImageRow]:
+        """The images of a batch of what `image_table` gives; one that has no label gets an empty one."""
+        for row in batch.to_pylist():
+            path, root = row["path"] or "", row.get("root") or ""
+            split, label = self.split_and_label(path, root)
+            if "split" in row:
+                split = _as_split(row["split"])
+            if "label" in row:
+                label = row["label"] or ""
+            content = (row["content"] or b"") if "content" in row else None
+            yield ImageRow(path, split, label, row.get("bytes") or len(content or b""), root, content)
+
+
+def image_table(df: DataFrame, root: str | Path | None) -> tuple[DataFrame, PathRule]:
+    """What of a DataFrame is needed to extract features, and the rule for what it does not bring.
+
+    Its own columns `split` and `label` decide, as text. Where one is lacking, paths tell it: those of `content`
+    below `root`, by default the folder that all of them share.
+
+    Raises:
+        InputError: columns are missing or of a type that is not possible, or paths are not below `root`.
+    """
+    source = "content" if "content" in _columns(df) else "root"
+    require(df, "path", source)
+    _check_type(df, "path", "string")
+    _check_type(df, source, "binary" if source == "content" else "string")
+    there = _columns(df)
+    chosen = [name for name in ("path", "root", "bytes", "content", "split", "label") if name in there]
+    if source == "content":
+        chosen = [name for name in chosen if name not in ("root", "bytes")]
+    is_told = {"split", "label"} <= set(chosen) or source == "root"
+    rule = PathRule("" if is_told else _dataset(df, root))
+    return df.select(*(_column(df, name).alias(name) for name in chosen)), rule
+
+
+def scores_table(df: DataFrame, *columns: str) -> DataFrame:
+    """The columns `path`, `split` and `label` of a DataFrame as text, and `columns` as they are.
+
+    Raises:
+        InputError: columns are missing or of a type that is not possible, or a split is none.
+    """
+    require(df, "path", "split", "label", *columns)
+    table = df.select(*(_column(df, name).alias(name) for name in ("path", "split", "label", *columns)))
+    found = [row.split for row in table.select("split").distinct().collect()]
+    return _with_splits(table, {split: _as_split(split) for split in found})
+
+
+def require(df: DataFrame, *columns: str) -> None:
+    """Refuse a DataFrame that lacks columns; Spark does not look at their case.
+
+    Raises:
+        InputError: naming them.
+    """
+    there = _columns(df)
+    if missing := [column for column in columns if column not in there]:
+        raise InputError(f"the DataFrame lacks {', '.join(missing)}; it has {', '.join(df.columns)}")
+
+
+def _columns(df: DataFrame) -> Mapping[str, str]:
+    """The names of columns in lower case, with how they are written.
+
+    Raises:
+        InputError: two differ by their case alone.
+    """
+    found: dict[str, str] = {}
+    for name in df.columns:
+        if name.lower() in found and name.lower() in ("path", "split", "label", "content", "root"):
+            raise InputError(f"the DataFrame has two columns {name.lower()}: drop one, or rename it")
+        found[name.lower()] = name
+    return found
+
+
+def _column(df: DataFrame, name: str) -> Column:
+    """A column by its name, split and label as text: as Spark casts them, and NaN as null.
+
+    Raises:
+        InputError: they are of a type that holds several values, or bytes.
+    """
+    from pyspark.sql import functions as f
+    from pyspark.sql.types import AtomicType, BinaryType, DoubleType, FloatType, NullType
+
+    written = _columns(df)[name]
+    column, kind = f.col(f"`{written}`"), df.schema[written].dataType
+    if name not in ("split", "label"):
+        return column
+    if not isinstance(kind, AtomicType | NullType) or isinstance(kind, BinaryType):
+        raise InputError(
+            f"the column {written} is of type {kind.simpleString()}: give text, numbers, booleans or dates"
+        )
+    if isinstance(kind, FloatType | DoubleType):
+        column = f.when(~f.isnan(column), column)
+    return column.cast("string")
+
+
+def _check_type(df: DataFrame, name: str, wanted: str) -> None:
+    written = _columns(df)[name]
+    kind = df.schema[written].dataType.simpleString()
+    if kind != wanted:
+        raise InputError(f"the column {written} is of type {kind}, not {wanted}")
+
+
+def _with_splits(table: DataFrame, splits: Mapping[str | None, str]) -> DataFrame:
+    """The same rows with their splits as mission9 calls them.
+
+    Raises:
+        InputError: there is a split that it does not know.
+    """
+    from pyspark.sql import functions as f
+
+    if unknown := sorted(split for split in splits.values() if split not in SPLITS):
+        raise InputError(f"the column split holds {', '.join(unknown)}: give {', '.join(SPLITS)}, or null for the last")
+    other = {split: name for split, name in splits.items() if split != name}
+    named = reduce(
+        lambda column, split: f.when(f.col("split").eqNullSafe(f.lit(split)), other[split]).otherwise(column),
+        other,
+        f.col("split"),
+    )
+    return table.withColumn("split", named)
+
+
+def _as_split(value: str | None) -> str:
+    if value is None or value == NO_SPLIT:
+        return NO_SPLIT
+    return split_named(value) or value
+
+
+def _dataset(df: DataFrame, root: str | Path | None) -> str:
+    """The folder of the dataset, as paths of a DataFrame begin with it.
+
+    Raises:
+        InputError: a path is not below `root`.
+    """
+    from pyspark.sql import functions as f
+
+    path = _column(df, "path")
+    ends = df.agg(f.min(path).alias("first"), f.max(path).alias("last")).collect()[0]
+    if ends.first is None:
+        return ""
+    # What the first and the last path share, all share.
+    folders = (ends.first.split("/")[:-1], ends.last.split("/")[:-1])
+    shared = [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))]
+    below = 0 if root is None else _folders_below(str(root), "/".join(shared))
+    while below > 0:
+        below -= bool(shared.pop())  # an empty name is no folder
+    if below < 0:
+        raise InputError(f"not all paths are below {root}: {ends.first} to {ends.last}; give the folder that all share")
+    return "/".join(shared)
+
+
+def _folders_below(root: str, place: str) -> int:
+    """The number of folders between a root and a place below it; -1 where it is not. A path means any host."""
+    is_path = _START.match(root) is None
+    wanted, found = _names(os.path.abspath(root) if is_path else root), _names(place)
+    if is_path:
+        wanted, found = wanted[1:], found[1:]
+    return len(found) - len(wanted) if found[: len(wanted)] == wanted else -1
+
+
+def _names(place: str) -> list[str]:
+    """The host or bucket of a place, empty for a path, then the names of folders."""
+    found = _START.match(place)
+    rest = place[found.end() :] if found else place
+    return [(found and found["host"]) or "", *(name for name in rest.split("/") if name)]
