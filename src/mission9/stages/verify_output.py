@@ -16,7 +16,7 @@ from mission9.disk.files import file_sha256, files_below
 from mission9.disk.names import from_text
 from mission9.errors import Mission9Error, OutputError
 from mission9.network.weights import read_saved_weights
-from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, TABLES, Output
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, SHARDS, TABLES, Output
 from mission9.output.page_file import PAGE, page_problem
 from mission9.output.shards import damaged, read_marker, read_rejects
 from mission9.output.tables import read_table, row_groups
@@ -115,6 +115,11 @@ def _report(output: Output) -> dict[str, Any]:
         # With what it lacks, where a name in it is damaged: its checksum tells.
         return asdict(TypeAdapter(Report).validate_python(output.last_report()))
     except ValidationError as error:
+        if output.published() and not (output.root / REPORT).exists() and not (output.state / SHARDS).exists():
+            raise OutputError(
+                f"{output.root} holds tables that save_pca_results wrote, without the features and checksums of a run: "
+                "there is nothing to hold them against"
+            ) from error
         raise OutputError(f"there is no result: {output.root / REPORT} is missing or damaged; run again") from error
 
 
