@@ -48,6 +48,8 @@ _OF_SERVICES = tuple(
     }.items()
 )
 
+_DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
+
 _MOST_SETTINGS_BYTES = 1024 * 1024
 
 # The sections of `mission9 run --help`; a setting that is in none comes last.
@@ -93,7 +95,7 @@ class RunConfig(BaseSettings):
     )
 
     input: str = Field(
-        "dataset/fruits-360_dataset/fruits-360",
+        _DEFAULT_INPUT,
         description="Folder of images, a pack, s3://BUCKET/PREFIX or a URL of fsspec: Training/LABEL/ and Test/LABEL/, "
         "or just LABEL/.",
     )
@@ -192,7 +194,7 @@ class RunConfig(BaseSettings):
             return None
         if is_s3(value):
             return str(Address.of(value))
-        value = without_file(value)
+        value = found_input(without_file(value)) if info.field_name == "input" else without_file(value)
         if is_url(value) and info.field_name != "input":
             raise ValueError("folders, and s3:// addresses, are read and written here: give one, or mount the store")
         return store_url(value) if is_url(value) else value
@@ -272,6 +274,21 @@ def _arrange_help() -> None:
 
 
 _arrange_help()
+
+
+def found_input(place: str) -> str:
+    """The place of images; for the default, where there is none, the folder one level deeper that holds both splits.
+
+    There an archive of Fruits-360 ends that `unzip` unpacked into dataset/fruits-360_dataset.
+    """
+    if place != _DEFAULT_INPUT or os.path.lexists(place):
+        return place
+    found = [
+        str(folder.parent) for folder in Path(place).parent.glob("*/*/Training") if (folder.parent / "Test").is_dir()
+    ]
+    small = [folder for folder in found if "original" not in folder]
+    named = [folder for folder in small if "100x100" in folder] or small
+    return named[0] if len(named) == 1 else place
 
 
 def explain(error: ValidationError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from mission9.stages.list_images import Found, Listing, check_is_folder, folder_
 PERCENTAGES = (1, 5, 10, 25, 50)
 
 _BATCH = 1000  # copies that are made before the disk is waited for
+_SUBSET = re.compile(r"(.*)-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)pct", re.DOTALL)  # as make_subset names them
 
 _NO_FILE = "(no file)"  # counted in the place of an extension: a link to nothing, a pipe, a device
 
@@ -67,10 +69,11 @@ def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = F
 
 
 def list_subsets(target: Path) -> dict[str, int]:
-    """The subsets in `target` and their numbers of images."""
+    """The subsets in `target` and their numbers of images, the smallest of each dataset first."""
     if not target.is_dir():
         return {}
-    folders = sorted(folder for folder in target.iterdir() if folder.is_dir() and folder.name.endswith("pct"))
+    found = [(match, path) for path in target.iterdir() if path.is_dir() and (match := _SUBSET.fullmatch(path.name))]
+    folders = [path for match, path in sorted(found, key=lambda pair: (pair[0][1], float(pair[0][2])))]
     return {str(folder): sum(len(images) for images in _by_folder(folder, Found())) for folder in folders}
 
 

@@ -74,7 +74,7 @@ def estimate(
     for prediction in found:
         say(_line(prediction, many))
     if instances:
-        say(note())
+        say(f"{note()} Give yours with --price TYPE=USD.")
     if file is not None:
         keep(file, measured, many, found)
         say(f"kept in {file}: mission9 run --estimate {file}")

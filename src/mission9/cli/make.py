@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say, say_json
-from mission9.config import Flag, RunConfig
+from mission9.config import Flag, RunConfig, found_input
 from mission9.fetch.find_layout import Variant
 from mission9.fetch.kaggle import VERSION
 from mission9.places import page_place
@@ -151,7 +151,7 @@ def subset(
         return 0
     skipped: Mapping[str, int] = {}
     for share in PERCENTAGES if percentage is None else [percentage]:
-        folder, count, skipped = make_subset(input_, output, share, copy=copy)
+        folder, count, skipped = make_subset(Path(found_input(str(input_))), output, share, copy=copy)
         say(f"{folder}: {count:,} images")
     if skipped:
         say(_skipped(skipped))
@@ -206,9 +206,9 @@ def pack(
 
     listing = Listing(all_files=all_files, splits_from=splits, follow_links=follow_links)
     if reader == "spark":
-        report = make_pack_by_spark(input_, output, listing=listing)
+        report = make_pack_by_spark(found_input(input_), output, listing=listing)
     else:
-        report = make_pack(input_, output, listing=listing, overwrite=overwrite, workers=workers)
+        report = make_pack(found_input(input_), output, listing=listing, overwrite=overwrite, workers=workers)
     for name, count in sorted(report.splits.items()):
         print(f"{name:<12}{count:>9,} listed")
     if report.skipped:
@@ -274,7 +274,8 @@ def _print_report(report: Report) -> None:
         print(f"{name:<12}{split.listed:>9,} listed {split.featured:>9,} featured {split.rejected:>7,} rejected")
     if report.skipped:
         say(_skipped(report.skipped))
-    print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {report.fitted_on}")
+    fitted_on = report.fitted_on or "the images that the given model was fitted on"
+    print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
     if page := page_place(report.config["output"], report.run_id):
         say(f"to look at in a browser: {page}")

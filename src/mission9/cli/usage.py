@@ -21,8 +21,8 @@ def in_words(error: CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError):
         return _too_many(command, error.unused_tokens or [])
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        name = error.keyword or error.argument.name
-        return f"{command} needs a value for {name} ({command} --help)"
+        needs = f"a value for {error.keyword}" if error.keyword else error.argument.name
+        return f"{command} needs {needs} ({command} --help)"
     return str(error)
 
 

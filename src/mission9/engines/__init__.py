@@ -84,7 +84,7 @@ def choose_engine(
             )
         raise SetupError(f"there is no GPU to use: {devices.why_no_cuda()}; --device auto falls back to the CPU")
     if engine == "auto":
-        engine = "openvino" if device == "cpu" and _installed("openvino") else "torch"
+        engine = _installed_for(device)
     if precision == "int8" and not _installed("nncf"):
         raise SetupError("int8 needs nncf: pip install 'mission9[int8]'")
     if not _installed(engine):
@@ -147,6 +147,19 @@ def _openvino_engine(spec: EngineSpec, weights: Weights, threads: int, int8: Int
         raise ConfigError("int8 needs a network that was calibrated on images, as mission9 run makes it")
     graph = int8.read() if int8 else features_graph(weights.tensors())
     return OpenVINOEngine(graph, threads=threads, batch_size=spec.batch_size, precision=spec.precision)
+
+
+def _installed_for(device: Device) -> Literal["openvino", "torch"]:
+    """The engine that computes on a device unless another is asked for: on a CPU the faster that is installed.
+
+    Raises:
+        SetupError: none is.
+    """
+    if device == "cpu" and _installed("openvino"):
+        return "openvino"
+    if device != "cpu" or _installed("torch"):
+        return "torch"
+    raise SetupError("no engine is installed: pip install 'mission9[openvino]', or 'mission9[torch]'")
 
 
 def _installed(package: str) -> bool:

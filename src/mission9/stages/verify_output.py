@@ -16,7 +16,7 @@ from mission9.disk.names import from_text
 from mission9.errors import Mission9Error, OutputError
 from mission9.model_facts import ModelFacts
 from mission9.network.weights import read_saved_weights
-from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, TABLES, Output
+from mission9.output.folder import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, REPORT, SHARDS, TABLES, Output
 from mission9.output.page_file import PAGE, page_problem
 from mission9.output.shards import damaged, read_marker, read_rejects
 from mission9.output.tables import read_table, row_groups
@@ -91,6 +91,11 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
 def _report(output: Output) -> dict[str, Any]:
     if output.ready.exists():
         raise OutputError(f"the last run was killed while it published in {output.root}: run again to complete it")
+    if output.published() and not (output.root / REPORT).exists() and not (output.state / SHARDS).exists():
+        raise OutputError(
+            f"{output.root} holds tables that save_pca_results wrote, without the features and checksums of a run: "
+            "there is nothing to hold them against"
+        )
     return asdict(report_of(output.last_report(), output.root))
 
 
