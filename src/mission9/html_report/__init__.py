@@ -30,9 +30,9 @@ from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import draw_sample
 from mission9.html_report.tables import Found, make_tables
-from mission9.html_report.thumbnails import make_thumbnails, no_thumbnails
+from mission9.html_report.thumbnails import Thumbnails, make_thumbnails, no_thumbnails
 from mission9.output.page_file import PAGE, is_ours, run_of, sealed
-from mission9.places import is_here, real_root
+from mission9.places import is_here
 from mission9.privacy.redact import shown as told
 from mission9.results import Results
 from mission9.sources import settled
@@ -69,10 +69,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
     with _timed(seconds, "thumbnails"):
         # Beside pseudonyms a picture would tell whose it is.
         root = None if results.report.get("pseudonyms") else _root(images, results.report["config"]["input"])
-        if root is None:
-            thumbnails = no_thumbnails(len(shown))
-        else:
-            thumbnails = make_thumbnails(root, shown, results.report["config"]["max_pixels"])
+        thumbnails = _thumbnails(root, shown, results.report["config"]["max_pixels"])
     with _timed(seconds, "write"):
         found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
@@ -80,8 +77,18 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
     return seconds
 
 
+def _thumbnails(root: str | None, shown: pa.Table, max_pixels: int) -> Thumbnails:
+    """Return small pictures of the images, or none where there is no root, or what lies there cannot be had."""
+    if root is not None:
+        try:
+            return make_thumbnails(root, shown, max_pixels)
+        except Mission9Error as error:
+            logger.warning("no thumbnails: %s", error)
+    return no_thumbnails(len(shown))
+
+
 def _root(given: str | None, of_run: str) -> str | None:
-    """Return where images lie, or where none can be had, or None where nobody may be asked: a report does without."""
+    """Return where images lie; None where that is not known, or nobody may be asked: a report does without."""
     images = given or of_run
     if not given and not is_here(of_run):
         place = told(of_run)
@@ -93,7 +100,7 @@ def _root(given: str | None, of_run: str) -> str | None:
         return settled(images)
     except Mission9Error as error:
         logger.warning("no thumbnails: %s", error)
-        return real_root(images)
+        return None
 
 
 def _put(page: bytes, file: Path, results: Results) -> None:

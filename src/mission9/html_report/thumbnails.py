@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9.concurrency.ahead import HERE
-from mission9.errors import ImageError
+from mission9.errors import ImageError, InputError
+from mission9.html_report.sample import evenly
 from mission9.network.preprocess import THUMBNAIL_SIDE, thumbnail_size
 from mission9.sources import source_of
 from mission9.stages.decode_apart import Decoded, decode_apart
@@ -29,6 +30,9 @@ ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
 # What all originals together may hold, so that the report takes seconds; the smallest come first.
 MOST_BYTES = 1_000_000_000
 MOST_PIXELS = 1_000_000_000
+
+# Of a server, images that are asked for before the others, and failures in a row after which none is asked for.
+_ASKED_FIRST, _MOST_FAILURES = 8, 16
 
 # What all sheets together may take in the file; the best quality that fits is taken.
 SHEET_BYTES = 3_200_000
@@ -49,13 +53,19 @@ class Thumbnails:
 
 
 def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
-    """Thumbnails of images that lie below `root`, as columns path, width, height, bytes and sha256 tell of them."""
+    """Thumbnails of images that lie below `root`, as columns path, width, height, bytes and sha256 tell of them.
+
+    Raises:
+        Mission9Error: a server or bucket cannot be reached, or gives none of the first images that it is asked for.
+    """
     chosen = _not_too_many(images)
     sizes = np.zeros((len(images), 2), np.uint8)
+    reader = _Reader(root)
+    reader.check(images.take(pa.array(chosen[evenly(len(chosen), _ASKED_FIRST)])).to_pylist())
     canvas = np.full((-(-len(images) // ACROSS) * SIDE, ACROSS * SIDE, 3), 255, np.uint8)
     runs = [chosen[start : start + MOST_IMAGES] for start in range(0, len(chosen), MOST_IMAGES)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        work = partial(_decoded, root=root, settings=DecoderSettings(THUMBNAIL, max_pixels))
+        work = partial(_decoded, reader=reader, settings=DecoderSettings(THUMBNAIL, max_pixels))
         done = pool.map(work, (images.take(pa.array(run)).to_pylist() for run in runs))
         for run, outcomes in zip(runs, done, strict=True):
             for place, outcome in zip(run, outcomes, strict=True):
@@ -79,29 +89,48 @@ def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
 
 
 def _decoded(
-    rows: Sequence[dict[str, Any]], *, root: str, settings: DecoderSettings
+    rows: Sequence[dict[str, Any]], *, reader: _Reader, settings: DecoderSettings
 ) -> list[Decoded | ImageError | None]:
-    contents = _contents(root, rows)
+    contents = reader.contents(rows)
     decoded = iter(decode_apart([content for content in contents if content], settings))
     return [next(decoded) if content else None for content in contents]
 
 
-def _contents(root: str, rows: Sequence[dict[str, Any]]) -> list[bytes]:
-    """The bytes of images; those of a bucket come all at once, since each is waited for."""
-    ahead = source_of(root).ahead
-    if ahead == HERE:
-        return [_content(root, row) for row in rows]
-    with ThreadPoolExecutor(min(ahead.threads, len(rows))) as pool:
-        return list(pool.map(partial(_content, root), rows))
+class _Reader:
+    """Reads originals. A server is asked for a few first, and for no more once it fails many times in a row."""
 
+    def __init__(self, root: str) -> None:
+        self._source = source_of(root)
+        self._is_here = self._source.ahead == HERE
+        self._failed_in_a_row = 0
 
-def _content(root: str, row: dict[str, Any]) -> bytes:
-    """The image's bytes if they still are those that the features are of."""
-    try:
-        data = source_of(root).read(row["path"], max_bytes=row["bytes"])
-    except ImageError:
-        return b""
-    return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""
+    def check(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Read some of the images, if they lie elsewhere.
+
+        Raises:
+            InputError: none of them can be read.
+        """
+        if not self._is_here and rows and not any(self.contents(rows)):
+            raise InputError(f"none of the {len(rows)} images that were asked for first can be read as they were")
+
+    def contents(self, rows: Sequence[dict[str, Any]]) -> list[bytes]:
+        """The bytes of images; those of a bucket come all at once, since each is waited for."""
+        if self._is_here:
+            return [self._content(row) for row in rows]
+        with ThreadPoolExecutor(min(self._source.ahead.threads, len(rows))) as pool:
+            return list(pool.map(self._content, rows))
+
+    def _content(self, row: dict[str, Any]) -> bytes:
+        """The image's bytes if they still are those that the features are of."""
+        if self._failed_in_a_row >= _MOST_FAILURES and not self._is_here:
+            return b""
+        try:
+            data = self._source.read(row["path"], max_bytes=row["bytes"])
+        except ImageError as error:
+            self._failed_in_a_row += error.reason == "unreadable"  # tried again already, each time
+            return b""
+        self._failed_in_a_row = 0
+        return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""
 
 
 def _put(canvas: NDArray[np.uint8], place: int, decoded: Decoded) -> tuple[int, int]:
