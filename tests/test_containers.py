@@ -295,6 +295,14 @@ def test_health_is_asked_without_a_shell(target: str, port: int, path: str) -> N
         assert json.loads(last(target, kind))
 
 
+def test_pages_are_named_as_this_machine_has_them() -> None:
+    jupyter = json.loads((REPOSITORY / "docker" / "jupyter_server_config.json").read_text())["ServerApp"]
+    settings = services()["notebook"]
+    published = {inner: f"http://localhost:{port}" for _, port, inner in (p.split(":") for p in settings["ports"])}
+    assert jupyter["custom_display_url"] == f"{published[str(jupyter['port'])]}/lab"
+    assert settings["environment"]["SPARK_UI_PUBLISHED"] == published["4040"]
+
+
 def test_mlflow_is_asked_under_the_names_it_has() -> None:
     command = json.loads(last("mlflow", "CMD"))
     names = [command[place + 1] for place, word in enumerate(command) if word == "--name"]

@@ -1,0 +1,192 @@
+"""What notebooks/mission9.ipynb takes more than a line for: settings, pictures to look at, a map of labels."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mission9.config import RunConfig
+from mission9.errors import ConfigError, ImageError, InputError, OutputError
+from mission9.network.preprocess import thumbnail_size
+from mission9.places import is_here, real_root, state_of
+from mission9.privacy.policy import enforce_policy
+from mission9.sample import write_sample
+from mission9.sources import settled, source_of
+from mission9.stages.decode_apart import decode_apart
+from mission9.stages.decode_image import MAX_PIXELS
+from mission9.stages.decoder import THUMBNAIL, DecoderSettings
+from mission9.stages.list_images import Found, check_folder, list_images
+from mission9.stages.read_bytes import MAX_BYTES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SAMPLE = "data/demo/fruits"  # where `mission9 demo` draws it too
+
+# The names of CONFIG that are not those of the settings in capitals, nor of the environment.
+_NAMES = {"DATASET_PATH": "input", "OUTPUT_PATH": "output"}
+
+# Labels that a map names: more make a legend longer than the map, and colours hard to tell apart.
+MOST_NAMED = 20
+_MARKERS = "o^"
+_LONGEST_NAME = 30  # letters of a label in a legend
+
+
+def read_config(given: Mapping[str, Any]) -> RunConfig:
+    """Return the settings of a run that a notebook's CONFIG gives; what it leaves out, or None, has its default.
+
+    DATASET_PATH and OUTPUT_PATH are the input and the output, other names those of the environment
+    (SPARK_DRIVER_MEMORY), or of the settings in capitals (BATCH_SIZE). Where the dataset is the default and is not
+    there, the sample is drawn in `SAMPLE` and taken, with the bundled weights unless WEIGHTS says others.
+
+    Raises:
+        ConfigError: a setting is unknown, or its value is not possible.
+        InputError: no images can lie where DATASET_PATH says.
+        OutputError: the results of other images are where those of the sample would be written.
+    """
+    settings = {_setting(name): value for name, value in given.items() if value is not None}
+    default = RunConfig.model_fields["input"].default
+    config = RunConfig(**{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()})
+    if os.path.normpath(config.input) == default and not os.path.lexists(default):
+        return _on_sample(config, has_weights="weights" in settings)
+    if is_here(config.input) and not os.path.exists(config.input):
+        raise InputError(
+            f"there is no folder {os.path.abspath(config.input)}: correct DATASET_PATH, which counts from "
+            f"{os.getcwd()}, or get Fruits-360: mission9 fetch"
+        )
+    _check_images(config)
+    return config
+
+
+def _check_images(config: RunConfig) -> None:
+    """See that there are images, here: of Spark's workers the reason would come as a long trace of Java's."""
+    enforce_policy(config)
+    try:
+        check_folder(config.input)
+        found = Found()
+        if next(list_images(settled(config.input), found, all_files=config.all_files), None) is None:
+            raise InputError(f"there are no images in {config.input} ({found.total} other files)")
+    except InputError as error:
+        raise InputError(f"DATASET_PATH leads to no images: {error}") from error
+
+
+def _setting(name: str) -> str:
+    if name in _NAMES:
+        return _NAMES[name]
+    fields = RunConfig.model_fields
+    if name.lower() in fields or name in (field.validation_alias for field in fields.values()):
+        return name.lower() if name.lower() in fields else name
+    known = [str(field.validation_alias or setting.upper()) for setting, field in fields.items()]
+    known = [each for each in known if each not in ("INPUT", "OUTPUT")]
+    raise ConfigError(f"CONFIG has no {name}; there are: {', '.join([*_NAMES, *known])}")
+
+
+def _on_sample(config: RunConfig, *, has_weights: bool) -> RunConfig:
+    before: dict[str, Any] = {}
+    with suppress(OutputError):  # no run has written there
+        before = state_of(config.output)[1]
+    of_others = before.get("config", {}).get("input", SAMPLE)
+    if real_root(of_others) != real_root(SAMPLE):
+        raise OutputError(
+            f"{config.output} holds the results of {of_others}, which those of generated photographs would replace: "
+            "give DATASET_PATH, or another OUTPUT_PATH"
+        )
+    count = write_sample(Path(SAMPLE))
+    print(f"{config.input} is not there: {count} generated photographs in {SAMPLE} take its place")  # noqa: T201
+    return config.model_copy(update={"input": SAMPLE} | ({} if has_weights else {"weights": "demo"}))
+
+
+class Row(Protocol):
+    """A row of a listing: the image `path` below `root`, and its label."""
+
+    @property
+    def root(self) -> Any: ...
+    @property
+    def path(self) -> Any: ...
+    @property
+    def label(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to look at: the bytes of its file, and a thumbnail of them, (H, W, 3) uint8."""
+
+    path: str
+    label: str
+    content: bytes
+    pixels: NDArray[np.uint8]
+
+
+def open_pictures(rows: Iterable[Row]) -> list[Picture]:
+    """Open images from wherever they lie, in a folder or a bucket; those that cannot be decoded are left out."""
+    found = [(row, content) for row in rows if (content := _content(row))]
+    decoded = decode_apart([content for _, content in found], DecoderSettings(THUMBNAIL, MAX_PIXELS)) if found else []
+    pictures = []
+    for (row, content), outcome in zip(found, decoded, strict=True):
+        if not isinstance(outcome, ImageError):
+            width, height = thumbnail_size(outcome.width, outcome.height)
+            pictures.append(Picture(row.path, row.label, content, outcome.pixels[:height, :width, :3].copy()))
+    return pictures
+
+
+def _content(row: Row) -> bytes:
+    try:
+        return source_of(row.root).read(row.path, max_bytes=MAX_BYTES)
+    except ImageError:
+        return b""
+
+
+def label_map(pca: NDArray[np.float32], labels: NDArray[np.object_]) -> Figure:
+    """Draw (N, k) scores by their first two components.
+
+    The largest labels, `MOST_NAMED` at most, are named, each by a colour that no other has; all others are light
+    grey. Of labels of one size those are named that are evenly spread by name.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    ax = figure.subplots()
+    places = np.column_stack([pca[:, 0], pca[:, 1] if pca.shape[1] > 1 else np.zeros(len(pca))])
+    largest, others = _largest(Counter(labels))
+    # Ten dark colours as circles, then their light ones as triangles: where points are small, colours tell alone.
+    colours = [colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
+    colours[7], colours[17] = (0.0, 0.0, 0.0, 1.0), (0.4, 0.4, 0.4, 1.0)  # in the place of greys like the others'
+    size = float(np.clip(20_000 / len(pca), 2, 12))  # points, squared
+    drawn, names = [], []
+    if others:
+        rest = places[~np.isin(labels, largest)]
+        drawn.append(ax.scatter(rest[:, 0], rest[:, 1], s=size / 2, color="0.8", marker="."))
+        names.append(f"{others} other labels")
+    for number, label in enumerate(largest):
+        marker, colour = _MARKERS[2 * number // len(colours)], colours[number]
+        here = places[labels == label]
+        drawn.append(ax.scatter(here[:, 0], here[:, 1], s=size, marker=marker, color=colour, alpha=0.7))
+        # An underscore in front would keep a name out of the legend.
+        names.append(f" {label}" if len(label) <= _LONGEST_NAME else f" {label[:_LONGEST_NAME]}…")
+    ax.set(xlabel="component 1", ylabel="component 2" if pca.shape[1] > 1 else "")
+    legend = ax.legend(
+        drawn, names, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=(20 / size) ** 0.5
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a label may hold dollars
+    return figure
+
+
+def _largest(counts: Mapping[str, int]) -> tuple[list[str], int]:
+    """The labels that a map names, in order, and how many it does not."""
+    if len(counts) <= MOST_NAMED:
+        return sorted(counts), 0
+    smallest = sorted(counts.values(), reverse=True)[MOST_NAMED - 1]
+    larger = [label for label, count in counts.items() if count > smallest]
+    alike = sorted(label for label, count in counts.items() if count == smallest)
+    chosen = np.linspace(0, len(alike) - 1, MOST_NAMED - len(larger)).astype(int)
+    return sorted([*larger, *(alike[place] for place in chosen)]), len(counts) - MOST_NAMED
