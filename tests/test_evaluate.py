@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
-from mission9.evaluate import evaluate
+from mission9.errors import InputError
+from mission9.evaluate import evaluate, halves
+from mission9.output.page_file import PAGE
 from mission9.results import Results, Scores
 from mission9.sample import VARIETIES
 from tests.conftest import InProcessRunner
@@ -36,7 +39,7 @@ def test_the_nearest_neighbour_is_the_nearest(fruits_results: Results) -> None:
     found = evaluate(fruits_results)
     fitted, judged = fruits_results.scores("Training"), fruits_results.scores("Test")
     assert (found.fitted, found.judged) == (len(VARIETIES) * 10, len(VARIETIES) * 5)
-    assert (found.thinned, found.unseen) == (False, [])
+    assert (found.thinned, found.unseen, found.not_judged) == (False, [], 0)
     assert list(found.curve) == [10, 25, 50]
     for components, accuracy in found.curve.items():
         told = nearest_labels(fitted, judged, components)
@@ -76,13 +79,50 @@ def test_without_a_test_split_every_fifth_image_of_a_label_is_told_by_the_others
     assert (found.fitted, found.judged) == (10, 2)
 
 
-def test_a_label_that_was_never_seen_is_told_wrong_and_said_to_be_unseen(tree: Path, tmp_path: Path) -> None:
-    shutil.move(tree / "Training" / "b" / "0.jpg", tree / "Test" / "a" / "9.jpg")
-    shutil.rmtree(tree / "Training" / "b")
-    found = evaluate(results_of(tree, tmp_path / "out", components=3))
-    assert found.unseen == ["b"]
-    assert found.per_label["b"].nearest == found.per_label["b"].logistic == 0
-    assert found.confusion["b"] == {"a": 1}
+def test_labels_that_were_never_seen_are_counted_and_not_judged(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "Test/other").mkdir()
+    shutil.move(tree / "Test/a/0.jpg", tree / "Test/other/0.jpg")
+    results = results_of(tree, tmp_path / "out", components=3)
+    found = evaluate(results)
+    assert (found.judged, found.unseen, found.not_judged) == (2, ["other"], 1)
+    assert sorted(found.per_label) == sorted(found.confusion) == ["a", "b"]
+    assert found.overall.images == found.curve[3].images == 2
+    assert main(["evaluate", str(results.root)]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith("not judged: 1 images of labels that Training does not have: other\n")
+    page = (results.root / PAGE).read_text()
+    assert "Not judged are 1 images of labels that Training does not have: other." in page
+    assert "2 images of Test, each told" in page
+
+
+def test_where_no_label_is_shared_nothing_is_judged(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in "ab":
+        (tree / "Test" / label).rename(tree / "Test" / f"other {label}")
+    results = results_of(tree, tmp_path / "out", components=3)
+    for options in ([], ["--json"]):
+        assert main(["evaluate", str(results.root), *options]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "no label of Test (other a, other b) is one of Training (a, b): no accuracy can be told" in told.err
+    page = (results.root / PAGE).read_text()
+    assert "No accuracy: no label of Test (other a, other b) is one of Training (a, b)" in page
+    assert "told right" not in page
+    assert 'id="matrix"' not in page
+
+
+@pytest.mark.parametrize("splits", [["Training", "Test"], ["Training"]])
+def test_one_label_is_nothing_to_tell_apart(fruits_results: Results, splits: list[str]) -> None:
+    def read(split: str) -> Scores:
+        scores = fruits_results.scores(split)
+        return replace(scores, labels=np.full(len(scores), "a", np.object_))
+
+    report = {**fruits_results.report, "splits": {name: fruits_results.report["splits"][name] for name in splits}}
+    with pytest.raises(InputError, match="has the label a alone: there is nothing to tell apart"):
+        halves(replace(fruits_results, report=report), read, 1000, 1000)
 
 
 def test_more_than_can_be_compared_is_thinned_out_and_said_to_be(

@@ -46,6 +46,13 @@ def test_paths_are_taken_where_places_are(tmp_path: Path) -> None:
         RunConfig(input=Path("s3://bucket/x"))
 
 
+def test_settings_are_given_in_one_way() -> None:
+    wrong: list[tuple[Any, dict[str, Any]]] = [(RunConfig(), {"weights": "demo"}), ({"weights": "demo"}, {})]
+    for config, settings in wrong:
+        with pytest.raises(ConfigError, match="give a RunConfig, or its settings by name"):
+            SparkImagePipeline(config, **settings)
+
+
 def test_the_steps_take_paths_and_check_them(spark: SparkSession, tree: Path) -> None:
     pipeline = SparkImagePipeline(weights="demo")
     assert pipeline.load_images(tree).count() == 15

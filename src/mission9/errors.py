@@ -12,6 +12,7 @@ Reason = Literal[
     "unsupported_format",
     "truncated",
     "corrupt",
+    "transparent",
     "too_many_pixels",
     "too_many_bytes",
     "unreadable",

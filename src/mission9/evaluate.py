@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ NEIGHBOURS = 5
 
 # More rows are thinned out evenly, in order of path: comparing all with all takes their product.
 MOST_FITTED, MOST_JUDGED = 100_000, 25_000
+
+_FEW_LABELS = 3  # that an error names
 
 _STEPS = (10, 25, 50, 100, 200, 400, 800)
 
@@ -35,7 +38,7 @@ class Evaluation:
     """`fitted` images of one split teach, `judged` images of another are told; `curve` is by number of components.
 
     `confusion` counts judged images by label and by the label of their nearest neighbour. Labels that are not among the
-    fitted are `unseen`: their images can only be told wrong.
+    fitted are `unseen`: the `not_judged` images of theirs could only be told wrong, and count nowhere.
     """
 
     fitted_on: str
@@ -47,6 +50,7 @@ class Evaluation:
     per_label: dict[str, Accuracy]
     curve: dict[int, Accuracy]
     unseen: list[str]
+    not_judged: int
     confusion: dict[str, dict[str, int]]
 
 
@@ -55,29 +59,37 @@ def evaluate(results: Results) -> Evaluation:
 
     Raises:
         SetupError: scikit-learn is not installed.
-        InputError: there is nothing to judge by.
+        InputError: there is nothing to judge by, or no label that both have, or one label alone.
         OutputError: the tables are missing or damaged.
     """
-    (fitted_on, fitted), (judged_on, judged) = halves(results, results.scores)
-    if not len(fitted) or not len(judged):
-        raise InputError(
-            f"there are {len(fitted)} images to learn from and {len(judged)} to judge: add images, both are needed"
-        )
-    fewer = _thin(fitted, MOST_FITTED), _thin(judged, MOST_JUDGED)
-    told = {count: _tell(*fewer, count) for count in _counts(fitted.pca.shape[1])}
-    last, labels = told[max(told)], fewer[1].labels
+    found = halves(results, results.scores, MOST_FITTED, MOST_JUDGED)
+    told = {count: _tell(found, count) for count in _counts(found.fitted.pca.shape[1])}
+    last, labels = told[max(told)], found.judged.labels
     return Evaluation(
-        fitted_on=fitted_on,
-        judged_on=judged_on,
-        fitted=len(fewer[0]),
-        judged=len(fewer[1]),
-        thinned=len(fewer[0]) < len(fitted) or len(fewer[1]) < len(judged),
+        fitted_on=found.fitted_on,
+        judged_on=found.judged_on,
+        fitted=len(found.fitted),
+        judged=len(found.judged),
+        thinned=found.thinned,
         overall=_accuracy(last, labels, slice(None)),
         per_label={label: _accuracy(last, labels, labels == label) for label in sorted(set(labels))},
-        curve={count: _accuracy(found, labels, slice(None)) for count, found in told.items()},
-        unseen=sorted(set(labels) - set(fewer[0].labels)),
+        curve={count: _accuracy(each, labels, slice(None)) for count, each in told.items()},
+        unseen=sorted(found.unseen),
+        not_judged=sum(found.unseen.values()),
         confusion=_confusion(labels, last.nearest),
     )
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What is learnt from, and what is judged: images of labels that are learnt; `unseen` counts those of others."""
+
+    fitted_on: str
+    judged_on: str
+    fitted: Scores
+    judged: Scores
+    unseen: dict[str, int]
+    thinned: bool
 
 
 @dataclass(frozen=True)
@@ -89,12 +101,41 @@ class _Told:
     logistic: NDArray[np.object_]
 
 
-def halves(results: Results, read: Callable[[str], Scores]) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
-    """What is learnt from, then what is judged: their names, and their scores as `read` gives those of a split.
+def halves(results: Results, read: Callable[[str], Scores], most_fitted: int, most_judged: int) -> Halves:
+    """Part the scores of a result, as `read` gives those of a split; more than so many are thinned out evenly.
 
     Raises:
-        InputError: there are no scores.
+        InputError: there is nothing to tell apart: too few images, one label, or none that both have.
     """
+    (fitted_on, all_fitted), (judged_on, all_judged) = _parted(results, read)
+    if not len(all_fitted) or not len(all_judged):
+        raise InputError(
+            f"there are {len(all_fitted)} images to learn from and {len(all_judged)} to judge: add images, both are "
+            "needed"
+        )
+    fitted = _thin(all_fitted, most_fitted)
+    learnt = set(fitted.labels)
+    if len(learnt) == 1:
+        raise InputError(f"{fitted_on} has the label {fitted.labels[0]} alone: there is nothing to tell apart")
+    is_learnt = np.array([label in learnt for label in all_judged.labels], np.bool_)
+    if not is_learnt.any():
+        raise InputError(
+            f"no label of {judged_on} ({_few(all_judged)}) is one of {fitted_on} ({_few(fitted)}): no accuracy can be "
+            "told"
+        )
+    judged = _thin(all_judged.take(is_learnt), most_judged)
+    thinned = len(fitted) < len(all_fitted) or len(judged) < is_learnt.sum()
+    unseen = dict(Counter(all_judged.labels[~is_learnt].tolist()))
+    return Halves(fitted_on, judged_on, fitted, judged, unseen, bool(thinned))
+
+
+def _few(scores: Scores) -> str:
+    labels = sorted(set(scores.labels))
+    return ", ".join(labels[:_FEW_LABELS]) + (", ..." if len(labels) > _FEW_LABELS else "")
+
+
+def _parted(results: Results, read: Callable[[str], Scores]) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
+    """What is learnt from, then what is judged: their names and scores."""
     candidates = (results.report["fitted_on"], TRAINING, *results.splits)  # with --pca-model nothing was fitted
     fitted_on = next((split for split in candidates if split in results.splits), None)
     if fitted_on is None:
@@ -124,7 +165,7 @@ def _counts(components: int) -> list[int]:
     return sorted({*(count for count in _STEPS if count < components), components})
 
 
-def _tell(fitted: Scores, judged: Scores, components: int) -> _Told:
+def _tell(halves: Halves, components: int) -> _Told:
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
@@ -132,6 +173,7 @@ def _tell(fitted: Scores, judged: Scores, components: int) -> _Told:
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise SetupError("scikit-learn is not installed: pip install 'mission9[evaluate]'") from error
+    fitted, judged = halves.fitted, halves.judged
     few = min(NEIGHBOURS, len(fitted))
     methods = (
         KNeighborsClassifier(1, algorithm="brute"),
@@ -139,8 +181,6 @@ def _tell(fitted: Scores, judged: Scores, components: int) -> _Told:
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     )
     known, asked = fitted.pca[:, :components], judged.pca[:, :components]
-    if len(set(fitted.labels)) == 1:  # a regression needs two
-        return _Told(*[np.repeat(fitted.labels[:1], len(judged))] * 3)
     return _Told(*(method.fit(known, fitted.labels).predict(asked) for method in methods))
 
 
@@ -168,7 +208,10 @@ def as_text(found: Evaluation) -> Iterator[str]:
     yield ""
     yield from _lines("label", heads, [*found.per_label.items(), ("all", found.overall)])
     if found.unseen:
-        yield f"labels that {found.fitted_on} does not have: {', '.join(found.unseen)}"
+        yield (
+            f"not judged: {found.not_judged:,} images of labels that {found.fitted_on} does not have: "
+            f"{', '.join(found.unseen)}"
+        )
 
 
 def _lines(what: str, heads: Sequence[str], rows: Sequence[tuple[str, Accuracy]]) -> Iterator[str]:

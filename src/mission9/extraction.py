@@ -12,7 +12,7 @@ from mission9.network.preprocess import Preprocess
 from mission9.network.weights import Weights
 
 # Raised when the code changes so that the same image gives other features.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 # Images of a shard: a few seconds of work for a core, or for a GPU and the cores that decode for it.
 SHARD_IMAGES = {"cpu": 256, "cuda": 8192}

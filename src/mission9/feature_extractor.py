@@ -19,7 +19,7 @@ from mission9.network.mobilenet_v2 import FEATURES
 from mission9.network.preprocess import Preprocess, to_input
 from mission9.network.weights import Weights, load_weights
 from mission9.stages.decode_apart import decode_apart
-from mission9.stages.decode_image import to_rgb
+from mission9.stages.decode_image import to_picture
 from mission9.stages.decoder import DecoderSettings
 from mission9.stages.read_bytes import read_bytes
 
@@ -117,7 +117,7 @@ class MobileNetV2Extractor:
 
 def _picture(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return to_picture(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ImageError("not_an_image", f"an array must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
     return Image.fromarray(image)

@@ -54,6 +54,8 @@ class SparkImagePipeline:
     """
 
     def __init__(self, config: RunConfig | None = None, **settings: Any) -> None:
+        if config is not None and (settings or not isinstance(config, RunConfig)):
+            raise ConfigError("give a RunConfig, or its settings by name: SparkImagePipeline(weights='demo')")
         self.config = config or RunConfig(**settings)
         settle_engine(self.config)  # what cannot be is told before a session starts
         self.spark, self._is_ours = find_or_start_session(self.config)

@@ -102,7 +102,6 @@ def test_a_table_that_does_not_fit_its_report_is_told(few: Results) -> None:
 
 def test_labels_are_told_by_the_nearest_neighbour(results: Results) -> None:
     found = judge(results, draw_sample(results))
-    assert found is not None
     fitted, judged = results.scores("Training"), results.scores("Test")
     told = fitted.labels[distances(fitted.pca, judged.pca).argmin(1)]
     assert found.pairs == Counter(zip(judged.labels, told, strict=True))

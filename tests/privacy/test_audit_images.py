@@ -51,6 +51,9 @@ def with_iptc(jpeg: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xed" + struct.pack(">H", len(IPTC) + 2) + IPTC + jpeg[2:]
 
 
+LARGE_XMP = zlib.compress(XMP + b" " * (2 << 20))
+
+
 def with_chunk(png: bytes, name: bytes, content: bytes) -> bytes:
     """A PNG with a chunk behind its pixels."""
     chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -87,6 +90,7 @@ def tiff_tags(number: int, content: bytes) -> TiffImagePlugin.ImageFileDirectory
         (lambda: encoded("PNG", pnginfo=png_text("XML:com.adobe.xmp", XMP.decode())), "xmp gps"),
         (lambda: with_chunk(encoded("PNG"), b"eXIf", exif().tobytes()[6:]), "exif gps"),
         (lambda: with_chunk(encoded("PNG"), b"tEXt", b"Author\0PlantedArtist"), "comment"),
+        (lambda: with_chunk(encoded("PNG"), b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE_XMP), "xmp gps"),
         (lambda: encoded("WEBP"), ""),
         (lambda: encoded("WEBP", exif=exif()), "exif gps"),
         (lambda: encoded("WEBP", xmp=PLAIN_XMP), "xmp"),

@@ -120,6 +120,18 @@ def test_what_is_gone_or_forbidden_is_asked_for_once(faulty: Bucket, faults: Fau
         assert faults.counts[f"GET /{faulty.name}/{key}"] == 1
 
 
+def test_an_archived_object_is_to_be_restored(faulty: Bucket, faults: Faults) -> None:
+    faulty.put("old.jpg", b"x")
+    faults.forbidden, faults.refusal = "old", refusal(403, "InvalidObjectState")
+    with pytest.raises(ImageError, match="it is archived .*: restore it first") as error:
+        read_object(Address(faulty.name, "old.jpg"), max_bytes=1 << 20)
+    assert error.value.reason == "unreadable"
+    assert "s3:GetObject" not in str(error.value)
+    faults.refusal = refusal(403, "RequestTimeTooSkewed")
+    with pytest.raises(StorageError, match="the clock of this machine is wrong"):
+        read_object(Address(faulty.name, "old.jpg"), max_bytes=1 << 20)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code", "told"),

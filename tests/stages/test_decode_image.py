@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+import zlib
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from mission9.errors import REASONS, ImageError
 from mission9.network.preprocess import INPUT_CHANNELS, to_input
-from mission9.stages.decode_image import decode_image
+from mission9.stages.decode_image import decode_image, to_rgb
 
 SEEDS = make_seeds()
 BEGINNINGS = sorted({seed.data[:length] for seed in SEEDS for length in (2, 4, 12, 30)})
@@ -126,6 +127,129 @@ def test_broken_metadata_does_not_reject_a_picture(pictures: list[bytes]) -> Non
         data[:2] + b"\xff\xe1" + struct.pack(">H", 20) + b"Exif\0\0MM\0*\xff\xff\xff\xff\xff\xff\xff\xff" + data[2:]
     )
     np.testing.assert_array_equal(decoded(broken), decoded(data))
+
+
+def chunk(name: bytes, body: bytes, *, is_whole: bool = True) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body) ^ (not is_whole))
+
+
+def with_chunk(png: bytes, new: bytes, before: bytes) -> bytes:
+    at = png.index(before) - 4
+    return png[:at] + new + png[at:]
+
+
+LARGE = zlib.compress(b"A" * (2 << 20))
+ORNAMENTS = {
+    "large text": chunk(b"zTXt", b"XML:xmp\0\0" + LARGE),
+    "large international text": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + LARGE),
+    "large profile": chunk(b"iCCP", b"icc\0\0" + LARGE),
+    "many texts": chunk(b"zTXt", b"a\0\0" + zlib.compress(b"A" * 900_000)) * 80,
+    "large texts": chunk(b"zTXt", b"a\0\0" + LARGE) * 70,
+    "unknown method": chunk(b"zTXt", b"a\0\7x") + chunk(b"iCCP", b"a\0\7x"),
+    "short": chunk(b"gAMA", b"")
+    + chunk(b"pHYs", b"x")
+    + chunk(b"iCCP", b"")
+    + chunk(b"iTXt", b"")
+    + chunk(b"zTXt", b""),
+    **{
+        f"{name.decode()} with a wrong checksum": chunk(name, b"Comment\0hello", is_whole=False)
+        for name in (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"gAMA", b"tIME", b"acTL", b"fcTL", b"abCd")
+    },
+}
+
+
+@pytest.mark.parametrize("what", ORNAMENTS)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_what_a_png_says_beside_its_picture_rejects_nothing(what: str, before: bytes, photo: Image.Image) -> None:
+    data = with_chunk(encoded(photo, "PNG"), ORNAMENTS[what], before)
+    np.testing.assert_array_equal(decoded(data), np.asarray(photo))
+
+
+def test_a_png_is_turned_as_its_texts_say(photo: Image.Image) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="3"/>'
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp))
+    found = decoded(with_chunk(encoded(photo, "PNG"), text, b"IDAT"))
+    np.testing.assert_array_equal(found, np.asarray(photo)[::-1, ::-1])
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"tRNS"])
+def test_a_wrong_checksum_of_what_makes_the_picture_is_damage(name: bytes, photo: Image.Image) -> None:
+    data = bytearray(encoded(photo.quantize(4), "PNG", transparency=0))
+    at = data.index(name)
+    (length,) = struct.unpack(">I", data[at - 4 : at])
+    data[at + 4 + length] ^= 1
+    assert reason(bytes(data)) == "corrupt"
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"II*\0", b"MM\0*"])
+def test_what_begins_as_a_picture_is_damaged_and_not_something_else(data: bytes) -> None:
+    assert reason(data) in ("corrupt", "truncated")
+    assert reason(data + bytes(100)) in ("corrupt", "truncated")
+
+
+def bmp_with_alpha(pixels: NDArray[np.uint8]) -> bytes:
+    height, width = pixels.shape[:2]
+    body = pixels[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(body), 2835, 2835, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(body), 0, 0, 14 + len(header)) + header + body
+
+
+def test_a_bmp_that_is_transparent_everywhere_is_its_colours(photo: Image.Image) -> None:
+    pixels = np.dstack([np.asarray(photo), np.zeros((100, 100), np.uint8)])
+    np.testing.assert_array_equal(decoded(bmp_with_alpha(pixels)), np.asarray(photo))
+    pixels[:50, :, 3] = 255
+    assert (decoded(bmp_with_alpha(pixels))[50:] == 255).all()
+
+
+def in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """A picture in RGBA in another mode with transparency; Pillow makes PA of RGBA alone, and La of LA."""
+    if mode in ("LA", "La"):
+        picture = picture.convert("LA")
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def transparent(mode: str, photo: Image.Image) -> Image.Image:
+    if mode == "P":
+        palette = Image.new("P", (8, 8), 1)
+        palette.putpalette([255, 0, 0, 0, 255, 0])
+        return palette
+    if mode == "RGB":
+        return Image.new("RGB", (8, 8), (1, 2, 3))
+    image = photo.convert("RGBA")
+    image.putalpha(0)
+    return in_mode(image, mode)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("PNG", "RGBA", {}),
+        ("PNG", "LA", {}),
+        ("PNG", "P", {"transparency": 1}),
+        ("PNG", "P", {"transparency": b"\xff\0"}),
+        ("PNG", "RGB", {"transparency": (1, 2, 3)}),
+        ("WEBP", "RGBA", {"lossless": True, "exact": True}),
+        ("TIFF", "RGBA", {}),
+        ("TIFF", "LA", {}),
+        ("GIF", "P", {"transparency": 1}),
+    ],
+)
+def test_a_picture_that_is_transparent_everywhere_is_rejected_and_not_white(
+    kind: str, mode: str, options: dict[str, Any], photo: Image.Image
+) -> None:
+    assert reason(encoded(transparent(mode, photo), kind, **options)) == "transparent"
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "RGBa", "La"])
+def test_pictures_of_other_modes_lie_over_white_or_are_rejected(mode: str, photo: Image.Image) -> None:
+    with pytest.raises(ImageError, match="every pixel is transparent"):
+        to_rgb(transparent(mode, photo))
+    seen = photo.convert("RGBA")
+    seen.putpixel((0, 0), (0, 0, 0, 0))
+    found, plain = np.asarray(to_rgb(in_mode(seen, mode))), in_mode(seen, "LA" if mode == "La" else mode)
+    assert found[0, 0].tolist() == [255] * 3
+    np.testing.assert_array_equal(found[1:], np.asarray(plain.convert("RGBA"))[1:, :, :3])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP"])

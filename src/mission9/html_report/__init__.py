@@ -22,13 +22,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from mission9.disk.files import remove_file, write_whole
-from mission9.errors import Mission9Error, OutputError
+from mission9.errors import InputError, Mission9Error, OutputError
 from mission9.html_report.identical import identical_images
-from mission9.html_report.judge import NEIGHBOURS, at_odds, judge
+from mission9.html_report.judge import NEIGHBOURS, Judgement, at_odds, judge
 from mission9.html_report.neighbours import nearest_others
 from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
-from mission9.html_report.sample import draw_sample
+from mission9.html_report.sample import Sample, draw_sample
 from mission9.html_report.tables import Found, make_tables
 from mission9.html_report.thumbnails import Thumbnails, make_thumbnails, no_thumbnails
 from mission9.output.page_file import PAGE, is_ours, run_of, sealed
@@ -62,7 +62,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         sample = draw_sample(results)
         shown = sample.images.take(pa.array(sample.shown))
     with _timed(seconds, "compare"):
-        judgement = judge(results, sample)
+        judgement, why_not = _judged(results, sample)
         neighbours, distances = nearest_others(sample.pca[sample.shown], CLICKED_NEIGHBOURS)
         odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
         groups = identical_images(results, sample)
@@ -71,7 +71,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         root = None if results.report.get("pseudonyms") else _root(images, results.report["config"]["input"])
         thumbnails = _thumbnails(root, shown, results.report["config"]["max_pixels"])
     with _timed(seconds, "write"):
-        found = Found(results, sample, judgement, odd, neighbours, groups, thumbnails)
+        found = Found(results, sample, judgement, why_not, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
         _put(sealed(render(make_tables(found, shown), payload)), file, results)
     return seconds
@@ -85,6 +85,14 @@ def _thumbnails(root: str | None, shown: pa.Table, max_pixels: int) -> Thumbnail
         except Mission9Error as error:
             logger.warning("no thumbnails: %s", error)
     return no_thumbnails(len(shown))
+
+
+def _judged(results: Results, sample: Sample) -> tuple[Judgement | None, str]:
+    """Judge a result, or say why that cannot be."""
+    try:
+        return judge(results, sample), ""
+    except InputError as error:
+        return None, str(error)
 
 
 def _root(given: str | None, of_run: str) -> str | None:

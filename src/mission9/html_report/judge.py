@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mission9.evaluate import halves
 from mission9.html_report.neighbours import nearest
-from mission9.html_report.sample import Sample, evenly
+from mission9.html_report.sample import Sample
 from mission9.results import Results
 
 MOST_JUDGED = 5_000
@@ -19,7 +19,10 @@ NEIGHBOURS = 5  # whose labels are held against an image's own
 
 @dataclass(frozen=True)
 class Judgement:
-    """Images of one split told by those of another; `pairs` counts (label, label of the nearest)."""
+    """Images of one split told by those of another; `pairs` counts (label, label of the nearest).
+
+    `unseen` counts images that are not judged, by label: those whose label is not learnt.
+    """
 
     fitted_on: str
     judged_on: str
@@ -27,6 +30,7 @@ class Judgement:
     judged: int
     thinned: bool
     pairs: Counter[tuple[str, str]]
+    unseen: dict[str, int]
 
     @property
     def right(self) -> int:
@@ -48,16 +52,18 @@ class Judgement:
         return sorted(wrong, key=lambda pair: (-pair[2], pair[:2]))
 
 
-def judge(results: Results, sample: Sample) -> Judgement | None:
-    """The split that `mission9 evaluate` judges, told by the one it learns from; None where either has no images."""
-    (fitted_on, fitted), (judged_on, everyone) = halves(results, sample.scores)
-    judged = everyone.take(evenly(len(everyone), MOST_JUDGED))
-    if not len(fitted) or not len(judged):
-        return None
-    told = fitted.labels[nearest(fitted.pca, judged.pca, 1)[0][:, 0]]
-    pairs = Counter(zip(judged.labels.tolist(), told.tolist(), strict=True))
-    thinned = len(judged) < len(everyone) or len(sample.images) < sample.counts.total()
-    return Judgement(fitted_on, judged_on, len(fitted), len(judged), thinned, pairs)
+def judge(results: Results, sample: Sample) -> Judgement:
+    """The split that `mission9 evaluate` judges, told by the one it learns from.
+
+    Raises:
+        InputError: there is nothing to tell apart.
+    """
+    found = halves(results, sample.scores, len(sample.images), MOST_JUDGED)
+    told = found.fitted.labels[nearest(found.fitted.pca, found.judged.pca, 1)[0][:, 0]]
+    pairs = Counter(zip(found.judged.labels.tolist(), told.tolist(), strict=True))
+    thinned = found.thinned or len(sample.images) < sample.counts.total()
+    counts = len(found.fitted), len(found.judged)
+    return Judgement(found.fitted_on, found.judged_on, *counts, thinned, pairs, found.unseen)
 
 
 def at_odds(labels: NDArray[np.object_], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -32,11 +32,15 @@ MOST_FILES = 6  # of a group of identical images
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that the page tells; `odd` and `neighbours` are places among the images shown."""
+    """Everything that the page tells; `odd` and `neighbours` are places among the images shown.
+
+    Where nothing can be judged, `why_not_judged` says so in the place of a `judgement`.
+    """
 
     results: Results
     sample: Sample
     judgement: Judgement | None
+    why_not_judged: str
     odd: NDArray[np.int64]
     neighbours: NDArray[np.int64]
     groups: list[Group]
@@ -62,6 +66,8 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
         "thumbnails": found.thumbnails,
         "pseudonyms": bool(found.results.report.get("pseudonyms")),
         "judgement": found.judgement,
+        "why_not_judged": shown(found.why_not_judged),
+        "unseen": shown(", ".join(sorted(found.judgement.unseen))) if found.judgement else "",
         "splits": in_order(found.results.splits),
         **_matrix(found),
         **_labels(found),

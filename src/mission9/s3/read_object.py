@@ -9,7 +9,7 @@ from mission9.s3.told import Trouble, in_words, trouble_of
 
 # What becomes of one image; and what is the same for all that are left, as when credentials expire during a run.
 _REASONS: dict[Trouble, Reason] = {"gone": "vanished", "forbidden": "permission_denied"}
-_OF_ALL: set[Trouble] = {"no bucket", "elsewhere", "unknown key", "no credentials"}
+_OF_ALL: set[Trouble] = {"no bucket", "elsewhere", "unknown key", "no credentials", "wrong clock"}
 
 
 def read_object(address: Address, *, max_bytes: int) -> bytes:

@@ -19,6 +19,8 @@ Trouble = Literal[
     "no bucket",
     "elsewhere",
     "forbidden",
+    "archived",
+    "wrong clock",
     "unknown key",
     "no credentials",
     "unusable key",
@@ -46,6 +48,14 @@ _BAD_CREDENTIALS = {
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 _AGAIN = "then give the same command again, which goes on where this one stopped"
+
+_WORDS: dict[Trouble, str] = {
+    "forbidden": "these credentials may not do that (403): allow s3:ListBucket for the bucket, s3:GetObject to read, "
+    "and s3:PutObject and s3:DeleteObject where results go",
+    "archived": "it is archived (a storage class such as Glacier): restore it first, with aws s3api restore-object or "
+    "S3 Batch Operations, and run again",
+    "wrong clock": f"the server says that the clock of this machine is wrong: set it, {_AGAIN}",
+}
 
 
 @contextmanager
@@ -127,6 +137,10 @@ def _trouble_said(code: str, status: str) -> Trouble | None:
         return "elsewhere"
     if code == "NotImplemented" or status == "501":
         return "unknown request"
+    if code == "InvalidObjectState":
+        return "archived"
+    if code == "RequestTimeTooSkewed":
+        return "wrong clock"
     if status in ("401", "403"):
         return "forbidden"
     return "gone" if status == "404" else None
@@ -140,6 +154,8 @@ def _trouble_before_an_answer(text: str) -> Trouble:
 
 def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
     """What went wrong with which address, and what to do."""
+    if trouble in _WORDS:
+        return f"{address}: {_WORDS[trouble]}"
     where = f" of {endpoint()}" if endpoint() else ""
     match trouble:
         case "no bucket":
@@ -159,11 +175,6 @@ def in_words(trouble: Trouble, address: Address, error: Exception) -> str:
             return (
                 f"{address}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                 "AWS_PROFILE; or give this machine a role; or set AWS_SKIP_SIGNATURE to true where the bucket is public"
-            )
-        case "forbidden":
-            return (
-                f"{address}: these credentials may not do that (403): allow s3:ListBucket for the bucket, s3:GetObject "
-                "to read, and s3:PutObject and s3:DeleteObject where results go"
             )
         case "gone":
             return f"{address} is not there (404): see who deletes it"

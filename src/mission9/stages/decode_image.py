@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mission9.errors import ImageError
+from mission9.stages.png_chunks import PNG_SIGNATURE, without_ornament
 
 # Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
 # twice as many whatever we say.
@@ -41,6 +42,14 @@ _OTHER_FORMATS = (
     (4, b"ftyphei", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     *((0, b"P%d" % number, "PPM") for number in range(1, 8)),
+)
+
+# How files of accepted formats begin: where the rest of a header cannot be read, it is damaged.
+_BEGINNINGS = (
+    (PNG_SIGNATURE, "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
+    *((start, "TIFF") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
 )
 
 _WHITE = (255, 255, 255, 255)
@@ -81,6 +90,8 @@ def to_picture(image: Image.Image) -> Image.Image:
     try:
         image.load()
         return to_rgb(image)
+    except ImageError:
+        raise
     except MemoryError as error:
         raise ImageError("out_of_memory", f"decoding {image.width} x {image.height} pixels took too much") from error
     except Exception as error:  # decoders fail on damaged data in every way there is
@@ -88,6 +99,8 @@ def to_picture(image: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
+    if data.startswith(PNG_SIGNATURE):
+        data = without_ornament(data)
     try:
         return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
     except UnidentifiedImageError as error:
@@ -103,6 +116,9 @@ def _unidentified(data: bytes) -> ImageError:
     for start, magic, name in _OTHER_FORMATS:
         if data.startswith(magic, start):
             return ImageError("unsupported_format", f"{name} is not taken: convert it to one of {accepted}")
+    for magic, name in _BEGINNINGS:
+        if data.startswith(magic):
+            return ImageError("corrupt", f"it begins as a {name} does, and its header is damaged or cut short")
     return ImageError("not_an_image", f"no {accepted} begins like this")
 
 
@@ -113,15 +129,27 @@ def _decode_error(error: Exception) -> ImageError:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as upright RGB: EXIF orientation applied, deep grey scaled, transparency over white."""
+    """Any picture as upright RGB: EXIF orientation applied, deep grey scaled, transparency over white.
+
+    A BMP that is transparent everywhere is taken as opaque, as other programs do.
+
+    Raises:
+        ImageError: every pixel of another picture is transparent.
+    """
+    is_bmp = image.format == "BMP"
     image = _upright(image)
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_bytes(image)).convert("RGB")
-    if image.has_transparency_data:
-        return _over_white(image)
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    result, is_seen = _over_white(image.convert("LA") if image.mode == "La" else image)
+    if is_seen:
+        return result
+    if is_bmp:
+        return image.convert("RGB")
+    raise ImageError("transparent", "every pixel is transparent: there is nothing to see")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -133,12 +161,14 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    result = Image.new("RGB", image.size)
+def _over_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """A picture with transparency over white, and whether any of it is seen."""
+    result, is_seen = Image.new("RGB", image.size), False
     for top, bottom in _strips(image):
         strip = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        is_seen = is_seen or strip.getchannel("A").getbbox() is not None
         result.paste(Image.alpha_composite(Image.new("RGBA", strip.size, _WHITE), strip).convert("RGB"), (0, top))
-    return result
+    return result, is_seen
 
 
 def _strips(image: Image.Image) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from mission9.errors import ImageError
 from mission9.network.mobilenet_v2 import INPUT_SIZE
@@ -43,6 +43,10 @@ _MEMORY_BESIDE = 512 * 1024 * 1024
 # Pictures of more pixels take turns among the children of a process: 64 MB each while they are decoded, and twice that
 # while they are converted.
 LARGE_PIXELS = 16_000_000
+
+# Bytes that one text of a PNG may inflate to; an editor's history with the picture's orientation takes megabytes. All
+# together may take four times as many, Pillow's own bound.
+_MOST_TEXT = 16 * 1024 * 1024
 
 # Every number on the way to the child: how many images there are, then the length of each.
 NUMBER = struct.Struct("<Q")
@@ -176,6 +180,7 @@ def main() -> None:
     """Called as `python -m mission9.stages.decoder PREPROCESS MAX_PIXELS MEMORY TURNS`."""
     how: Any = sys.argv[1]
     settings = DecoderSettings(how, int(sys.argv[2]))
+    PngImagePlugin.MAX_TEXT_CHUNK = _MOST_TEXT
     server = Server(settings, int(sys.argv[3]), int(sys.argv[4]))
     _limit(settings)
     server.serve(sys.stdin.buffer, sys.stdout.buffer)

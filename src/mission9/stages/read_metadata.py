@@ -24,6 +24,7 @@ from PIL.Image import Exif
 import mission9
 from mission9.errors import ImageError
 from mission9.stages.decode_image import MAX_PIXELS, open_image
+from mission9.stages.png_chunks import PNG_SIGNATURE, PNG_TEXTS, inflated
 
 Kind = Literal["exif", "gps", "xmp", "iptc", "comment"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -42,8 +43,7 @@ _TELLING = frozenset(
 )
 _XMP_TAG, _IPTC_TAG = 700, 33723
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_MOST_TEXT = 64 * 2**20  # bytes of a text of a PNG
 
 
 def kinds_of(data: bytes) -> set[Kind]:
@@ -76,7 +76,7 @@ def _kinds(image: ImageFile.ImageFile, data: bytes) -> set[Kind]:
         found.add("iptc")
     if info.get("comment"):
         found.add("comment")
-    return found | _kinds_of_chunks(data) if data.startswith(_PNG) else found
+    return found | _kinds_of_chunks(data) if data.startswith(PNG_SIGNATURE) else found
 
 
 def _kinds_of_chunks(data: bytes) -> set[Kind]:
@@ -87,14 +87,17 @@ def _kinds_of_chunks(data: bytes) -> set[Kind]:
             exif = Exif()
             exif.load(content)
             found |= {"exif", "gps"} if exif.get_ifd(ExifTags.IFD.GPSInfo) else {"exif"}
-        elif name in _PNG_TEXTS:
-            found.add("xmp" if content.startswith(b"XML:com.adobe.xmp") else "comment")
-            found |= {"gps"} if b"GPSL" in content else set()
+        elif name in PNG_TEXTS:
+            text = inflated(name, content, _MOST_TEXT)
+            if text is None:
+                raise ValueError("a text is damaged, or larger than is read")
+            found.add("xmp" if text.startswith(b"XML:com.adobe.xmp") else "comment")
+            found |= {"gps"} if b"GPSL" in text else set()
     return found
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = len(_PNG)
+    at = len(PNG_SIGNATURE)
     while at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
         yield name, data[at + 8 : at + 8 + length] if name != b"IDAT" else b""
