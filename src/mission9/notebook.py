@@ -23,7 +23,7 @@ from mission9.sources import settled, source_of
 from mission9.stages.decode_apart import decode_apart
 from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.decoder import THUMBNAIL, DecoderSettings
-from mission9.stages.list_images import Found, check_folder, list_images
+from mission9.stages.list_images import Found, Listing, check_folder, check_links, list_images
 from mission9.stages.read_bytes import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -72,8 +72,10 @@ def _check_images(config: RunConfig) -> None:
     try:
         check_folder(config.input)
         found = Found()
-        if next(list_images(settled(config.input), found, all_files=config.all_files), None) is None:
-            raise InputError(f"there are no images in {config.input} ({found.total} other files)")
+        first = next(list_images(settled(config.input), found, Listing.of(config)), None)
+        check_links(config.input, found)
+        if first is None:
+            raise InputError(f"there are no images in {config.input}{found.in_brackets()}")
     except InputError as error:
         raise InputError(f"DATASET_PATH leads to no images: {error}") from error
 
