@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -67,9 +68,7 @@ class LocalRunner:
 
         The first that fails for want of a disk is the last.
         """
-        self._pool = self._pool or loky.ProcessPoolExecutor(
-            self.parallelism, env=WORKERS, initializer=_begin, initargs=(os.getpid(), self._patience)
-        )
+        self._pool = self._pool or self._new_pool()
         try:
             with safe_path():  # loky starts processes beside the workers, which keep account of shared memory
                 futures: dict[int, Future[bytes]] = {
@@ -84,6 +83,13 @@ class LocalRunner:
         failures = {number: future.exception() for number, future in futures.items()}
         results.update({n: future.result() for n, future in futures.items() if failures[n] is None})
         return next((failure for failure in failures.values() if failure is not None), None)
+
+    def _new_pool(self) -> loky.ProcessPoolExecutor:
+        # Workers grow with the images that they are given, and loky replaces those that have grown, or ended.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"loky\.process_executor")
+        return loky.ProcessPoolExecutor(
+            self.parallelism, env=WORKERS, initializer=_begin, initargs=(os.getpid(), self._patience)
+        )
 
     def _end(self, *, at_once: bool) -> None:
         if self._pool is not None:
