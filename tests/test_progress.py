@@ -84,6 +84,24 @@ def test_elsewhere_there_is_a_line_now_and_then(
     assert caplog.messages[1].endswith(" left")
 
 
+def test_a_stage_that_counts_nothing_shows_its_time_on_a_terminal_and_in_lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    with Display(Console(file=screen, force_terminal=True, width=90, color_system=None)).stage("start"):
+        pass
+    assert "start 0:00:00" in screen.getvalue()
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    told = threading.Event()
+    handler = logging.Handler()
+    handler.emit = lambda _: told.set()  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(logging.getLogger("mission9"), "handlers", [handler])
+    caplog.set_level(logging.INFO, "mission9")
+    with Display().stage("start"):
+        assert told.wait(10)
+    assert caplog.messages[0] == "start: at work for 0 s"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7 s"), (134, "2 min 14 s"), (7300, "2 h 1 min")])
 def test_times_are_told_as_people_say_them(seconds: float, text: str) -> None:
     assert progress._duration(seconds) == text

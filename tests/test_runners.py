@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_a_failing_task_is_told_by_its_own_error(runner: Runner) -> None:
 
     with pytest.raises(TaskError, match="^a (Spark )?task failed: ValueError: number 0 is wrong$"):
         runner.map(task, 1)
+
+
+def test_workers_that_have_grown_are_replaced_without_a_word() -> None:
+    def grows(number: int) -> bytes:
+        from loky import process_executor
+
+        process_executor._MEMORY_LEAK_CHECK_DELAY, process_executor._MAX_MEMORY_LEAK_SIZE = -1.0, -(2**40)
+        return str(os.getpid()).encode()
+
+    with warnings.catch_warnings(record=True) as told, LocalRunner(1) as local:
+        warnings.simplefilter("always")
+        workers = set(local.map(grows, 12))
+    assert len(workers) > 1
+    assert [str(warning.message) for warning in told] == []
 
 
 def test_a_ctrl_c_is_not_hidden_by_the_error_that_pyspark_meets_on_its_way_out() -> None:

@@ -35,6 +35,14 @@ def is_loopback(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
+def test_what_java_says_comes_by_this_process_but_for_its_greeting(capsys: pytest.CaptureFixture[str]) -> None:
+    said, says = os.pipe()
+    os.write(says, b"WARNING: Using incubator modules: jdk.incubator.vector\nSpark ERROR \xff: no room\n")
+    os.close(says)
+    session._pass_on(said)
+    assert capsys.readouterr().err == "Spark ERROR \N{REPLACEMENT CHARACTER}: no room\n"
+
+
 WEB_PAGES = """
 from mission9 import RunConfig, session
 for asked in (False, True):
@@ -50,6 +58,7 @@ def test_sparks_web_page_is_there_for_who_asks() -> None:
     without, there = done.stdout.split()
     assert without == "None"
     assert there.startswith("http://localhost:")
+    assert "incubator" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from mission9.concurrency.beside import beside
@@ -63,12 +63,14 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._bar = _bar(console) if console is not None and console.is_terminal else None
+        self._is_counting = False
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Show that a stage is at work."""
         if self._bar is None:
-            yield
+            with beside(partial(self._tell_time, name)):
+                yield
             return
         with self._bar as bar:
             task = bar.add_task(name, total=None, told="")
@@ -81,8 +83,19 @@ class Display:
     def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
         """Show, within a stage, how many of `total` images are done."""
         follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
-        with beside(partial(follow, total, look)):
-            yield
+        self._is_counting = True
+        try:
+            with beside(partial(follow, total, look)):
+                yield
+        finally:
+            self._is_counting = False
+
+    def _tell_time(self, stage: str, ended: threading.Event) -> None:
+        """Say now and then that a stage is still at work, unless it counts."""
+        start = time.monotonic()
+        while not ended.wait(LINE_EVERY):
+            if not self._is_counting:
+                logger.info("%s: at work for %s", stage, _duration(time.monotonic() - start))
 
     def _follow_on_bar(self, total: int, look: Callable[[], Done], ended: threading.Event) -> None:
         assert self._bar is not None  # noqa: S101 (for mypy)
@@ -98,7 +111,7 @@ class Display:
 
 def _bar(console: Console) -> Progress:
     told = TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True))
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(None), told)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), BarColumn(None), told)
     return Progress(*columns, console=console, transient=True, expand=True)
 
 

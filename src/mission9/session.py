@@ -13,6 +13,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -45,6 +47,8 @@ _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 # Keys and values that Spark's web page and logs show as redacted: Spark's own, and what URLs hold.
 _SECRETS = r"(?i)secret|passw(or)?d|token|access[._-]?key|credential|signature|://[^/@ ]+@|://[^@/ ]+:[^@ ]+@"
 
+
+_GREETING = "Using incubator modules"
 
 _WORKERS = {f"spark.executorEnv.{name}": value for name, value in WORKERS.items()}
 _SUBMITTED = {"spark.redaction.regex": _SECRETS} | _WORKERS
@@ -105,6 +109,7 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
     if not is_theirs:
         _prepare_environment(master)
         settings = _settings(config, master, for_runner=for_runner)
+        _start_java(settings)
     builder = SparkSession.builder.appName("mission9")
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -114,6 +119,43 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
         raise SetupError(f"Spark does not start on {master}: {_first_cause(error)}") from error
     logger.info("Spark %s on %s, %s", spark.version, master, ui_address(spark) or "no web page to reach")
     return spark
+
+
+def _start_java(settings: Mapping[str, str]) -> None:
+    """Start Java, unless it runs, so that what it says comes by this process: above a bar, and without its greeting.
+
+    Raises:
+        SetupError: it does not start.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkException
+    from pyspark.java_gateway import launch_gateway
+
+    if SparkContext._gateway is not None:
+        return
+    said, says = os.pipe()
+    relay = threading.Thread(target=_pass_on, args=(said,), daemon=True)
+    relay.start()
+    try:
+        conf = SparkConf().setAll(list(settings.items()))
+        gateway = launch_gateway(conf, {"stderr": says})  # type: ignore[no-untyped-call]
+    except (PySparkException, OSError) as error:
+        os.close(says)
+        says = -1
+        relay.join(_PATIENCE)  # the reason comes first
+        raise SetupError(f"Spark does not start on {settings['spark.master']}: {_first_cause(error)}") from error
+    finally:
+        if says >= 0:
+            os.close(says)
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
+def _pass_on(said: int) -> None:
+    """Pass on what Java says, but that it loads what Spark has told it to load."""
+    with open(said, errors="replace") as lines, suppress(OSError, ValueError):
+        for line in lines:
+            if _GREETING not in line:
+                sys.stderr.write(line)
 
 
 def _check_answers(master: str) -> None:

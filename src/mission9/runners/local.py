@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -85,6 +86,8 @@ class LocalRunner:
         return next((failure for failure in failures.values() if failure is not None), None)
 
     def _new_pool(self) -> loky.ProcessPoolExecutor:
+        # Workers grow with the images that they are given, and loky replaces those that have grown, or ended.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"loky\.process_executor")
         beginning = (os.getpid(), self._patience)
         try:
             return loky.ProcessPoolExecutor(self.parallelism, env=WORKERS, initializer=_begin, initargs=beginning)
