@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ def read(file: Path = NOTEBOOK) -> nbformat.NotebookNode:
 def execute(root: Path, config: dict[str, Any] | None = None, more: Sequence[str] = ()) -> str:
     """Run a copy of the notebook below `root`, with another CONFIG and `more` cells in the end; return what it shows.
 
-    The kernel's Python is this one. Images are shown as `image/png`.
+    The Python of the kernel and of Spark's workers is this one. Images are shown as `image/png`.
     """
     from nbclient import NotebookClient
 
@@ -36,8 +37,6 @@ def execute(root: Path, config: dict[str, Any] | None = None, more: Sequence[str
     new_cell = nbformat.v4.new_code_cell
     notebook.cells += [new_cell(source) for source in more]  # type: ignore[no-untyped-call]
     client = NotebookClient(notebook, timeout=1700, resources={"metadata": {"path": str(folder)}})
-    client.create_kernel_manager()
-    client.km.kernel_spec.argv[0] = sys.executable  # type: ignore[union-attr]
-    client.execute()
+    client.execute(env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return "\n".join(output.get("text", "") or str(dict(output.get("data", {}))) for output in outputs)
