@@ -64,10 +64,8 @@ def label_folder(label: str) -> str:
     """`label=...`, as Spark names a partition's folder.
 
     Raises:
-        ImageError: (`unusable_label`) there is none, no folder can carry it, or readers would take it for null.
+        ImageError: (`unusable_label`) no folder can carry the label, or readers would take it for null.
     """
-    if not label:
-        raise ImageError("unusable_label", "the image has no label")
     if label == _HIVE_NULL:
         raise ImageError("unusable_label", f"the label {label} means null to every reader of label folders; rename it")
     escaped = "".join(f"%{ord(c):02X}" if c in _ESCAPED_IN_FOLDERS else c for c in label)
