@@ -76,16 +76,16 @@ def image_table(df: DataFrame, root: str | Path | None) -> tuple[DataFrame, Path
     return df.select(*(_column(df, name).alias(name) for name in chosen)), rule
 
 
-def scores_table(df: DataFrame, *columns: str) -> DataFrame:
-    """The columns `path`, `split` and `label` of a DataFrame as text, and `columns` as they are.
+def scores_table(df: DataFrame, *columns: str) -> tuple[DataFrame, list[str]]:
+    """The columns `path`, `split` and `label` of a DataFrame as text, and `columns` as they are; and its splits.
 
     Raises:
         InputError: columns are missing or of a type that is not possible, or a split is none.
     """
     require(df, "path", "split", "label", *columns)
     table = df.select(*(_column(df, name).alias(name) for name in ("path", "split", "label", *columns)))
-    found = [row.split for row in table.select("split").distinct().collect()]
-    return _with_splits(table, {split: _as_split(split) for split in found})
+    splits = {row.split: _as_split(row.split) for row in table.select("split").distinct().collect()}
+    return _with_splits(table, splits), sorted(set(splits.values()))
 
 
 def require(df: DataFrame, *columns: str) -> None:

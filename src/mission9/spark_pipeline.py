@@ -122,7 +122,7 @@ class SparkImagePipeline:
             InputError: the columns are others, or an image with features has no label.
             TooManyRejects: more images were rejected than `max_reject_rate` allows.
         """
-        table = scores_table(df, "features", "reason")
+        table, _ = scores_table(df, "features", "reason")
         fitting = self._check_counts(table)
         rows = table.where("features is not null").select("path", "split", "label", "features")
         # Features are computed and kept by now, so fewer tasks cost nothing, and the driver gets a few partials only.
@@ -150,8 +150,7 @@ class SparkImagePipeline:
         place = RunConfig(output=output).output
         if is_s3(place):
             raise OutputError("rows of a DataFrame are saved in a folder: give one, or df.write.parquet('s3a://...')")
-        table = scores_table(df, "pca")
-        splits = sorted(row.split for row in table.select("split").distinct().collect())
+        table, splits = scores_table(df, "pca")
         if not splits:
             raise InputError("there are no rows to save: give what apply_pca returned")
         with open_output(place, overwrite=self.config.overwrite) as folder:

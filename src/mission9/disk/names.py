@@ -68,10 +68,8 @@ def label_folder(label: str, *, with_letters_escaped: bool = False) -> str:
     every reader takes them back.
 
     Raises:
-        ImageError: (`unusable_label`) there is none, no folder can carry it, or readers would take it for null.
+        ImageError: (`unusable_label`) no folder can carry the label, or readers would take it for null.
     """
-    if not label:
-        raise ImageError("unusable_label", "the image has no label")
     if label == _HIVE_NULL:
         raise ImageError("unusable_label", f"the label {label} means null to every reader of label folders; rename it")
     in_need = _ESCAPED_IN_FOLDERS | set(string.ascii_letters if with_letters_escaped else ())

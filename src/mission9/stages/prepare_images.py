@@ -94,9 +94,7 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
     """The image's bytes and their digest; whatever is wrong with it ends in the result."""
     start, stage = time.thread_time(), "list"
     try:
-        label_folder(row.label)  # a label that no folder can carry is found out before the work
-        if row.split not in SPLITS:
-            raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
+        _check_keys(row)  # before the work
         stage = "read"
         data = row.content
         if data is None:
@@ -106,6 +104,19 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
     digest = hashlib.sha256(data).hexdigest()
     seconds = {"read": time.thread_time() - start}
     return Prepared(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
+
+
+def _check_keys(row: ImageRow) -> None:
+    """Refuse a row that no table can hold.
+
+    Raises:
+        ImageError: it has no label, or one that no folder can carry, or is of no split.
+    """
+    if not row.label:
+        raise ImageError("unusable_label", "the image has no label")
+    label_folder(row.label)
+    if row.split not in SPLITS:
+        raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
 
 
 def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
