@@ -101,7 +101,7 @@ def test_a_typo_in_the_path_is_told_and_nothing_is_drawn(wrong: str, root: Path)
 
 def test_a_folder_without_images_is_told(root: Path) -> None:
     (root / FRUITS / "Training").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"DATASET_PATH leads to no images: .* \(0 other files\)"):
+    with pytest.raises(InputError, match=r"DATASET_PATH leads to no images: .*"):
         read_config({})
 
 
