@@ -51,8 +51,10 @@ def test_spark_reads_nothing_of_what_is_no_image(
     spark: SparkSession, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("Training/b/film.mp4", "Training/b/dot.", "Training/b/large.v2.TAR", "list", "x.json")
-    for name in (*names, "Training/b/none", "Training/b/BIG.Jpeg"):
+    for name in (*names, "Training/b/none", "Training/b/BIG.Jpeg", "Training/b/node_modules/1.jpg", "lost+found/#1"):
+        (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_bytes(b"x")
+    (tree / "Test").rename(tree / "testing")
     with (tree / "Training/b/film.mp4").open("wb") as film:
         film.truncate(3 << 30)  # more than Spark can hold
     command = ["pack", "--input", str(tree), "--reader", "spark", "--output"]
