@@ -128,6 +128,12 @@ def test_bad_images_are_rows_with_a_reason(pipeline: SparkImagePipeline, tree: P
     assert df_pca.count() == 15
 
 
+def test_a_folder_is_listed_as_it_is_at_that_moment(pipeline: SparkImagePipeline, tree: Path) -> None:
+    assert pipeline.load_images(str(tree)).count() == 15
+    (tree / "Test/b/1.jpg").write_bytes(b"new")
+    assert pipeline.load_images(str(tree)).count() == 16
+
+
 def test_mistakes_are_told(pipeline: SparkImagePipeline, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
         pipeline.load_images(str(tmp_path / "nowhere"))

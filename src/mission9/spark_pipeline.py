@@ -80,7 +80,9 @@ class SparkImagePipeline:
             for rows in list_images(root, Found(), listing):
                 yield pa.record_batch([pa.repeat(root, len(rows)), *rows.columns], schema=schema)
 
-        rows = self.spark.range(0, 1, 1, 1).mapInArrow(list_, _ddl(schema))
+        # Of equal plans Spark takes the rows that it keeps, also of a folder that has changed since: no two are equal.
+        number = uuid.uuid4().int >> 66
+        rows = self.spark.range(number, number + 1, 1, 1).mapInArrow(list_, _ddl(schema))
         listed = rows.persist()  # so that counting them is all the listing there is
         self._kept.append(listed)
         tasks = min(_TASKS_A_WORKER * parallelism(self.spark), max(1, listed.count()))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mission9.disk.files import files_in, make_folder, open_to_write
+from mission9.disk.files import files_in, make_folder, open_to_write, patiently
 from mission9.disk.names import label_folder
 from mission9.errors import ImageError, OutputError
 from mission9.output.csv_text import guarded
@@ -95,7 +95,7 @@ class LabelWriter:
                 folder = self._folder / label_folder(label, with_letters_escaped=with_letters_escaped)
             except ImageError:  # it is too long with that
                 break
-            if not folder.exists():
+            if not patiently(folder.exists):
                 make_folder(folder)
                 return folder
         raise OutputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -83,8 +82,8 @@ class ScoresCheck:
         """Where a label's scores are, also where its letters are escaped, for the sake of another label."""
         top = self._output.root / scores_folder(split)
         if split not in self._folders:
-            names = os.listdir(top) if top.is_dir() else ()
-            self._folders[split] = {label_of_folder(name): top / name for name in names}
+            folders = files_in(top) if top.is_dir() else ()
+            self._folders[split] = {label_of_folder(folder.name): folder for folder in folders}
         return self._folders[split].get(label)
 
     def left_over(self, seen: Counter[tuple[str, str]]) -> Iterator[str]:
