@@ -229,7 +229,6 @@ def test_int8_has_a_table_of_its_own_and_tells_its_fidelity(done: RunConfig, in_
     assert run(config, in_process).images_inferred == 0  # float32 features are still there
 
 
-@pytest.mark.slow
 def test_torch_in_bfloat16_tells_its_fidelity(config: RunConfig, tree: Path, in_process: InProcessRunner) -> None:
     shutil.rmtree(tree / "Training" / "a")  # what is left is seven images: CPUs without the instructions are slow
     shutil.rmtree(tree / "Test" / "a")

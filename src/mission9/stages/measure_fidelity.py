@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9.extraction import Extraction
-from mission9.schema import vectors
+from mission9.schema import NO_SPLIT, vectors
 from mission9.stages.collect_shards import Rows
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow
@@ -32,13 +32,15 @@ class Fidelity:
 
 
 def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extraction: Extraction) -> dict[str, float]:
-    """`Fidelity` of at most 200 images, chosen the same way each time."""
+    """`Fidelity` of at most 200 images, chosen the same way each time; nothing where none can be read any more."""
     paths, labels, low = _sample([rows for split in features.values() for rows in split])
     exact = replace(extraction, engine=replace(extraction.engine, precision="float32", batch_size=_BATCH), int8=None)
-    images = (ImageRow(path, "", str(label), 0, root) for path, label in zip(paths, labels, strict=True))
+    images = (ImageRow(path, NO_SPLIT, str(label), 0, root) for path, label in zip(paths, labels, strict=True))
     outcomes = list(infer_features(images, exact, threads=0))
     good = np.concatenate([batch["features"].is_valid().to_numpy(zero_copy_only=False) for batch in outcomes])
-    high = np.concatenate([vectors(batch["features"].drop_null()) for batch in outcomes])
+    if not good.any():  # none of them can be read any more
+        return {}
+    high = np.concatenate([vectors(kept) for batch in outcomes if len(kept := batch["features"].drop_null())])
     low, labels = low[good], labels[good]
     cosines = (low * high).sum(1) / (np.linalg.norm(low, axis=1) * np.linalg.norm(high, axis=1))
     found = Fidelity(
