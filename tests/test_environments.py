@@ -23,9 +23,9 @@ from mission9.disk.folder_lock import take_lock, wait_for_lock
 from mission9.disk.scratch import scratch_folder
 from mission9.doctor import examine
 from mission9.errors import ConfigError, OutputError, SetupError
+from mission9.java import check_user
 from mission9.pack.spark_pack import _images, _Top
 from mission9.runners import open_runner
-from mission9.session import check_user
 from mission9.sources.fsspec_source import _modified
 from mission9.stages.layout import Layout
 from tests.conftest import InProcessRunner

@@ -312,5 +312,5 @@ def _refuse_unknown_environment(names: set[str]) -> None:
 
 
 def _is_of_service(name: str, value: str) -> bool:
-    """Whether Kubernetes sets a variable in each pod, since a Service there has a name like mission9 or mission9-ui."""
+    """Tell whether Kubernetes set a variable, as it does in each pod for a Service named mission9 or mission9-ui."""
     return any(kind.fullmatch(name) and form.fullmatch(value) for kind, form in _OF_SERVICES)

@@ -55,7 +55,7 @@ class PathRule:
 
 
 def image_table(df: DataFrame, root: str | Path | None) -> tuple[DataFrame, PathRule]:
-    """What of a DataFrame is needed to extract features, and the rule for what it does not bring.
+    """Select the columns that extracting features needs, and the rule for splits and labels that are not among them.
 
     Its own columns `split` and `label` decide, as text. Where one is lacking, paths tell it: those of `content`
     below `root`, by default the folder that all of them share.

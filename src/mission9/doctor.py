@@ -113,7 +113,7 @@ def _pairings() -> Iterator[Finding]:
 
 
 def _java(config: RunConfig) -> Iterator[Finding]:
-    from mission9.session import check_user, find_java
+    from mission9.java import check_user, find_java
 
     if not _wants_spark(config):
         yield Finding("java", "ok", "not needed by --runner local")

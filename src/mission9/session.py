@@ -5,12 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import pwd
 import re
-import shutil
 import socket
 import stat
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,6 +21,7 @@ from urllib.parse import urlsplit
 import mission9
 from mission9.config import RunConfig
 from mission9.errors import SetupError
+from mission9.java import check_user, find_java
 from mission9.runners import workers_here
 from mission9.runners.environment import WORKERS, is_databricks, is_submitted
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 logger = logging.getLogger(__name__)
-
-OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
 
 # Plain local[N] fails a job at the first failed task; the second number lets each task fail three times.
 _LOCAL_FAILURES = 4
@@ -231,58 +227,6 @@ def running_session() -> SparkSession | None:
     session: SparkSession | None = active or getattr(SparkSession, "_instantiatedSession", None)
     context = getattr(session, "_sc", None)
     return active or (session if getattr(context, "_jsc", None) is not None else None)
-
-
-def find_java() -> str:
-    """The home of a Java that Spark runs on: JAVA_HOME, then the one on PATH.
-
-    Raises:
-        SetupError: there is none, or it is too old.
-    """
-    found = []
-    for java in (_java_in(os.environ.get("JAVA_HOME")), shutil.which("java")):
-        if java is None:
-            continue
-        version = _java_version(java)
-        if version >= OLDEST_JAVA:
-            return str(Path(os.path.realpath(java)).parent.parent)
-        found.append(f"{java} is Java {version}" if version else f"{java} does not run")
-    raise SetupError(
-        f"Spark needs Java {OLDEST_JAVA} or newer ({'; '.join(found) or 'no java in JAVA_HOME or on PATH'}): install "
-        f"it, on Debian and Ubuntu with: sudo apt-get install openjdk-{OLDEST_JAVA}-jre-headless"
-    )
-
-
-def check_user() -> None:
-    """See that the system knows who runs this: Spark's Java asks it, and ends where it does not.
-
-    Raises:
-        SetupError: the user has no entry in /etc/passwd.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    try:
-        pwd.getpwuid(uid)
-    except KeyError as error:
-        entry = f"mission9:x:{uid}:{gid}::/tmp:/bin/sh"
-        raise SetupError(
-            f"user {uid} has no entry in /etc/passwd, without which Spark's Java does not start: add one (echo "
-            f"{entry} >> /etc/passwd, as root), or use --runner local"
-        ) from error
-
-
-def _java_in(home: str | None) -> str | None:
-    return str(Path(home) / "bin" / "java") if home else None
-
-
-def _java_version(java: str) -> int:
-    """The major version, 0 if the program does not run."""
-    try:
-        command = [java, "-version"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stderr  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    match = re.search(r'version "(?:1\.)?(\d+)', told)
-    return int(match[1]) if match else 0
 
 
 def _master(config: RunConfig) -> str:

@@ -98,7 +98,7 @@ class _Erasure:
         return self._keep_receipt(remade, unseen, searched, missed=len(self._names) - len(sources))
 
     def _note(self, new: Collection[str]) -> Standing | None:
-        """Have every later run leave the images out, and whoever goes on with this know what it was; what stands."""
+        """Note the images, for later runs to leave out and the same call to go on with; return the standing result."""
         erased, pending = self._erased, self._erased.pending
         hashes = erased.hashes_of({*new, *map(self._request.public_name, new)})
         shards = map(self._output.shards, self._output.fingerprints())

@@ -77,12 +77,12 @@ class Standing:
 
     @property
     def is_model_given(self) -> bool:
-        """Whether the run was given its model (`--pca-model`): nobody can tell which images that was fitted on."""
+        """Tell whether the run was given its model (`--pca-model`): nobody knows which images that was fitted on."""
         return not self.report.fitted_on
 
     @property
     def model_may_have_seen(self) -> bool:
-        """Whether the model may have been fitted on an erased image."""
+        """Tell whether the model may have been fitted on an erased image."""
         return self.is_model_given or self.moments is None or self.moments.count > 0
 
     def model(self) -> PCAModel | None:
@@ -128,7 +128,7 @@ def remake(output: Output, standing: Standing, pseudonyms: Pseudonyms | None) ->
 
 
 def _next(standing: Standing) -> str:
-    """How to have a result again."""
+    """Say how to get a result again."""
     if standing.is_model_given:
         return "run again with --pca-model of a result from which the images were erased too"
     return "run again"

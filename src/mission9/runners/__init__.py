@@ -101,7 +101,7 @@ def _why_not_spark(config: RunConfig) -> str:
         return ""
     if importlib.util.find_spec("pyspark") is None:
         return "pyspark is not installed"
-    from mission9.session import check_user, find_java
+    from mission9.java import check_user, find_java
 
     try:
         find_java()

@@ -1,0 +1,66 @@
+"""The Java that Spark runs on, and the user that Java asks the system for."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from mission9.errors import SetupError
+
+OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
+
+
+def find_java() -> str:
+    """The home of a Java that Spark runs on: JAVA_HOME, then the one on PATH.
+
+    Raises:
+        SetupError: there is none, or it is too old.
+    """
+    found = []
+    for java in (_java_in(os.environ.get("JAVA_HOME")), shutil.which("java")):
+        if java is None:
+            continue
+        version = _java_version(java)
+        if version >= OLDEST_JAVA:
+            return str(Path(os.path.realpath(java)).parent.parent)
+        found.append(f"{java} is Java {version}" if version else f"{java} does not run")
+    raise SetupError(
+        f"Spark needs Java {OLDEST_JAVA} or newer ({'; '.join(found) or 'no java in JAVA_HOME or on PATH'}): install "
+        f"it, on Debian and Ubuntu with: sudo apt-get install openjdk-{OLDEST_JAVA}-jre-headless"
+    )
+
+
+def check_user() -> None:
+    """See that the system knows who runs this: Spark's Java asks it, and ends where it does not.
+
+    Raises:
+        SetupError: the user has no entry in /etc/passwd.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError as error:
+        entry = f"mission9:x:{uid}:{gid}::/tmp:/bin/sh"
+        raise SetupError(
+            f"user {uid} has no entry in /etc/passwd, without which Spark's Java does not start: add one (echo "
+            f"{entry} >> /etc/passwd, as root), or use --runner local"
+        ) from error
+
+
+def _java_in(home: str | None) -> str | None:
+    return str(Path(home) / "bin" / "java") if home else None
+
+
+def _java_version(java: str) -> int:
+    """The major version, 0 if the program does not run."""
+    try:
+        command = [java, "-version"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stderr  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    match = re.search(r'version "(?:1\.)?(\d+)', told)
+    return int(match[1]) if match else 0
