@@ -54,7 +54,7 @@ def read_config(given: Mapping[str, Any]) -> RunConfig:
     """
     settings = {_setting(name): value for name, value in given.items() if value is not None}
     default = RunConfig.model_fields["input"].default
-    config = RunConfig(**{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()})
+    config = RunConfig(**settings)
     if os.path.normpath(config.input) == default and not os.path.lexists(default):
         return _on_sample(config, has_weights="weights" in settings)
     if is_here(config.input) and not os.path.exists(config.input):

@@ -29,7 +29,7 @@ NAMES = (
         "Test/t.jpg",
     ),
     *(".git/objects/1", "Training/a/.ipynb_checkpoints/1.jpg", "__MACOSX/Training/._1.jpg", "Training/a/._1.jpg"),
-    *("out/_state/lock", "out/features/1", "out/page.png"),
+    *("out/_state/lock", "out/features/1", "out/page.png", "my_state/_state/lock", "myself/1.jpg"),
 )
 
 

@@ -149,7 +149,13 @@ def test_links_to_splits_are_told_and_followed_on_request(tmp_path: Path) -> Non
     assert max(path.count("/") for path in found) < 8  # links that lead in circles come to an end
     (root / "Training").unlink()
     put(root, "Training/a/1.jpg", "Training/b/1.jpg")
-    with pytest.raises(InputError, match=r"Test in .* are links"):  # half of it would be no success
+    (root / "valid").symlink_to(tmp_path / "elsewhere" / "Test", target_is_directory=True)
+    for number in range(9):  # more than are told of by name
+        (root / f"Training/a/x{number}.jpg").symlink_to(tmp_path / "elsewhere" / "blob")
+    with pytest.raises(InputError, match=r"Test, valid, ... in .* are links"):
+        splits_in(root)
+    (root / "valid").unlink()
+    with pytest.raises(InputError, match=r"Test, ... in .* are links"):  # half of it would be no success
         splits_in(root)
 
 

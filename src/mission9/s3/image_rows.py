@@ -34,7 +34,8 @@ def image_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.RecordB
         is_empty = False
         folders = _folders(entry)
         if STATE in folders:  # it sorts before all else of a result
-            results = entry.path[: entry.path.index(f"{STATE}/")]
+            names = entry.path.split("/")
+            results = "".join(f"{name}/" for name in names[: names.index(STATE)])
         is_of_results = results is not None and entry.path.startswith(results)
         skipped = RESULTS if is_of_results else _skipped(entry, folders, layout, all_files=listing.all_files)
         if skipped is not None:
@@ -43,7 +44,7 @@ def image_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.RecordB
         if not rows and not found.listed:
             head(address / entry.path, InputError)  # what may be listed but not read is told once, not for each
         row = _row(entry, folders, layout, address)
-        found.list(row[1], "/".join(folders))
+        found.add_image(row[1], "/".join(folders))
         rows.append(row)
         if len(rows) == BATCH_ROWS:
             yield batch_of(rows)

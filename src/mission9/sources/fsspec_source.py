@@ -82,7 +82,7 @@ class FsspecSource:
                 found.skipped[skipped] += 1
                 continue
             row = self._row(folders, item, layout.split_of(names))
-            found.list(row[1], "/".join(names))
+            found.add_image(row[1], "/".join(names))
             rows.append(row)
             if len(rows) == BATCH_ROWS:
                 yield batch_of(rows)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +23,8 @@ from mission9.urls import is_url
 
 if TYPE_CHECKING:
     from mission9.config import RunConfig
+
+Got = TypeVar("Got")
 
 # A PCA is fitted on the first of these of which there are images.
 FITTING = (TRAINING, NO_SPLIT)
@@ -68,7 +70,7 @@ class Found:
     links: list[str] = field(default_factory=list)
     strays: Strays = field(default_factory=Strays)
 
-    def list(self, split: str, folder: str) -> None:
+    def add_image(self, split: str, folder: str) -> None:
         """Count an image that is listed, which lies in a folder."""
         self.listed[split] += 1
         if split == NO_SPLIT and self.layout and not self.layout.splits:
@@ -80,9 +82,9 @@ class Found:
         return str(self.layout or "splits as the pack has them")
 
     def skip_link(self, path: str) -> None:
-        """Count a link that is not followed."""
+        """Count a link that is not followed; one that may be a split is noted however many there are."""
         self.skipped[_LINK] += 1
-        if len(self.links) < _MOST_LINKS:
+        if len(self.links) < _MOST_LINKS or split_named(path.rpartition("/")[2]):
             self.links.append(path)
 
     @property
@@ -128,7 +130,7 @@ def folder_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.Record
             continue
         split = layout.split_of(folder.names_above)
         rows.append((folder.path_of(name), split, folder.label, *_facts(folder.place + name)))
-        found.list(split, folder.text)
+        found.add_image(split, folder.text)
         if len(rows) == BATCH_ROWS:
             yield batch_of(rows)
             rows = []
@@ -176,7 +178,7 @@ def check_links(place: str, found: Found) -> None:
     # Without folders of splits, one at the top may have been all that says it.
     splits = [way[-1] for way in ways if len(way) == depth + 1 and split_named(way[-1])]
     if splits or not found.listed:
-        names = ", ".join(splits or found.links) + (", ..." if len(found.links) == _MOST_LINKS else "")
+        names = ", ".join(splits or found.links) + (", ..." if found.skipped[_LINK] > len(found.links) else "")
         raise InputError(
             f"{names} in {place} are links that lead out of it, or in circles, and are not followed: give "
             "--follow-links, or put what they lead to in their place"
@@ -272,9 +274,19 @@ def _skipped(folder: _Folder, name: bytes, layout: Layout, *, all_files: bool) -
 def _look(top: str, above: Sequence[str]) -> tuple[list[str], bool]:
     """The folders in a folder, as `Look` has it."""
     place = to_path(top, "/".join(above)) if above else os.fsencode(top)
-    names, _ = _scan(place.rstrip(b"/") + b"/")
-    folders = [to_text(name[:-1]) for name in names if name.endswith(b"/")]
-    return folders, any(has_image_name(name) for name in names)
+    return _read(place, _folders_and_images)
+
+
+def _folders_and_images(folder: bytes) -> tuple[list[str], bool]:
+    """The folders in a folder, of which names of files are not kept: there may be a million."""
+    folders, has_images = [], False
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(to_text(entry.name))
+            else:
+                has_images = has_images or has_image_name(entry.name)
+    return folders, has_images
 
 
 def has_image_name(name: bytes) -> bool:
@@ -287,13 +299,17 @@ def _scan(folder: bytes) -> tuple[list[bytes], set[bytes]]:
 
     With the slash a folder sorts as its paths do: "a.b" comes before "a/b".
     """
+    names, links = _read(folder, _entries)
+    names.sort()
+    return names, links
+
+
+def _read(folder: bytes, read: Callable[[bytes], Got]) -> Got:
     try:
-        names, links = patiently(lambda: _entries(folder))
+        return patiently(lambda: read(folder))
     except OSError as error:
         where = to_text(folder.rstrip(b"/"))
         raise InputError(f"the folder {where} cannot be read: {error.strerror}; mend or move it") from error
-    names.sort()
-    return names, links
 
 
 def _entries(folder: bytes) -> tuple[list[bytes], set[bytes]]:
