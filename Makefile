@@ -28,7 +28,9 @@ s3-server: .venv-s3-server/.ready  ## Install that server, OpenStack Swift, for 
 # Many tests wait, for processes and servers: two more than there are cores keep all of these busy.
 JOBS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 2 : 8 )))
 SIDE_BY_SIDE := --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
-PYTEST := $(BIN)/pytest $(SIDE_BY_SIDE)
+# These are as many threads as there is work for: more of them would only wait for each other, and busily.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OPENBLAS_NUM_THREADS=1
+PYTEST := $(ONE_THREAD) $(BIN)/pytest $(SIDE_BY_SIDE)
 
 .PHONY: test
 test: .venv/.dev s3-server  ## Set up, then lint, check types and run the tests (JOBS=1: one after the other)
@@ -52,7 +54,7 @@ test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole comman
 
 .PHONY: test-spark35
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own
-	$(SPARK35)/bin/pytest $(SIDE_BY_SIDE) -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py tests/test_runners.py \
+	$(ONE_THREAD) $(SPARK35)/bin/pytest $(SIDE_BY_SIDE) -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py tests/test_runners.py \
 		tests/test_poisonous_images.py
 
 # With any Python that has torch, pytest and the few others: neither .venv nor the tools that it holds are needed. What

@@ -51,7 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("xdist_group"):
             continue
         if shared := next((name for name in SHARED_FIXTURES if name in fixtures), None):
-            item.add_marker(pytest.mark.xdist_group(shared))
+            # A server starts in seconds, and the slow tests of all the buckets take ten minutes.
+            apart = f"server {item.path.stem}" if shared == "server" and item.get_closest_marker("slow") else shared
+            item.add_marker(pytest.mark.xdist_group(apart))
         elif not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if not config.getoption("--changed"):  # that has an order of its own
@@ -62,7 +64,7 @@ def sort_longest_first(items: list[pytest.Item]) -> None:
     """Begin with the tests of Spark and of the server, then the largest groups: no process ends long after others."""
     groups = {item: group.args[0] if (group := item.get_closest_marker("xdist_group")) else item for item in items}
     sizes = Counter(groups.values())
-    items.sort(key=lambda item: (groups[item] != "spark", groups[item] != "server", -sizes[groups[item]]))
+    items.sort(key=lambda item: (groups[item] != "spark", "server" not in str(groups[item]), -sizes[groups[item]]))
 
 
 @pytest.hookimpl(wrapper=True)

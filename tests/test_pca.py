@@ -69,8 +69,22 @@ def test_equals_sklearn_with_constant_columns_and_repeated_rows() -> None:
     assert_equals_sklearn(rows, 8)
 
 
-def test_equals_sklearn_with_fewer_rows_than_columns() -> None:
-    assert_equals_sklearn(data(rows=12, features=40), 8)
+@pytest.mark.parametrize("features", [40, 60, 400])  # of 60 and more, a factor of the few rows is decomposed
+def test_equals_sklearn_with_fewer_rows_than_columns(features: int) -> None:
+    assert_equals_sklearn(data(rows=12, features=features), 8)
+
+
+@pytest.mark.parametrize("rows", [4, 12, 13])
+def test_few_rows_are_decomposed_as_exactly_as_many(rows: int) -> None:
+    few = np.random.default_rng(rows).normal(1e4, np.logspace(0, -4, 65), (rows, 65))
+    few[1::2] = few[0]  # half of them are one and the same: the rank is far below their number
+    few[:, ::5] = few[0, ::5]
+    centred = few - few.mean(0)
+    lengths = np.linalg.svd(centred, compute_uv=False)[: rows - 1]
+    model = fitted(few, rows - 1)
+    np.testing.assert_allclose(model.explained_variance_, lengths**2 / (rows - 1), atol=1e-13 * lengths[0] ** 2)
+    np.testing.assert_allclose(model.components_ @ model.components_.T, np.eye(rows - 1), atol=1e-13)
+    np.testing.assert_allclose(model.transform(few) @ model.components_, centred, atol=1e-7 * lengths[0])
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.95, 0.999])
