@@ -26,6 +26,7 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, code, said.getvalue(), errors.getvalue())
 
 
+@pytest.mark.slow
 def test_it_measures_a_cpu(tmp_path: Path) -> None:
     # Float32 alone, since CPUs without the instructions for bfloat16 take half a second an image.
     few = ("--count", "2", "--repeats", "1", "--batch-size", "2", "--batch-sizes", "1", "--precision", "float32")
@@ -45,6 +46,7 @@ def test_it_measures_a_cpu(tmp_path: Path) -> None:
     assert fidelity["relative_error_max"] < 1e-4
 
 
+@pytest.mark.slow
 def test_images_of_ones_own(tmp_path: Path, tree: Path) -> None:
     few = ("--count", "4", "--repeats", "1", "--batch-size", "4", "--batch-sizes", "4", "--precision", "float32")
     done = benchmark("--device", "cpu", *few, "--images", str(tree / "Test"))

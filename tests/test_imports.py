@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def modules_after(statement: str) -> set[str]:
     code = f"{statement}; import sys; print(*sys.modules)"
@@ -71,6 +73,7 @@ for batch in infer_features(rows, extraction):
 """
 
 
+@pytest.mark.slow
 def test_torch_infers_where_only_what_it_needs_is_installed() -> None:
     done = subprocess.run([sys.executable, "-c", INFERENCE, *ABSENT], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["0 None 1280", "1 None 1280", "2 None 1280", "3 not_an_image 0"], done.stderr

@@ -144,6 +144,7 @@ def test_a_pack_is_brought_up_to_date(
     odd_tree: Path, tmp_path: Path, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_pack, "PART_BYTES", 4 * len(pictures[0]))
+    monkeypatch.setattr("mission9.pack.make_pack._write_parts", in_this_process)
     pack, output = tmp_path / "pack", tmp_path / "output"
     first = packed(odd_tree, pack)
     assert first.parts > 3

@@ -596,7 +596,7 @@ def assert_same_tables(one: RunConfig, other: RunConfig) -> None:
         np.testing.assert_allclose(tables[0].iloc[:, 2:], tables[1].iloc[:, 2:], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 7])
+@pytest.mark.parametrize("partitions", [1, 7])
 def test_the_number_of_partitions_changes_nothing(
     partitions: int, undivided: RunConfig, divided: RunConfig, spark: SparkSession
 ) -> None:

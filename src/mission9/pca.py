@@ -310,7 +310,7 @@ def _factor(covariance: Floats, rank: int) -> Floats:
     from scipy.linalg.lapack import dpstrf
 
     factor, order, found, _ = dpstrf(covariance, tol=0.0, lower=1)
-    columns = np.tril(factor)[:, :rank]
+    columns: Floats = np.tril(factor)[:, :rank]
     columns[:, found:] = 0.0  # what is behind them was not computed
     whole = np.empty_like(columns)
     whole[order - 1] = columns

@@ -146,6 +146,7 @@ def _without_flags(archive: Path) -> Path:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_real_images_packed_up_and_fetched_are_the_same(tmp_path: Path) -> None:
     source = SHARED / "fruits-360"
     subprocess.run(["tar", "czf", tmp_path / "fruits.tgz", "-C", source.parent, source.name], check=True)
