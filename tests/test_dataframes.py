@@ -98,6 +98,12 @@ def test_folders_above_the_dataset_decide_nothing(
     assert [rule.split_and_label(path, "") for path in paths] == wanted
 
 
+def test_the_label_may_be_a_folder_further_up(spark: SparkSession) -> None:
+    paths = ["file:/x/Training/Apple/Golden/1.jpg", "file:/x/Training/Apple/1.jpg", "file:/x/other/a/b/1.jpg"]
+    _, rule = image_table(images(spark, *paths), "/x", 1)
+    assert [rule.split_and_label(path, "")[1] for path in paths] == ["Apple", "Apple", "other"]
+
+
 def test_paths_outside_the_root_are_refused(spark: SparkSession) -> None:
     df = images(spark, "s3a://bucket/p/a/1.jpg", "s3a://bucket/q/a/1.jpg")
     for root in ("s3://bucket/p", "s3://other", "/elsewhere"):

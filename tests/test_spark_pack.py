@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 from mission9.cli import main
 from mission9.pack import layout, spark_pack
 from mission9.spark_pipeline import SparkImagePipeline
+from mission9.stages.list_images import Listing
 from tests.hostile import tables
 from tests.test_pack import content_of, features_run, packed, rows_of
 
@@ -57,10 +58,13 @@ def test_spark_reads_nothing_of_what_is_no_image(
     (tree / "Test").rename(tree / "testing")
     with (tree / "Training/b/film.mp4").open("wb") as film:
         film.truncate(3 << 30)  # more than Spark can hold
-    command = ["pack", "--input", str(tree), "--reader", "spark", "--output"]
+    (tree / "Training/b/2024").mkdir()
+    (tree / "Training/b/0.jpg").rename(tree / "Training/b/2024/0.jpg")
+    command = ["pack", "--input", str(tree), "--reader", "spark", "--label-level", "1", "--output"]
     assert main([*command, str(tmp_path / "spark")]) == 0
-    packed(tree, tmp_path / "python")
+    packed(tree, tmp_path / "python", listing=Listing(label_level=1))
     assert without_times(tmp_path / "spark") == without_times(tmp_path / "python")
+    assert {row["label"] for row in rows_of(tmp_path / "spark")[0]} == {"a", "b"}
     assert rows_of(tmp_path / "spark")[1].skipped == rows_of(tmp_path / "python")[1].skipped
     capsys.readouterr()
     assert main([*command, str(tmp_path / "all"), "--all-files"]) == 2

@@ -55,8 +55,8 @@ _MOST_SETTINGS_BYTES = 1024 * 1024
 # The sections of `mission9 run --help`; a setting that is in none comes last.
 _SECTIONS = {
     "Images and results": (
-        *("input", "output", "config", "splits", "all_files", "follow_links", "verify_content", "overwrite"),
-        *("plain_csv", "no_report"),
+        *("input", "output", "config", "splits", "label_level", "all_files", "follow_links", "verify_content"),
+        *("overwrite", "plain_csv", "no_report"),
     ),
     "Features": ("weights", "preprocess", "precision", "device", "engine", "batch_size"),
     "PCA": ("components", "pca_model"),
@@ -141,6 +141,12 @@ class RunConfig(BaseSettings):
         "auto",
         description="Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also "
         "beside labels; none: all are labels.",
+    )
+    label_level: int | None = Field(
+        None,
+        ge=1,
+        description="Folder that is the label: 1 is the first below the split, 2 the next; default: the one that holds "
+        "the image.",
     )
     follow_links: Flag = Field(False, description="Follow links that lead out of the input.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mission9.errors import InputError
 from mission9.schema import NO_SPLIT, SPLITS
-from mission9.stages.layout import split_named
+from mission9.stages.layout import Layout, split_named
 from mission9.stages.prepare_images import ImageRow
 
 if TYPE_CHECKING:
@@ -29,17 +29,20 @@ _START = re.compile(r"[a-zA-Z][\w+.-]*:(?://(?P<host>[^/]*))?")
 class PathRule:
     """The split and the label of an image by its path, for rows that bring none; `root` is the dataset's folder.
 
-    As in a listing, the first folder below `root` may name a split, and the folder that holds the image is the label.
+    As in a listing, the first folder below `root` may name a split, and `label_level` says which folder is the label.
     """
 
     root: str = ""
+    label_level: int | None = None
 
     def split_and_label(self, path: str, root: str) -> tuple[str, str]:
         """Judge a path that is relative to a `root` of its own, or below the rule's."""
         below = path if root else path.removeprefix(self.root)
         folders = [name for name in below.split("/")[:-1] if name]
         split = split_named(folders[0]) if folders else None
-        return split or NO_SPLIT, folders[-1] if folders else posixpath.basename((root or self.root).rstrip("/"))
+        layout = Layout(splits=((folders[0], split),) if split else (), label_level=self.label_level)
+        top = posixpath.basename((root or self.root).rstrip("/"))
+        return layout.split_of(folders), layout.label_of(folders, top)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[ImageRow]:
         """The images of a batch of what `image_table` gives; one that has no label gets an empty one."""
@@ -54,7 +57,7 @@ class PathRule:
             yield ImageRow(path, split, label, row.get("bytes") or len(content or b""), root, content)
 
 
-def image_table(df: DataFrame, root: str | Path | None) -> tuple[DataFrame, PathRule]:
+def image_table(df: DataFrame, root: str | Path | None, label_level: int | None = None) -> tuple[DataFrame, PathRule]:
     """Select the columns that extracting features needs, and the rule for splits and labels that are not among them.
 
     Its own columns `split` and `label` decide, as text. Where one is lacking, paths tell it: those of `content`
@@ -72,7 +75,7 @@ def image_table(df: DataFrame, root: str | Path | None) -> tuple[DataFrame, Path
     if source == "content":
         chosen = [name for name in chosen if name not in ("root", "bytes")]
     is_told = {"split", "label"} <= set(chosen) or source == "root"
-    rule = PathRule("" if is_told else _dataset(df, root))
+    rule = PathRule("" if is_told else _dataset(df, root), label_level)
     return df.select(*(_column(df, name).alias(name) for name in chosen)), rule
 
 

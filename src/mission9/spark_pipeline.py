@@ -101,7 +101,7 @@ class SparkImagePipeline:
             InputError: the columns are others, or paths are not below `root`.
             ConfigError: the settings ask for int8.
         """
-        table, rule = image_table(df, root)
+        table, rule = image_table(df, root, self.config.label_level)
         extraction = make_extraction(self.config)
         if extraction.engine.precision == "int8":
             raise ConfigError("int8 is calibrated on the images first, which only a whole run does: mission9 run")

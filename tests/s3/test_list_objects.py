@@ -50,9 +50,9 @@ def names(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("options", [{}, {"all_files": True}])
+@pytest.mark.parametrize("options", [{}, {"all_files": True, "label_level": 1}])
 def test_a_prefix_is_listed_as_a_folder_of_the_same_files(
-    bucket: Bucket, names: Path, options: dict[str, bool]
+    bucket: Bucket, names: Path, options: dict[str, object]
 ) -> None:
     address = bucket.upload(names, "some/names")
     here, there = Found(), Found()

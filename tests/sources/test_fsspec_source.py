@@ -25,7 +25,7 @@ from mission9.pack.make_pack import make_pack
 from mission9.pipeline import run
 from mission9.places import real_root
 from mission9.sources import settled, source_of
-from mission9.stages.list_images import has_more_images
+from mission9.stages.list_images import Found, Listing, has_more_images, list_images
 from mission9.stages.prepare_images import ImageRow
 from mission9.stages.verify_output import verify_output
 from tests.hostile import tables
@@ -194,6 +194,8 @@ def test_a_connection_that_may_be_shared_is_the_only_one(odd_tree: Path) -> None
 def test_a_store_in_memory(odd_tree: Path, tmp_path: Path) -> None:
     store = fsspec.filesystem("memory")
     try:
+        (odd_tree / "Training/a/2024").mkdir()
+        (odd_tree / "Training/a/1.jpg").rename(odd_tree / "Training/a/2024/1.jpg")
         store.put(str(odd_tree), "/fruits", recursive=True)
         wanted, found = rows_of(odd_tree)
         rows, told = rows_of("memory://fruits")
@@ -201,6 +203,9 @@ def test_a_store_in_memory(odd_tree: Path, tmp_path: Path) -> None:
         assert without_times == [{**row, "modified": 0} for row in wanted]
         assert all(row["modified"] for row in rows)
         assert told.skipped == found.skipped
+        by_variety = [list_images(root, Found(), Listing(label_level=1)) for root in (str(odd_tree), "memory://fruits")]
+        labels = [[label for batch in batches for label in batch["label"].to_pylist()] for batches in by_variety]
+        assert labels[0] == labels[1] != [row["label"] for row in rows]
         source = source_of(settled("memory://fruits"))
         for row in rows:
             assert source.read(row["path"], max_bytes=MOST) == (odd_tree / row["path"]).read_bytes()

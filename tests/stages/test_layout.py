@@ -166,6 +166,24 @@ def test_a_link_to_one_label_is_counted_and_the_rest_goes_on(tmp_path: Path) -> 
     assert (list(found), dict(told.skipped), told.links) == (["a/1.jpg"], {"(link)": 1}, ["b"])
 
 
+@pytest.mark.parametrize(
+    ("level", "labels"),
+    [
+        (None, ["Golden 1", "Apple", "Red", "set", "Training", "b"]),
+        (1, ["Apple", "Apple", "Pear", "a", "Training", "b"]),
+        (2, ["Golden 1", "Apple", "Red", "set", "Training", "b"]),
+        (3, ["Golden 1", "Apple", "Red", "set", "Training", "b"]),
+    ],
+)
+def test_the_label_may_be_a_folder_further_up(tmp_path: Path, level: int | None, labels: list[str]) -> None:
+    names = ["Training/Apple/Golden 1/1.jpg", "Training/Apple/1.jpg", "Test/Pear/Red/1.jpg", "a/set/1.jpg"]
+    root = put(tmp_path / "three", *(f"data/{name}" for name in [*names, "Training/1.jpg", "b/1.jpg"]))
+    listing = Listing(splits_from="folders", label_level=level)
+    rows = [row for batch in list_images(str(root), Found(), listing) for row in batch.to_pylist()]
+    found = {row["path"].removeprefix("data/"): row["label"] for row in rows}
+    assert [found[name] for name in [*names, "Training/1.jpg", "b/1.jpg"]] == labels
+
+
 def test_a_result_and_what_is_printed_say_what_was_understood(
     tmp_path: Path, pictures: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,3 +213,6 @@ def test_a_result_and_what_is_printed_say_what_was_understood(
     assert "train/ in" in capsys.readouterr().err
     assert main([*command, "--splits", "none"]) == 0
     assert json.loads((tmp_path / "other/run.json").read_text())["splits"].keys() == {"all"}
+    assert main([*command, "--splits", "none", "--label-level", "1"]) == 0
+    assert {folder.name for folder in (tmp_path / "other/all_pca").iterdir()} == {"label=bus", "label=train"}
+    assert main([*command, "--label-level", "0"]) == 2

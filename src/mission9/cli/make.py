@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say, say_json
@@ -164,6 +165,7 @@ def pack(
     input_: Annotated[str, Parameter(name="--input")] = DEFAULT_INPUT,
     output: str,
     splits: SplitsFrom = "auto",
+    label_level: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     all_files: Flag = False,
     follow_links: Flag = False,
     overwrite: Flag = False,
@@ -189,6 +191,8 @@ def pack(
     splits:
         Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also beside labels;
         none: all are labels.
+    label_level:
+        Folder that is the label: 1 is the first below the split, 2 the next; default: the one that holds the image.
     all_files:
         Pack every file: also by other names, and in folders of tools.
     follow_links:
@@ -204,7 +208,7 @@ def pack(
     from mission9.pack.make_pack import make_pack, make_pack_by_spark
     from mission9.stages.list_images import Listing
 
-    listing = Listing(all_files=all_files, splits_from=splits, follow_links=follow_links)
+    listing = Listing(all_files=all_files, splits_from=splits, follow_links=follow_links, label_level=label_level)
     if reader == "spark":
         report = make_pack_by_spark(found_input(input_), output, listing=listing)
     else:

@@ -31,7 +31,7 @@ from mission9.pack.store import Store
 from mission9.pack.write_part import Read, write_part
 from mission9.schema import listed_time
 from mission9.session import find_or_start_session, stop_session
-from mission9.stages.layout import Layout, Strays, is_of_tools, layout_of, tools_folder
+from mission9.stages.layout import Layout, Strays, is_of_tools, tools_folder
 from mission9.stages.list_images import Listing
 from mission9.stages.read_bytes import MAX_BYTES
 
@@ -152,7 +152,7 @@ def _images(batch: pa.RecordBatch, top: _Top) -> Iterator[Read]:
         progress()
         parts = path.removeprefix(top.prefix).split("/")
         split = top.layout.split_of(parts[:-1])
-        label = parts[-2] if len(parts) > 1 else top.name
+        label = top.layout.label_of(parts[:-1], top.name)
         row = Row(to_text("/".join(parts).encode()), split, to_text(label.encode()), len(content), modified)
         yield Read(row, content, hashlib.sha256(content).hexdigest())
 
@@ -186,7 +186,7 @@ def _layout(place: str, folders: list[str], listing: Listing) -> Layout:
         inside = [way for way in ways if way[:depth] == list(above)]
         return sorted({way[depth] for way in inside if len(way) > depth}), "/".join(above) in folders
 
-    layout = layout_of(place, look, listing.splits_from)
+    layout = listing.layout(place, look)
     if listing.splits_from == "auto" and not layout.splits:
         strays = Strays()
         for way in ways:

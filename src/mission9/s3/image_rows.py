@@ -11,7 +11,7 @@ from mission9.errors import InputError
 from mission9.s3.address import Address, is_s3
 from mission9.s3.list_objects import Entry, Top, list_objects
 from mission9.s3.objects import head
-from mission9.stages.layout import RESULTS, STATE, Layout, layout_of, tools_folder
+from mission9.stages.layout import RESULTS, STATE, Layout, tools_folder
 from mission9.stages.list_images import BATCH_ROWS, Found, Listing, batch_of, has_image_name, skipped_as
 
 _FOLDER = "(folder)"  # counted in the place of an extension: an empty object that stands for a folder
@@ -25,7 +25,7 @@ def image_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.RecordB
     """
     address = Address.of(root)
     top = Top.of(address)
-    layout = found.layout = layout_of(root, lambda above: _look(top, above), listing.splits_from)
+    layout = found.layout = listing.layout(root, lambda above: _look(top, above))
     leave_out = Address.of(listing.leave_out) if is_s3(listing.leave_out) else None
     results: str | None = None
     rows: list[tuple[str, str, str, int, int]] = []
@@ -84,6 +84,6 @@ def _skipped(entry: Entry, folders: Sequence[str], layout: Layout, *, all_files:
 
 
 def _row(entry: Entry, folders: Sequence[str], layout: Layout, root: Address) -> tuple[str, str, str, int, int]:
-    label = folders[-1] if folders else root.name or root.bucket
+    label = layout.label_of(folders, root.name or root.bucket)
     path = to_text(entry.path.encode())
     return path, layout.split_of(folders), to_text(label.encode()), entry.size, entry.modified

@@ -18,7 +18,7 @@ from mission9.errors import ImageError, InputError, SetupError
 from mission9.privacy.redact import shown
 from mission9.schema import listed_time
 from mission9.sources.fsspec_connections import ANSWERS, Connections
-from mission9.stages.layout import RESULTS, STATE, Layout, layout_of, tools_folder
+from mission9.stages.layout import RESULTS, STATE, Layout, tools_folder
 from mission9.stages.list_images import BATCH_ROWS, Found, Listing, batch_of, has_image_name, skipped_as
 
 Got = TypeVar("Got")
@@ -71,7 +71,7 @@ class FsspecSource:
             InputError: nothing is there, it cannot be listed, or it is not clear what is a split.
         """
         rows: list[tuple[str, str, str, int, int]] = []
-        layout = found.layout = layout_of(self._root, self._look, listing.splits_from)
+        layout = found.layout = listing.layout(self._root, self._look)
         for folders, item, is_result in self._walk():
             names = _texts(folders)
             if item.is_link:
@@ -81,7 +81,7 @@ class FsspecSource:
             if skipped is not None:
                 found.skipped[skipped] += 1
                 continue
-            row = self._row(folders, item, layout.split_of(names))
+            row = self._row(folders, item, layout)
             found.add_image(row[1], "/".join(names))
             rows.append(row)
             if len(rows) == BATCH_ROWS:
@@ -177,10 +177,10 @@ class FsspecSource:
         with self._connections.one() as fs:
             return list(fs.ls(place, detail=True))
 
-    def _row(self, folders: list[bytes], item: _Item, split: str) -> tuple[str, str, str, int, int]:
-        top = self._root.rstrip("/").rpartition("/")[2].encode()
-        path = to_text(b"/".join([*folders, item.name]))
-        return path, split, to_text(folders[-1] if folders else top), item.size, item.modified
+    def _row(self, folders: list[bytes], item: _Item, layout: Layout) -> tuple[str, str, str, int, int]:
+        top = to_text(self._root.rstrip("/").rpartition("/")[2].encode())
+        path, names = to_text(b"/".join([*folders, item.name])), _texts(folders)
+        return path, layout.split_of(names), layout.label_of(names, top), item.size, item.modified
 
 
 class _Level:

@@ -72,10 +72,14 @@ def tools_folder(folders: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders that are splits, each a name and the split that it says; they lie in the folders `above`."""
+    """The folders that are splits, each a name and the split that it says; they lie in the folders `above`.
+
+    `label_level` is the folder that is the label: 1 the first below the split's, or below `above` where no split is.
+    """
 
     above: tuple[str, ...] = ()
     splits: tuple[tuple[str, str], ...] = ()
+    label_level: int | None = None
 
     def split_of(self, folders: Sequence[str]) -> str:
         """The split of what lies in some folders, given from the top down."""
@@ -83,6 +87,18 @@ class Layout:
         if len(folders) > depth and tuple(folders[:depth]) == self.above:
             return dict(self.splits).get(folders[depth], NO_SPLIT)
         return NO_SPLIT
+
+    def label_of(self, folders: Sequence[str], top: str) -> str:
+        """The label of what lies in some folders, given from the top down; `top` is the name of the folder above all.
+
+        It is the folder in which the image lies, where there is no `label_level` or none so deep.
+        """
+        if self.label_level is None or not folders:
+            return folders[-1] if folders else top
+        depth = len(self.above)
+        above = depth if tuple(folders[:depth]) == self.above else 0
+        level = above + (self.split_of(folders) != NO_SPLIT) + self.label_level
+        return folders[min(level, len(folders)) - 1]
 
     def is_beside_splits(self, folders: Sequence[str]) -> bool:
         """Tell whether some folders hold those of the splits."""
@@ -127,25 +143,23 @@ class Strays:
             )
 
 
-def layout_of(place: str, look: Look, splits_from: SplitsFrom) -> Layout:
+def layout_of(place: str, look: Look, splits_from: SplitsFrom, label_level: int | None = None) -> Layout:
     """Find the folders of splits: those at the top, or at the first level where there is more than one folder.
 
     Raises:
         InputError: it is not clear whether they are splits or labels.
     """
-    if splits_from == "none":
-        return Layout()
     above: tuple[str, ...] = ()
     while True:
         found, has_images = look(above)
         folders = sorted(name for name in found if not is_of_tools(name))
-        splits = {name: split for name in folders if (split := split_named(name))}
+        splits = {name: split for name in folders if (split := split_named(name))} if splits_from != "none" else {}
         if splits:
             if splits_from == "auto":
                 _check_are_clear(place, above, splits, [name for name in folders if name not in splits])
-            return Layout(above, tuple(splits.items()))
+            return Layout(above, tuple(splits.items()), label_level)
         if len(folders) != 1 or has_images or len(above) == _DEEPEST:
-            return Layout()
+            return Layout(above, label_level=label_level)
         above = (*above, folders[0])
 
 

@@ -18,7 +18,17 @@ from mission9.errors import InputError
 from mission9.places import real_root
 from mission9.schema import LISTING, NO_SPLIT, TRAINING, listed_time
 from mission9.sources import settled, source_of
-from mission9.stages.layout import RESULTS, STATE, Layout, SplitsFrom, Strays, layout_of, split_named, tools_folder
+from mission9.stages.layout import (
+    RESULTS,
+    STATE,
+    Layout,
+    Look,
+    SplitsFrom,
+    Strays,
+    layout_of,
+    split_named,
+    tools_folder,
+)
 from mission9.urls import is_url
 
 if TYPE_CHECKING:
@@ -38,7 +48,7 @@ _MOST_LINKS = 5  # that are told by name
 
 @dataclass(frozen=True)
 class Listing:
-    """How to list: every file, or those named as images; what to leave out; which folders are splits; where links lead.
+    """How to list: every file, or those named as images; what to leave out; what folders mean; where links lead.
 
     `all_files` lists the folders of tools too. With `follow_links` links out of the root are followed.
     """
@@ -47,11 +57,16 @@ class Listing:
     leave_out: str = ""
     splits_from: SplitsFrom = "auto"
     follow_links: bool = False
+    label_level: int | None = None
 
     @staticmethod
     def of(config: RunConfig, leave_out: str = "") -> Listing:
         """The listing that a run's settings ask for."""
-        return Listing(config.all_files, leave_out, config.splits, config.follow_links)
+        return Listing(config.all_files, leave_out, config.splits, config.follow_links, config.label_level)
+
+    def layout(self, place: str, look: Look) -> Layout:
+        """The folders that mean something, as `layout_of` finds them."""
+        return layout_of(place, look, self.splits_from, self.label_level)
 
 
 USUAL = Listing()
@@ -102,9 +117,10 @@ def list_images(root: str, found: Found, listing: Listing = USUAL) -> Iterator[p
     """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled while they are taken.
 
     The split is what a folder says, as `layout_of` finds them, else "all". The label is the name of the folder that
-    holds the file. Listed are files named as images, or without an extension; the rest is counted in `found.skipped`,
-    with what lies in folders of tools, and links that lead out of `root` or in circles. The folder
-    `listing.leave_out`, where results go, is passed over. A pack gives the rows of what it was made of.
+    holds the file, or of the one that `listing.label_level` says. Listed are files named as images, or without an
+    extension; the rest is counted in `found.skipped`, with what lies in folders of tools, and links that lead out of
+    `root` or in circles. The folder `listing.leave_out`, where results go, is passed over. A pack gives the rows of
+    what it was made of.
 
     Raises:
         InputError: `root` is no folder, a folder in it cannot be read, or it is not clear what is a split.
@@ -119,7 +135,7 @@ def list_images(root: str, found: Found, listing: Listing = USUAL) -> Iterator[p
 def folder_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.RecordBatch]:
     """`list_images` of a folder."""
     top = os.path.realpath(root)
-    layout = found.layout = layout_of(root, lambda above: _look(top, above), listing.splits_from)
+    layout = found.layout = listing.layout(root, lambda above: _look(top, above))
     rows: list[tuple[str, str, str, int, int]] = []
     for folder, name, is_followed in _walk(root, listing):
         if not is_followed:
@@ -129,7 +145,8 @@ def folder_rows(root: str, found: Found, listing: Listing) -> Iterator[pa.Record
             found.skipped[skipped] += 1
             continue
         split = layout.split_of(folder.names_above)
-        rows.append((folder.path_of(name), split, folder.label, *_facts(folder.place + name)))
+        label = layout.label_of(folder.names_above, folder.top)
+        rows.append((folder.path_of(name), split, label, *_facts(folder.place + name)))
         found.add_image(split, folder.text)
         if len(rows) == BATCH_ROWS:
             yield batch_of(rows)
@@ -175,8 +192,8 @@ def check_links(place: str, found: Found) -> None:
         return
     depth = len(found.layout.above) if found.layout else 0
     ways = [path.split("/") for path in found.links]
-    # Without folders of splits, one at the top may have been all that says it.
-    splits = [way[-1] for way in ways if len(way) == depth + 1 and split_named(way[-1])]
+    # Without folders of splits, one further up may have been all that says it.
+    splits = [way[-1] for way in ways if len(way) <= depth + 1 and split_named(way[-1])]
     if splits or not found.listed:
         names = ", ".join(splits or found.links) + (", ..." if found.skipped[_LINK] > len(found.links) else "")
         raise InputError(
@@ -226,7 +243,7 @@ class _Folder:
         self.names_above = tuple(to_text(name) for name in prefix.split(b"/")[:-1])
         # What it is counted as, if it is no folder of images.
         self.tools = RESULTS if os.fsencode(f"{STATE}/") in names else tools or tools_folder(self.names_above[-1:])
-        self.label = to_text(os.path.basename((prefix or top).rstrip(b"/")))
+        self.top = to_text(os.path.basename(top.rstrip(b"/")))
 
     def path_of(self, name: bytes) -> str:
         text = to_text(name)
