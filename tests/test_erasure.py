@@ -546,6 +546,22 @@ def test_retain_finds_the_images_that_a_run_left_out(output: Path, images: Path,
     assert capsys.readouterr().out == f"nothing to do: {output} holds nothing of them, nor does the input\n"
 
 
+def test_what_is_elsewhere_too_is_told(output: Path, images: Path, tmp_path: Path, capsys: Any) -> None:
+    os.link(images / "Test/a/1.jpg", tmp_path / "other name.jpg")
+    behind = images / "Training/a/0.jpg"
+    behind.rename(tmp_path / "behind.jpg")
+    behind.symlink_to(tmp_path / "behind.jpg")
+    run_into(output, images, follow_links=True)
+    (tmp_path / "ids.txt").write_text("Test/a/1.jpg\nTraining/a/0.jpg\nTraining/b/3.jpg\n")
+    capsys.readouterr()
+    assert main(["erase", str(output), "--ids", str(tmp_path / "ids.txt"), "--source"]) == 0
+    told = capsys.readouterr().out
+    assert "source: 3 files\n" in told
+    assert "2 of these files are elsewhere too, as hard links or behind a link: delete them there\n" in told
+    assert (tmp_path / "behind.jpg").exists()
+    assert not behind.is_symlink()
+
+
 def test_retain_deletes_no_file_that_changed_since(output: Path, images: Path) -> None:
     make_old(images, ERASED)
     run_into(output, images)

@@ -152,8 +152,10 @@ def _carry_out(output: str, request: Request) -> None:
 def _print_receipt(receipt: Receipt, output: str) -> None:
     say(f"{len(receipt.images):,} images erased, {receipt.rows_of_shards:,} rows of shards")
     say(f"result: {receipt.result['images']:,} images; model: {receipt.result['model']}")
-    deleted = ", ".join(f"{count:,} {what}" for what, count in receipt.source.items() if count)
+    deleted = ", ".join(f"{receipt.source[what]:,} {what}" for what in ("files", "versions") if receipt.source[what])
     say(f"source: {deleted or 'as it was'}")
+    if linked := receipt.source["linked"]:
+        say(f"{linked:,} of these files are elsewhere too, as hard links or behind a link: delete them there")
     say(f"old versions deleted: {receipt.old_versions:,}; unfinished uploads: {receipt.unfinished_uploads:,}")
     say(f"searched {receipt.searched_files:,} files: no name is left")
     if receipt.searched_by_hash_alone:

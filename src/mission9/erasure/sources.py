@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +22,10 @@ _SECOND = 1_000_000_000  # nanoseconds
 
 @dataclass
 class Deleted:
-    """Files, or versions of objects and delete markers; and of the files, how many have other names (hard links)."""
+    """Files, or versions of objects and delete markers; of the files, how many are elsewhere too.
+
+    These have other names (hard links), or were links: what a link leads to is not deleted, since others may use it.
+    """
 
     files: int = 0
     versions: int = 0
@@ -111,7 +115,7 @@ def _address(root: str, path: str) -> Address:
 
 def _delete_file(file: bytes, deleted: Deleted) -> None:
     try:
-        links = os.lstat(file).st_nlink
+        facts = os.lstat(file)
         patiently(lambda: os.unlink(file))
     except FileNotFoundError:
         return
@@ -121,4 +125,4 @@ def _delete_file(file: bytes, deleted: Deleted) -> None:
             "command again"
         ) from error
     deleted.files += 1
-    deleted.linked += links > 1
+    deleted.linked += facts.st_nlink > 1 or stat.S_ISLNK(facts.st_mode)
