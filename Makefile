@@ -71,6 +71,10 @@ bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARG
 image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target gpu")
 	PYTHONPATH=. $(PYTHON) scripts/image_test.py $(ARGS)
 
+.PHONY: imports
+imports:  ## Draw the graph of imports in the package: rooms, floors, circles, lines (ARGS=--arrows)
+	$(PYTHON) scripts/imports.py $(ARGS)
+
 .PHONY: wheel
 wheel: .venv/.runtime  ## Build dist/mission9-….whl, and the same as dist/mission9.zip, for spark-submit --py-files
 	rm -rf build dist

@@ -47,7 +47,7 @@ from benchmarks.measure.sitting import Inputs, Sitting
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree, warm
 from benchmarks.report import PAGE, write_page
 
-from mission9.network.weights import load_weights
+from mission9.models.weights import load_weights
 
 PRECISIONS = ("float32", "int8")
 BUSY = 0.5  # processes that run beside
@@ -94,7 +94,7 @@ def parse() -> argparse.Namespace:
 
 
 def destinations(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """Where figures and page go: a part of them never takes the place of a whole sitting unless told to."""
+    """Return where figures and page go: a part of them never takes the place of a whole sitting unless told to."""
     if arguments.only or arguments.json:
         return arguments.json, arguments.page
     return RESULTS / "bench.json", arguments.page or PAGE
@@ -147,7 +147,7 @@ def carry_out(name: str, sitting: Sitting) -> None:
 
 
 def complete(result: Result) -> None:
-    """What follows from the runs that there are."""
+    """Return what follows from the runs that there are."""
     result.curve = curve_of(result.runs.values())
     result.ratios = list(ratios(result))
 

@@ -160,7 +160,7 @@ def draw(runners: list[str], kinds: list[str], chance: random.Random) -> Iterato
 
 
 def is_there(runner: str, kind: str) -> bool:
-    """Whether a runner has whom a kind of hit is meant for."""
+    """Tell whether a runner has whom a kind of hit is meant for."""
     if kind in ("executor", "cluster-worker"):
         return runner == "standalone"
     return kind != "jvm" or runner != "local"

@@ -38,18 +38,18 @@ import torch
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.concurrency.ahead import READERS
-from mission9.engines import Precision, choose_engine, make_engine
-from mission9.engines.torch_engine import TorchEngine
+from mission9.concurrency.prefetch import READERS
+from mission9.datasets.demo import VARIETIES, draw, jpeg
 from mission9.errors import InputError, Mission9Error, SetupError
-from mission9.extraction import Extraction
-from mission9.network.weights import load_weights
-from mission9.sample import VARIETIES, draw, jpeg
-from mission9.stages.decode_image import MAX_PIXELS
+from mission9.models.engines import choose_engine, make_engine
+from mission9.models.engines.torch_engine import TorchEngine
+from mission9.models.extraction import Extraction
+from mission9.models.weights import load_weights
+from mission9.options import MAX_BYTES, MAX_PIXELS, Precision
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, list_images
 from mission9.stages.prepare_images import ImageRow, Pixels, Prepared, prepare_ahead
-from mission9.stages.read_bytes import MAX_BYTES
 
 Device = Literal["cuda", "cpu"]
 Features = NDArray[np.float32]
@@ -225,7 +225,7 @@ def listed(folder: str) -> list[ImageRow]:
     root = os.path.realpath(folder)
     if not os.path.isdir(root):
         raise InputError(f"there is no folder {folder}")
-    found = [row for batch in list_images(root, Found()) for row in batch.to_pylist()]
+    found = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     if not found:
         raise InputError(f"there are no images in {folder}")
     return [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in found]

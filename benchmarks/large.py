@@ -30,13 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from benchmarks.measure import RESULTS, SHARED
 from benchmarks.measure.child import ChildFailed
-from benchmarks.measure.listing import Listed, listed, listed_in_bucket
+from benchmarks.measure.listing import ObjectInfo, listed, listed_in_bucket
 from benchmarks.measure.machine import Machine, this_machine
 from benchmarks.measure.memory import Memory
 from benchmarks.measure.runs import mission9_run
 from benchmarks.measure.trees import images_at_hand, jpegs, make_flat, make_tree, warm
 
-from mission9.disk.files import write_whole
+from mission9.storage.local.files import write_atomic
 
 FOLDER_FILES = 5000
 MIB = 2**20
@@ -74,7 +74,7 @@ class Listings:
     """By layout."""
 
     machine: Machine
-    layouts: dict[str, Listed]
+    layouts: dict[str, ObjectInfo]
 
 
 def main() -> int:
@@ -180,7 +180,7 @@ def add(file: Path, part: str, figures: dict[str, Any]) -> None:
     """Put one kind of figures into the file, beside what is there of the other."""
     there = json.loads(file.read_bytes()) if file.exists() else {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (json.dumps(there | {part: figures}, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(file, (json.dumps(there | {part: figures}, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def large_text(large: Large) -> Iterator[str]:

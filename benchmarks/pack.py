@@ -33,12 +33,13 @@ from benchmarks.measure.machine import Machine, this_machine
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree
 from scripts.s3_server import s3_server
 
-from mission9.concurrency.ahead import work_ahead
-from mission9.disk.files import write_whole
+from mission9.concurrency.prefetch import prefetch_map
 from mission9.pack.make_pack import make_pack
 from mission9.schema import vectors
-from mission9.sources import settled, source_of
-from mission9.stages.list_images import Found, list_images
+from mission9.sources import open_source, resolve_root
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
+from mission9.storage.local.files import write_atomic
 
 BUCKET = "pack-benchmark"
 OPTIONS = ("--runner", "local", "--no-report", "--components", "10")
@@ -93,7 +94,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mission9-bench-") as scratch:
         figures = measure(arguments, Path(scratch))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(arguments.json, (json.dumps(asdict(figures), indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(arguments.json, (json.dumps(asdict(figures), indent=2, ensure_ascii=False) + "\n").encode())
     print(
         f"{figures.count:,} images: read {figures.ratio_of_reading:.1f} times, extracted "
         f"{figures.ratio_of_extraction:.2f} times as fast from the pack; differences {figures.largest_difference}"
@@ -158,12 +159,12 @@ def compare(arguments: argparse.Namespace, work: Path, setting: Setting) -> Figu
 
 def one_pass(place: str) -> Pass:
     """List, and read everything once, as a worker reads ahead; the source knows nothing from before."""
-    source_of.cache_clear()
+    open_source.cache_clear()
     start = time.perf_counter()
-    rows = [Row(*row) for batch in list_images(place, Found()) for row in zip(*columns(batch), strict=True)]
+    rows = [Row(*row) for batch in list_images(place, ListingCounts()) for row in zip(*columns(batch), strict=True)]
     listed = time.perf_counter()
-    source = source_of(settled(place))
-    lengths = work_ahead(rows, lambda row: len(source.read(row.path, max_bytes=2**28)), source.ahead)
+    source = open_source(resolve_root(place))
+    lengths = prefetch_map(rows, lambda row: len(source.read(row.path, max_bytes=2**28)), source.ahead)
     if sum(lengths) != sum(row.size for row in rows):
         raise ChildFailed(f"not all bytes came from {place}")
     return Pass(list_seconds=listed - start, read_rate=len(rows) / (time.perf_counter() - listed))
@@ -190,7 +191,7 @@ def timed_run(place: str, output: Path, weights: str) -> tuple[float, dict[str, 
 
 
 def differences(one: Path, other: Path) -> tuple[bool, float]:
-    """Whether two results are of the same images, and how far their features are apart at most."""
+    """Tell whether two results are of the same images, and how far their features are apart at most."""
     tables = [pq.read_table(place / "features").sort_by("path") for place in (one, other)]
     names = ["path", "split", "label", "sha256", "bytes"]
     same = tables[0].select(names).equals(tables[1].select(names))

@@ -105,7 +105,7 @@ def measure(arguments: argparse.Namespace, options: Sequence[str], work: Path) -
 
 
 def left_over(temporary: Path) -> list[str]:
-    """What stays in the folder of temporary files; Spark's Java tidies up for a moment after the run has ended."""
+    """Return what stays in the folder of temporary files; Spark's Java tidies up for a moment after the run."""
     deadline = time.monotonic() + 10
     while (names := sorted(path.name for path in temporary.iterdir())) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -113,7 +113,7 @@ def left_over(temporary: Path) -> list[str]:
 
 
 def growth(samples: Sequence[Sample], seconds: dict[str, float]) -> dict[str, float]:
-    """What there is late in the extraction over what there was early, by what was sampled."""
+    """Return what there is late in the extraction over what there was early, by what was sampled."""
     start, took = seconds["list"] + seconds["start"], seconds["extract"]
     early = [sample for sample in samples if 0.2 <= (sample.at - start) / took < 0.4]
     late = [sample for sample in samples if 0.8 <= (sample.at - start) / took < 1.0]
@@ -126,7 +126,7 @@ def growth(samples: Sequence[Sample], seconds: dict[str, float]) -> dict[str, fl
 
 
 def measures(samples: Sequence[Sample]) -> dict[str, Callable[[Sample], int]]:
-    """What is read from a sample, by its name."""
+    """Return what is read from a sample, by its name."""
 
     def memory_of(kind: str) -> Callable[[Sample], int]:
         return lambda sample: sample.memory.get(kind, 0)

@@ -25,7 +25,7 @@ class Buildah:
         return ["nice", "buildah", "--storage-driver", "overlay", *places, *arguments]
 
     def __call__(self, *arguments: str) -> str:
-        """What it says, which is a name where it makes something.
+        """Return what it says, which is a name where it makes something.
 
         Raises:
             subprocess.CalledProcessError: it fails.
@@ -54,7 +54,7 @@ class Container:
     config: Mapping[str, Any]
 
     def run(self, *command: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """What a command says, and its exit code."""
+        """Return what a command says, and its exit code."""
         inside = self._run(command, environment or {})
         return subprocess.run(inside, capture_output=True, text=True, check=False)  # noqa: S603
 

@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def check_image(check: Checks, container: Container) -> None:
-    """What the image says of itself."""
+    """Return what the image says of itself."""
     config = container.config
     print(f"{container.name}: {' '.join([*config['Entrypoint'], *config['Cmd']])}")
     check("user", container.run("id", "-un").stdout.strip(), "mission9")
@@ -128,7 +128,7 @@ def check_commands(check: Checks, container: Container) -> None:
 
 
 def check_succeeds(check: Checks, container: Container, *command: str) -> str:
-    """What a command says, which is shown where it fails."""
+    """Return what a command says, which is shown where it fails."""
     done = container.run(*command, environment=SETTINGS)
     check(" ".join(command), done.returncode, 0)
     if done.returncode:
@@ -153,7 +153,7 @@ def check_jupyter(check: Checks, container: Container) -> None:
 
 
 def check_files(check: Checks, container: Container) -> None:
-    """What the container's root holds after all that."""
+    """Return what the container's root holds after all that."""
     root = Path(container.buildah("mount", container.name))
     left = [str(path) for place in ("etc/pip.conf", "run/secrets", "root/.cache") for path in root.glob(place)]
     check("left of the build", left, [])

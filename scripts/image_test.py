@@ -95,7 +95,7 @@ def _build(buildah: Buildah, target: str, base: str | None) -> str:
 
 
 def _pip(folder: Path) -> list[str]:
-    """What hands this machine's pip to the build, of which nothing stays in the image."""
+    """Return what hands this machine's pip to the build, of which nothing stays in the image."""
     told = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout

@@ -16,7 +16,7 @@ install_java() {
     return 1
 }
 
-find_java() { "$folder/bin/python" -c 'from mission9.session import find_java; print(find_java())' 2>&1; }
+find_java() { "$folder/bin/python" -c 'from mission9.runners.spark_session import find_java; print(find_java())' 2>&1; }
 if ! java=$(find_java) && ! install_java; then
     echo "mission9: $(tail -n 1 <<<"$java" | sed 's/^[^:]*: //')" >&2
     exit 1

@@ -18,7 +18,7 @@ from pathlib import Path
 import obstore
 from scripts.s3_server import Server, end_as_by_ctrl_c, s3_server
 
-from mission9.sample import write_sample
+from mission9.datasets.demo import write_sample
 
 BUCKET = "mission9-demo"
 IMAGES, RESULTS = f"s3://{BUCKET}/fruits", f"s3://{BUCKET}/results"

@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from mission9.engines.torch_model import MobileNetV2Features
-from mission9.network.mobilenet_v2 import FEATURES, INPUT_SIZE
-from mission9.network.preprocess import MEAN, STD
-from mission9.sample import VARIETIES, draw
+from mission9.datasets.demo import VARIETIES, draw
+from mission9.models.engines.torch_model import MobileNetV2Features
+from mission9.models.mobilenet_v2 import INPUT_SIZE
+from mission9.models.preprocess import MEAN, STD
+from mission9.schema import FEATURES
 
 TRAIN_STREAM, VALIDATION_STREAM = 1000, 1001
 BATCH = 64

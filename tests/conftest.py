@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from mission9 import devices, runners
-from mission9.network.weights import Tensors, Weights, load_weights
-from mission9.runners import Task
-from mission9.sample import VARIETIES, draw, jpeg, write_sample
+from mission9 import devices
+from mission9.datasets.demo import VARIETIES, draw, jpeg, write_sample
+from mission9.models.weights import Tensors, Weights, load_weights
+from mission9.runners import base
+from mission9.runners.base import Task
 
 if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
     from benchmarks.measure.cluster import Cluster
     from pyspark.sql import SparkSession
 
-    from mission9.results import Results
+    from mission9.results.reader import Results
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -103,7 +104,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     from mission9.config import RunConfig
-    from mission9.session import start_session
+    from mission9.runners.spark_session import start_session
 
     with pytest.MonkeyPatch.context() as patch:
         # Compiled less, and with one thread for garbage, a JVM of small tables takes half of the CPU time.
@@ -133,7 +134,7 @@ def connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-class InProcessRunner(runners.InProcessRunner):
+class InProcessRunner(base.InProcessRunner):
     """Tasks in this process, counted, as if there were two workers."""
 
     parallelism = 2
@@ -173,7 +174,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fruits_results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Of ten pictures in Training and five in Test of each variety of the sample, which lie beside them in `fruits`."""
     from mission9 import RunConfig, run
-    from mission9.results import Results
+    from mission9.results.reader import Results
     from tests.support.finished import write_fruits
 
     images = tmp_path_factory.mktemp("fruits_results") / "fruits"

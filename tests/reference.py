@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.engines.torch_model import MobileNetV2Features
-from mission9.network.preprocess import MEAN, STD, to_input
-from mission9.network.weights import Tensors
-from mission9.sample import VARIETIES, draw
+from mission9.datasets.demo import VARIETIES, draw
+from mission9.models.engines.torch_model import MobileNetV2Features
+from mission9.models.preprocess import MEAN, STD, to_input
+from mission9.models.weights import Tensors
 from mission9.stages.prepare_images import Pixels
 
 

@@ -32,7 +32,7 @@ from benchmarks.soak import growth
 from threadpoolctl import threadpool_limits
 
 from mission9.cli import main
-from mission9.sources import source_of
+from mission9.sources import open_source
 from tests.conftest import REPOSITORY
 from tests.s3.moto import KEYS, MotoBucket, make_bucket, moto_server
 
@@ -73,7 +73,7 @@ def run_here(
     if "--runner" in words:
         at = words.index("--runner")
         del words[at : at + 2]
-    source_of.cache_clear()  # the address of a bucket's server may be another one
+    open_source.cache_clear()  # the address of a bucket's server may be another one
     with pytest.MonkeyPatch.context() as patch, _heard() as (said, errors):
         for name, value in (environment or {}).items():
             patch.setenv(name, value)
@@ -218,7 +218,7 @@ def test_what_packing_gains_is_measured_beside_what_must_not_change(
     pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
     for name in (*KEYS, "AWS_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.setenv(name, "")  # the program sets them, and leaves them so
-    monkeypatch.setattr("mission9.s3.lease._SETTLE", 0)  # nobody else makes the lock
+    monkeypatch.setattr("mission9.storage.s3.lease._SETTLE", 0)  # nobody else makes the lock
     file = tmp_path / "pack.json"
     inputs = ["--images", str(small), "--weights", "demo", "--json", str(file)]
     with moto_server() as url:

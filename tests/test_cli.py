@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from mission9 import RunConfig, __version__, run
 from mission9.cli import main
-from mission9.network.weights import Tensors
+from mission9.models.weights import Tensors
 from tests.conftest import InProcessRunner
 from tests.support import held_up
 from tests.support.finished import copy_tree, write_tree
@@ -215,7 +215,7 @@ def without_java(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has no Spark session yet, whatever tests came before in this one."""
-    monkeypatch.setattr("mission9.session.running_session", lambda: None)
+    monkeypatch.setattr("mission9.runners.spark_session.running_session", lambda: None)
 
 
 def test_no_java(
@@ -243,8 +243,8 @@ def test_without_java_worker_processes_do_the_work(arguments: list[str], tmp_pat
 
 
 MANY = """
-from mission9 import planning
-planning.FEW_IMAGES = 1
+from mission9.pipeline import plan
+plan.FEW_IMAGES = 1
 from mission9.cli import program
 program()
 """

@@ -12,15 +12,15 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
-from mission9.disk.files import patiently
 from mission9.errors import Mission9Error
-from mission9.output.folder import Output
-from mission9.output.open_output import open_output
+from mission9.output.local import Output
+from mission9.output.open import open_output
 from mission9.output.shards import read_marker
+from mission9.results.verify import verify_output
 from mission9.schema import LISTING
-from mission9.stages.find_known import EarlierPlan
 from mission9.stages.measure_fidelity import fidelity_in
-from mission9.stages.verify_output import verify_output
+from mission9.stages.reuse import PreviousPlan
+from mission9.storage.local.files import retry_io
 from tests.conftest import InProcessRunner
 from tests.hostile import is_whole, tables
 from tests.support.finished import copy_of, copy_tree, with_changes, write_tree
@@ -157,7 +157,7 @@ def test_a_flipped_bit_anywhere_in_the_plans_changes_no_result(config: RunConfig
     spoilt = place.parent.parent / "spoilt.parquet"
 
     def known() -> list[list[str | None]]:
-        plan = EarlierPlan(spoilt, place)
+        plan = PreviousPlan(spoilt, place)
         return [plan.shards_of(rows).to_pylist() for rows in listing]
 
     spoilt.write_bytes(whole)
@@ -225,7 +225,7 @@ def test_rows_of_earlier_fidelity_that_are_none(config: RunConfig) -> None:
 
 
 def test_a_run_that_says_who_it_is_in_no_text(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mission9.disk.folder_lock._SAY_WHO", 0.1)
+    monkeypatch.setattr("mission9.storage.local.lock._SAY_WHO", 0.1)
     with open_output(config.output, overwrite=False) as output:
         (output.state / "lock").write_bytes(b"\xff\xfe\x00")
-        assert patiently(lambda: main(["run", "--input", config.input, "--output", config.output])) == 2
+        assert retry_io(lambda: main(["run", "--input", config.input, "--output", config.output])) == 2

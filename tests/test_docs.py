@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mission9.config import ENV_PREFIX, RunConfig
+from mission9.datasets.demo import SPLITS, VARIETIES
 from mission9.errors import REASONS
-from mission9.pipeline import run
-from mission9.sample import SPLITS, VARIETIES
+from mission9.pipeline.run import run
 from tests.conftest import REPOSITORY, InProcessRunner
 from tests.support.finished import copy_tree, write_fruits
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from benchmarks.measure.cluster import free_port
 
-from mission9 import RunConfig, doctor
+from mission9 import RunConfig
 from mission9.cli import main
-from mission9.doctor import Finding, examine
+from mission9.doctor import checks
+from mission9.doctor.checks import examine
+from mission9.doctor.finding import Finding
 
 
 def found(what: str, **settings: object) -> list[Finding]:
@@ -47,7 +49,7 @@ def test_problems_are_told_with_their_remedies_and_an_exit_code(
 def test_the_images_to_fit_on_may_be_the_last_that_are_found(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.stages.list_images.BATCH_ROWS", 2)
+    monkeypatch.setattr("mission9.sources.listing.BATCH_ROWS", 2)
     (finding,) = found("input", input=str(tree))
     assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 3 of Test")
     shutil.rmtree(tree / "Training")
@@ -72,7 +74,7 @@ def test_java_hidden(runner: str, status: str, monkeypatch: pytest.MonkeyPatch, 
 
 def test_packages_that_are_too_old_or_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"pyspark": "3.5.1", "pillow": "11.3.0", "pandas": "3.0.0", "pyarrow": "20.0"}
-    monkeypatch.setattr(doctor, "installed", there.get)
+    monkeypatch.setattr(checks, "installed", there.get)
     problems = {finding.found: finding.remedy for finding in found("packages") if finding.status == "problem"}
     assert problems["pillow 11.3.0 is older than 12.3"] == "pip install 'pillow>=12.3'"
     assert "pyspark 3.5.1 is older than 3.5.7" in problems
@@ -103,7 +105,7 @@ def test_a_server_that_is_not_there() -> None:
 
 def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setattr(doctor, "_PORTS", {taken.getsockname()[1]: "MLflow"})
+        monkeypatch.setattr(checks, "_PORTS", {taken.getsockname()[1]: "MLflow"})
         (finding,) = found("ports")
         assert (finding.status, finding.found) == ("warning", f"{taken.getsockname()[1]} (MLflow) is taken")
     assert [finding.status for finding in found("ports")] == ["ok"]
@@ -111,7 +113,7 @@ def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(doctor, "IMAGENET_URL", f"http://127.0.0.1:{free_port()}/mobilenet_v2.pth")
+    monkeypatch.setattr(checks, "IMAGENET_URL", f"http://127.0.0.1:{free_port()}/mobilenet_v2.pth")
     (finding,) = found("weights", weights="imagenet")
     assert finding.status == "problem"
     assert finding.remedy.endswith("elsewhere and give --weights FILE")

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9 import devices
-from mission9.engines import Device, EngineName, Precision, check_cpu, choose_engine, make_engine
-from mission9.engines.int8 import Int8Network, calibrate
-from mission9.engines.openvino_engine import MICRO_BATCHES, OpenVINOEngine
-from mission9.engines.openvino_graph import features_graph
-from mission9.engines.torch_engine import TorchEngine
 from mission9.errors import ConfigError, ModelError, SetupError
-from mission9.network.preprocess import to_input
-from mission9.network.weights import Tensors, Weights, load_weights
+from mission9.models.engines import check_cpu, choose_engine, make_engine
+from mission9.models.engines.int8 import Int8Network, calibrate
+from mission9.models.engines.openvino_engine import MICRO_BATCHES, OpenVINOEngine
+from mission9.models.engines.openvino_graph import features_graph
+from mission9.models.engines.torch_engine import TorchEngine
+from mission9.models.preprocess import to_input
+from mission9.models.weights import Tensors, Weights, load_weights
+from mission9.options import Device, EngineName, Precision
 from mission9.stages.prepare_images import Pixels
 from tests.conftest import REAL_WEIGHTS, SHARED, assert_close
 from tests.reference import drawn_pixels, features_in_float64

@@ -19,15 +19,15 @@ from pyspark.sql import SparkSession
 from mission9 import RunConfig, SparkImagePipeline, run
 from mission9.cli import main
 from mission9.cli.console import fail
-from mission9.disk.folder_lock import take_lock, wait_for_lock
-from mission9.disk.scratch import scratch_folder
-from mission9.doctor import examine
+from mission9.doctor.checks import examine
 from mission9.errors import ConfigError, OutputError, SetupError
-from mission9.java import check_user
 from mission9.pack.spark_pack import _images, _Top
-from mission9.runners import open_runner
-from mission9.sources.fsspec_source import _modified
-from mission9.stages.layout import Layout
+from mission9.runners.factory import open_runner
+from mission9.runners.java import check_user
+from mission9.sources.fsspec import _modified
+from mission9.sources.layout import Layout
+from mission9.storage.local.lock import take_lock, wait_for_lock
+from mission9.storage.local.scratch import scratch_folder
 from tests.conftest import InProcessRunner
 from tests.hostile import own_mounts
 from tests.support.finished import write_tree
@@ -176,7 +176,7 @@ def test_a_user_whom_the_system_does_not_know_is_told_before_java_is(
         (finding,) = [finding for finding in examine(config) if finding.what == "java"]
         assert finding.status == status
         assert runner == "local" or finding.remedy.startswith("add one (echo mission9:x:12345:")
-    monkeypatch.setattr("mission9.runners._has_session", lambda: False)
+    monkeypatch.setattr("mission9.runners.factory._has_session", lambda: False)
     caplog.set_level("INFO")
     with open_runner(RunConfig(workers=1)):
         assert "user 12345 has no entry in /etc/passwd" in caplog.text

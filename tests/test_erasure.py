@@ -20,21 +20,21 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.absence import Search
-from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
-from mission9.erasure.tombstones import Tombstones
+from mission9.erasure.search import Search
+from mission9.erasure.selection import Request
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
-from mission9.output.folder import Output
-from mission9.output.open_output import open_output
+from mission9.output.local import Output
+from mission9.output.open import open_output
+from mission9.output.run_report import Report
+from mission9.output.tombstones import Tombstones
 from mission9.pack.make_pack import make_pack
 from mission9.pca import PCAModel
-from mission9.pipeline import run
-from mission9.results import Results
+from mission9.pipeline.run import run
+from mission9.results.reader import Results
+from mission9.results.verify import verify_output
 from mission9.stages import collect_shards
-from mission9.stages.report import Report
-from mission9.stages.verify_output import verify_output
 from tests.support.finished import copy_tree, write_tree
 from tests.support.forks import Forks
 

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from mission9 import RunConfig, run
-from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
 from mission9.erasure.rewrite import rewrite
-from mission9.erasure.tombstones import Tombstones
-from mission9.output.folder import Output
-from mission9.output.open_output import open_output
+from mission9.erasure.selection import Request
+from mission9.output.layout import done_file, plan_file
+from mission9.output.local import Output
+from mission9.output.open import open_output
 from mission9.output.shards import read_features, read_marker, read_rejects
 from mission9.output.tables import read_table
-from mission9.stages.find_known import done_file, plan_file
+from mission9.output.tombstones import Tombstones
 from tests.conftest import InProcessRunner
 from tests.support.finished import copy_tree, with_changes
 

@@ -11,16 +11,16 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.deploy.instances import Instance, find_instances, note
 from mission9.errors import ConfigError
+from mission9.estimate.instances import Instance, find_instances, note
 from mission9.estimate.interval import Interval
-from mission9.estimate.kept import HERE, compare, read_estimate
 from mission9.estimate.predict import predict_here, predict_there
 from mission9.estimate.probe import Probe, _parts
 from mission9.estimate.probe import probe as measure
+from mission9.estimate.saved import HERE, compare, read_estimate
 from mission9.pack.make_pack import make_pack
-from mission9.pipeline import run
-from mission9.runners import InProcessRunner
+from mission9.pipeline.run import run
+from mission9.runners.base import InProcessRunner
 from mission9.stages.prepare_images import ImageRow
 
 

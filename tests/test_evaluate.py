@@ -13,11 +13,11 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
+from mission9.datasets.demo import VARIETIES
 from mission9.errors import InputError
-from mission9.evaluate import evaluate, halves
-from mission9.output.page_file import PAGE
-from mission9.results import Results, Scores
-from mission9.sample import VARIETIES
+from mission9.output.layout import PAGE
+from mission9.results.evaluate import evaluate, halves
+from mission9.results.reader import Results, Scores
 from tests.conftest import InProcessRunner
 from tests.support.finished import copy_tree
 
@@ -128,7 +128,7 @@ def test_one_label_is_nothing_to_tell_apart(fruits_results: Results, splits: lis
 def test_more_than_can_be_compared_is_thinned_out_and_said_to_be(
     fruits_results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.evaluate.MOST_FITTED", 100)
+    monkeypatch.setattr("mission9.results.evaluate.MAX_FITTED", 100)
     found = evaluate(fruits_results)
     assert (found.fitted, found.judged, found.thinned) == (100, len(VARIETIES) * 5, True)
 

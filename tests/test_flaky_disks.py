@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mission9 import RunConfig, run
-from mission9.network.weights import DEMO_FILE
+from mission9.models.weights import DEMO_FILE
 from tests.conftest import REPOSITORY, InProcessRunner
 from tests.hostile import arguments, is_whole, mission9, only_line, tables
 from tests.support import held_up

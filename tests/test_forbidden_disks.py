@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from mission9 import RunConfig, run
-from mission9.disk.failures import in_words
-from mission9.disk.files import patiently
 from mission9.errors import StorageError
-from mission9.runners import InProcessRunner as Plain
-from mission9.runners import Task
+from mission9.runners.base import InProcessRunner as Plain
+from mission9.runners.base import Task
+from mission9.storage.local.errors import describe_error
+from mission9.storage.local.files import retry_io
 from tests.conftest import InProcessRunner
 from tests.hostile import (
     arguments,
@@ -216,7 +216,7 @@ def test_temporary_files_are_nobody_elses_and_gone_in_the_end(options: list[str]
 
 def test_each_error_of_the_system_is_a_sentence_with_the_file(tmp_path: Path) -> None:
     for number in (13, 1, 27, 28, 30, 5, 23, 24, 116, 122, 75):
-        told = in_words(OSError(number, os.strerror(number), str(tmp_path / "x")), [tmp_path])
+        told = describe_error(OSError(number, os.strerror(number), str(tmp_path / "x")), [tmp_path])
         assert "\n" not in told
         assert str(tmp_path / "x") in told or number in (23, 24), told
 
@@ -224,7 +224,7 @@ def test_each_error_of_the_system_is_a_sentence_with_the_file(tmp_path: Path) ->
 def test_patience_has_an_end_and_is_not_had_twice_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     waits: list[float] = []
-    monkeypatch.setattr("mission9.disk.files.time.sleep", waits.append)
+    monkeypatch.setattr("mission9.storage.retry.time.sleep", waits.append)
 
     def fails(number: int) -> None:
         calls.append(number)
@@ -232,18 +232,18 @@ def test_patience_has_an_end_and_is_not_had_twice_in_a_row(monkeypatch: pytest.M
 
     for number in (2, 13, 28, 30):
         with pytest.raises(OSError, match=os.strerror(number)):
-            patiently(lambda: fails(number))  # noqa: B023 (called at once)
+            retry_io(lambda: fails(number))  # noqa: B023 (called at once)
     assert len(calls) == 4
     assert not waits
     calls.clear()
     with pytest.raises(OSError, match="Input/output"):
-        patiently(lambda: fails(5))
+        retry_io(lambda: fails(5))
     assert (len(calls), len(waits)) == (5, 4)
     assert 1 < sum(waits) < 5
     with pytest.raises(OSError, match="Input/output"):
-        patiently(lambda: fails(5))
+        retry_io(lambda: fails(5))
     assert (len(calls), len(waits)) == (6, 4)
-    assert patiently(lambda: 7) == 7
+    assert retry_io(lambda: 7) == 7
     calls.clear()
 
     def fails_once() -> int:
@@ -251,5 +251,5 @@ def test_patience_has_an_end_and_is_not_had_twice_in_a_row(monkeypatch: pytest.M
             fails(5)
         return 8
 
-    assert patiently(fails_once) == 8
+    assert retry_io(fails_once) == 8
     assert len(waits) == 5

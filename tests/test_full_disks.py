@@ -26,8 +26,8 @@ import json, os, re, shutil, sys
 from pathlib import Path
 from mission9 import RunConfig, run
 from mission9.errors import StorageError
-from mission9.runners import InProcessRunner
-from mission9.stages.verify_output import verify_output
+from mission9.runners.base import InProcessRunner
+from mission9.results.verify import verify_output
 from tests.hostile import tables
 
 images, place, fresh, *sizes = sys.argv[1:]
@@ -130,9 +130,9 @@ FILLED = """
 import os, shutil, sys
 from pathlib import Path
 from mission9 import RunConfig, run
-from mission9.output.folder import Output
-from mission9.runners import InProcessRunner
-from mission9.stages.verify_output import verify_output
+from mission9.output.local import Output
+from mission9.runners.base import InProcessRunner
+from mission9.results.verify import verify_output
 
 complete = Output.complete
 

@@ -13,17 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.engines import Precision, choose_engine, make_engine
-from mission9.engines.torch_engine import TorchEngine
+from mission9.datasets.demo import VARIETIES, draw, jpeg
 from mission9.errors import SetupError
-from mission9.extraction import Extraction
-from mission9.network.weights import Tensors, Weights
-from mission9.sample import VARIETIES, draw, jpeg
+from mission9.models.engines import choose_engine, make_engine
+from mission9.models.engines.torch_engine import TorchEngine
+from mission9.models.extraction import Extraction
+from mission9.models.weights import Tensors, Weights
+from mission9.options import MAX_BYTES, MAX_PIXELS, Precision
 from mission9.schema import OUTCOME, vectors
-from mission9.stages.decode_image import MAX_PIXELS
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow, Pixels
-from mission9.stages.read_bytes import MAX_BYTES
 from tests.conftest import assert_close
 from tests.reference import drawn_pixels, features_in_float64
 

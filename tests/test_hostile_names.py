@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 from mission9.cli import main
-from mission9.disk.names import to_text
+from mission9.storage.local.names import to_text
 
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,28 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts.imports import ORDER, back_arrows, circles, floors, imports, modules, room_of
+
+GRAPH = imports(modules())
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circles(GRAPH) == []
+
+
+def test_imports_lead_down() -> None:
+    assert set(map(room_of, GRAPH)) == set(ORDER)
+    assert back_arrows(GRAPH) == []
+    assert floors(GRAPH) <= 11
+
+
+@pytest.mark.parametrize(
+    ("room", "below"),
+    [("storage", {"concurrency", "errors"}), ("config", {"options", "errors", "schema", "storage"})],
+)
+def test_the_ground_imports_little(room: str, below: set[str]) -> None:
+    found = {room_of(other) for module, others in GRAPH.items() if room_of(module) == room for other in others}
+    assert found - {room} == below
 
 
 def modules_after(statement: str) -> set[str]:
@@ -24,7 +46,7 @@ def test_the_command_line_starts_without_the_heavy_packages() -> None:
 
 
 def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
-    statement = "import mission9.engines.openvino_engine, sys; print(*sys.modules)"
+    statement = "import mission9.models.engines.openvino_engine, sys; print(*sys.modules)"
     environment = os.environ | {"HOME": str(tmp_path), "CI": "", "TF_BUILD": "", "JENKINS_URL": ""}
     command = [sys.executable, "-c", statement]
     loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
@@ -35,8 +57,8 @@ def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
 
 def test_the_worker_needs_no_torch_with_openvino() -> None:
     loaded = modules_after(
-        "from mission9.stages import extract_shard; from mission9.engines import EngineSpec, make_engine;"
-        "from mission9.network.weights import load_weights;"
+        "from mission9.stages import extract_shard; from mission9.models.engines import EngineSpec, make_engine;"
+        "from mission9.models.weights import load_weights;"
         "make_engine(EngineSpec(engine='openvino', device='cpu'), load_weights('demo'), threads=1)"
     )
     assert "openvino" in loaded
@@ -53,13 +75,13 @@ INFERENCE = """
 import sys
 for name in sys.argv[1:]:
     sys.modules[name] = None  # importing it fails
-import mission9.devices, mission9.network.preprocess, mission9.stages.decode_image
-from mission9.engines import choose_engine
-from mission9.sample import VARIETIES, draw, jpeg
-from mission9.extraction import Extraction
+import mission9.devices, mission9.models.preprocess, mission9.decoding.decode
+from mission9.models.engines import choose_engine
+from mission9.datasets.demo import VARIETIES, draw, jpeg
+from mission9.models.extraction import Extraction
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow
-from mission9.network.weights import load_weights
+from mission9.models.weights import load_weights
 
 extraction = Extraction(
     engine=choose_engine(engine="torch", device="cpu"),

@@ -11,10 +11,10 @@ from pyspark.sql import SparkSession
 
 from mission9 import PCAModel, RunConfig, run
 from mission9.cli import main
-from mission9.interop import to_sklearn, with_vectors
+from mission9.decoding.decode import decode_image
 from mission9.pca import Moments, fit
-from mission9.results import Results
-from mission9.stages.decode_image import decode_image
+from mission9.results.export import to_sklearn, with_vectors
+from mission9.results.reader import Results
 from tests.conftest import InProcessRunner
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from mission9.cli import main
-from mission9.privacy.redact import redact, shown
+from mission9.redact import redact, shown
 from tests.conftest import REPOSITORY
 
 WORDS = ("photos", "3", "'photos'", "['a', 'b']", "s3://bucket/x", "a=b", "--input")

@@ -11,10 +11,10 @@ import pytest
 from matplotlib.collections import PathCollection
 from PIL import Image
 
+from mission9.datasets.demo import VARIETIES
 from mission9.errors import ConfigError, InputError, OutputError
-from mission9.notebook import MOST_NAMED, SAMPLE, label_map, open_pictures, read_config
-from mission9.results import Results
-from mission9.sample import VARIETIES
+from mission9.notebook import MAX_NAMED, SAMPLE, label_map, open_pictures, read_config
+from mission9.results.reader import Results
 from tests.conftest import REPOSITORY
 from tests.support.finished import copy_tree, write_fruits
 from tests.support.notebooks import NOTEBOOK, execute, read
@@ -144,10 +144,10 @@ def test_a_map_names_the_largest_labels_and_of_equal_ones_some_of_every_part() -
     assert legend is not None
     named = [text.get_text().strip() for text in legend.get_texts()][1:]
     assert {"label 000", "label 077", "label 130"} <= set(named)
-    assert len(set(named)) == MOST_NAMED
+    assert len(set(named)) == MAX_NAMED
 
 
-@pytest.mark.parametrize(("labels", "components"), [(1, 1), (12, 3), (MOST_NAMED, 2), (131, 50)])
+@pytest.mark.parametrize(("labels", "components"), [(1, 1), (12, 3), (MAX_NAMED, 2), (131, 50)])
 def test_a_map_is_readable_with_any_number_of_labels(labels: int, components: int) -> None:
     names = ["_hidden", "$x$ and $", "long " * 60, *(f"label {n:03d}" for n in range(labels))][:labels]
     counts = np.arange(labels) % 7 + 2
@@ -159,7 +159,7 @@ def test_a_map_is_readable_with_any_number_of_labels(labels: int, components: in
     told = ax.get_legend()
     assert told is not None
     texts = [text.get_text().strip() for text in told.get_texts()]
-    assert len(texts) == min(labels, MOST_NAMED) + (labels > MOST_NAMED)
+    assert len(texts) == min(labels, MAX_NAMED) + (labels > MAX_NAMED)
     assert ("111 other labels" in texts) == (labels == 131)
     assert max(map(len, texts)) <= 31
     drawn = [each for each in ax.collections if isinstance(each, PathCollection)]

@@ -17,15 +17,17 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import ImageError, InputError
-from mission9.pack import layout, plan_pack, write_part
+from mission9.output.run_report import Report
+from mission9.pack import plan_pack, write_part
 from mission9.pack.make_pack import make_pack
-from mission9.pack.read_pack import PackSource
-from mission9.pack.show_pack import PackReport
-from mission9.pack.store import store_of
-from mission9.pipeline import run
-from mission9.sources import settled, source_of
-from mission9.stages.list_images import Found, has_more_images, list_images
-from mission9.stages.report import Report
+from mission9.pack.publish import PackReport
+from mission9.pipeline.run import run
+from mission9.sources import open_source, resolve_root
+from mission9.sources.list_images import has_more_images, list_images
+from mission9.sources.listing import ListingCounts
+from mission9.sources.pack import layout
+from mission9.sources.pack.source import PackSource
+from mission9.storage.file_store import file_store
 from tests.conftest import SHARED
 from tests.hostile import tables
 from tests.test_hostile_names import Hostile, put_links, put_names, put_what_is_no_file
@@ -37,16 +39,16 @@ def packed(images: Path, pack: Path, **options: Any) -> PackReport:
     return make_pack(str(images), str(pack), **options)
 
 
-def rows_of(root: Path | str) -> tuple[list[dict[str, Any]], Found]:
-    found = Found()
+def rows_of(root: Path | str) -> tuple[list[dict[str, Any]], ListingCounts]:
+    found = ListingCounts()
     rows = [row for batch in list_images(str(root), found) for row in batch.to_pylist()]
-    return rows, Found(found.listed, found.skipped)
+    return rows, ListingCounts(found.listed, found.skipped)
 
 
 def content_of(root: Path | str, path: str) -> bytes | tuple[str, str]:
     """An image's bytes, or the reason and the message of why it has none."""
     try:
-        return source_of(settled(str(root))).read(path, max_bytes=MOST)
+        return open_source(resolve_root(str(root))).read(path, max_bytes=MOST)
     except ImageError as error:
         return error.reason, str(error)
 
@@ -137,7 +139,7 @@ def test_an_image_larger_than_a_page_and_many_small_ones(tmp_path: Path) -> None
     packed(tmp_path / "images", tmp_path / "pack")
     assert_holds(tmp_path / "pack", tmp_path / "images")
     with pytest.raises(ImageError, match="bytes are more than 100"):
-        source_of(settled(str(tmp_path / "pack"))).read("a/1000x.png", max_bytes=100)
+        open_source(resolve_root(str(tmp_path / "pack"))).read("a/1000x.png", max_bytes=100)
 
 
 def test_a_pack_is_brought_up_to_date(
@@ -194,9 +196,9 @@ def test_a_pack_may_be_brought_up_to_date_while_it_is_read(
     monkeypatch.setattr(plan_pack, "PART_BYTES", 6 * len(pictures[0]))
     pack = tmp_path / "pack"
     packed(tree, pack)
-    before = source_of(settled(str(pack)))
+    before = open_source(resolve_root(str(pack)))
     assert before.read("Training/a/1.jpg", max_bytes=MOST) == pictures[1]  # by which it knows the old index
-    other = PackSource(settled(str(pack)))
+    other = PackSource(resolve_root(str(pack)))
     read, lock, done = PackSource.read, threading.Lock(), threading.Event()
 
     def while_brought_up_to_date(self: PackSource, path: str, *, max_bytes: int) -> bytes:
@@ -210,7 +212,7 @@ def test_a_pack_may_be_brought_up_to_date_while_it_is_read(
         return read(self, path, max_bytes=max_bytes)
 
     monkeypatch.setattr(PackSource, "read", while_brought_up_to_date)
-    source_of.cache_clear()
+    open_source.cache_clear()
     report = features_run(pack, tmp_path / "output")
     assert (report.listed, report.rejected) == (15, 1)
     (reject,) = pq.read_table(tmp_path / "output/rejects").to_pylist()
@@ -296,7 +298,7 @@ def test_an_index_that_means_no_good_leads_nowhere(column: str, value: object, t
         content = content_of(tmp_path / "pack", path)
         assert content[0] in ("unreadable", "too_many_bytes"), content
     pq.write_table(forged, index)
-    source_of.cache_clear()
+    open_source.cache_clear()
     with pytest.raises(InputError, match="damaged"):
         content_of(tmp_path / "pack", "Training/a/0.jpg")
 
@@ -379,7 +381,7 @@ def test_what_a_killed_pack_has_done_is_not_read_again(
 
 KILLED_WHILE_WRITING = """
 import os, sys
-from mission9.disk import files
+from mission9.storage.local import files
 from mission9.pack import make_pack
 last = sys.argv.pop()
 replace = files.Path.replace
@@ -495,9 +497,9 @@ def test_the_results_of_a_run_are_not_packed_over(
 def test_of_two_that_pack_at_once_one_is_refused(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with store_of(str(tmp_path / "pack")).lock():
+    with file_store(str(tmp_path / "pack")).lock(layout.LOCK):
         assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 2
-    assert "another is packing into" in capsys.readouterr().err
+    assert "another is writing" in capsys.readouterr().err
 
 
 @pytest.mark.slow

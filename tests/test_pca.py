@@ -15,8 +15,8 @@ from sklearn.decomposition import PCA
 
 from mission9 import pca
 from mission9.errors import ConfigError, ModelError
-from mission9.interop import to_sklearn
 from mission9.pca import Moments, PCAModel, moments_of
+from mission9.results.export import to_sklearn
 from tests.conftest import SHARED
 
 

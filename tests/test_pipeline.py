@@ -26,17 +26,18 @@ from pyspark.sql import SparkSession
 from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
-from mission9.disk.files import replace_folder
-from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
+from mission9.erasure.selection import Request
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
-from mission9.output.open_output import open_output
-from mission9.output.page_file import PAGE, page_problem
-from mission9.projector import Projector
-from mission9.runners import Task
+from mission9.output.layout import PAGE
+from mission9.output.open import open_output
+from mission9.output.report_file import page_problem
+from mission9.results.projector import Projector
+from mission9.results.verify import verify_output
+from mission9.runners.base import Task
 from mission9.runners.spark import SparkRunner
 from mission9.schema import vectors
-from mission9.stages.verify_output import verify_output
+from mission9.storage.local.files import replace_folder
 from tests.conftest import InProcessRunner
 from tests.support import held_up
 from tests.support.finished import copy_of, with_changes, write_fruits, write_tree
@@ -408,7 +409,7 @@ def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
             raise KeyboardInterrupt
         replace_folder(*arguments, **options)
 
-    monkeypatch.setattr("mission9.output.folder.replace_folder", dying)
+    monkeypatch.setattr("mission9.output.local.replace_folder", dying)
     try:
         run(config, in_process)
     except KeyboardInterrupt:
@@ -580,8 +581,8 @@ def undivided(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 @pytest.fixture
 def divided(undivided: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run of the same that is to come, of many shards, with every stage on the workers."""
-    monkeypatch.setattr("mission9.pipeline.SMALL_TABLE", 0)
-    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": SHARD_IMAGES})
+    monkeypatch.setattr("mission9.pipeline.run.SMALL_TABLE", 0)
+    monkeypatch.setattr("mission9.models.extraction.SHARD_IMAGES", {"cpu": SHARD_IMAGES})
     return with_changes(undivided, output=str(tmp_path / "out"))
 
 

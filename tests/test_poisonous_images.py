@@ -99,10 +99,10 @@ def test_a_poisonous_image_costs_itself_alone(
 def test_what_decodes_loads_for_its_first_image_nothing_that_takes_its_time() -> None:
     """On a busy machine all images would be rejected, each after its time."""
     code = (
-        "import sys; from mission9.sample import VARIETIES, draw, jpeg;"
-        "from mission9.stages import decoder; from mission9.stages.decode_image import decode_image;"
+        "import sys; from mission9.datasets.demo import VARIETIES, draw, jpeg;"
+        "from mission9.decoding import worker; from mission9.decoding.decode import decode_image;"
         "picture = jpeg(draw(VARIETIES[0], stream=0, number=0)); before = set(sys.modules);"
-        "settings = decoder.DecoderSettings('stretch', 10**6);"
+        "settings = worker.DecoderSettings('stretch', 10**6);"
         "settings.to_pixels(decode_image(picture, max_pixels=10**6)); print(*set(sys.modules) - before)"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

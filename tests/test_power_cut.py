@@ -14,10 +14,10 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
-from mission9.disk.files import write_whole
-from mission9.output.folder import REPORT
+from mission9.output.layout import REPORT
 from mission9.pack.make_pack import make_pack
-from mission9.stages.verify_output import verify_output
+from mission9.results.verify import verify_output
+from mission9.storage.local.files import write_atomic
 from tests.conftest import InProcessRunner
 from tests.hostile import tables
 
@@ -53,11 +53,11 @@ def test_a_result_that_is_named_is_whole(
     """The power goes as soon as `run.json` is on the disk, and once more when the run has ended."""
 
     def then_cut(file: Path, content: bytes) -> None:
-        write_whole(file, content)
+        write_atomic(file, content)
         if file == place / "out" / REPORT:
             shutil.copyfile(disk, tmp_path / "cut at once")
 
-    monkeypatch.setattr("mission9.output.folder.write_whole", then_cut)
+    monkeypatch.setattr("mission9.output.local.write_atomic", then_cut)
     with mounted(disk, tmp_path / "place") as place:
         settings = {"input": str(tree), "output": str(place / "out"), "weights": "demo", "components": 3}
         run(RunConfig(**settings, no_report=True), InProcessRunner())
@@ -120,7 +120,7 @@ def test_nothing_is_called_finished_that_a_disk_did_not_store(
     name, *more = words.split()
     command = [*commands(tree, tmp_path)[name], *more]
     with monkeypatch.context() as patch:
-        patch.setattr("mission9.disk.files._LIBC", FailingDisk)
+        patch.setattr("mission9.storage.local.files._LIBC", FailingDisk)
         assert main(command) == 1
     assert "failed to store what was written: Input/output error" in capsys.readouterr().err
     finished = ["packed/mission9-pack.json", "fetched/fruits-360_dataset", *(["subsets/*/*/*/*.jpg"] if more else [])]

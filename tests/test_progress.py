@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from mission9 import progress
 from mission9.output.shards import Shard, commit
-from mission9.progress import Display, Done, ShardWatch
+from mission9.pipeline import progress
+from mission9.pipeline.progress import Display, Done, ShardWatch
 from mission9.schema import OUTCOME
 
 

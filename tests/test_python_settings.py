@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from mission9 import MobileNetV2Extractor, RunConfig, SparkImagePipeline
 from mission9.cli.entry import main
 from mission9.errors import ConfigError, ImageError, SetupError, WeightsError
-from mission9.network.weights import load_weights
+from mission9.models.weights import load_weights
 
 WRONG: list[tuple[str, Any]] = [
     ("preprocess", "Crop"),

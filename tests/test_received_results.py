@@ -16,7 +16,7 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
-from mission9.output.folder import Output
+from mission9.output.local import Output
 from mission9.output.shards import Shard, commit, features_file
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 from tests.conftest import InProcessRunner

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mission9.concurrency.watch import Patience, progress, watched
+from mission9.concurrency.watchdog import Patience, progress, watched
 from mission9.config import RunConfig
 from mission9.errors import StorageError, TaskError
-from mission9.runners import InProcessRunner, Runner, works_elsewhere
 from mission9.runners.background import BackgroundRunner
+from mission9.runners.base import InProcessRunner, Runner
+from mission9.runners.factory import works_elsewhere
 from mission9.runners.local import LocalRunner
 from tests.support.held_up import wait_until
 
@@ -207,9 +208,9 @@ def test_a_task_that_gets_on_may_take_longer(monkeypatch: pytest.MonkeyPatch) ->
         ends_at = math.inf
 
     alarm = SimpleNamespace(dump_traceback_later=arm, cancel_dump_traceback_later=disarm)
-    monkeypatch.setattr("mission9.concurrency.watch.faulthandler", alarm)
-    monkeypatch.setattr("mission9.concurrency.watch.time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr("mission9.concurrency.watch.look_after", lambda *_: None)
+    monkeypatch.setattr("mission9.concurrency.watchdog.faulthandler", alarm)
+    monkeypatch.setattr("mission9.concurrency.watchdog.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("mission9.concurrency.watchdog.look_after", lambda *_: None)
     with watched(Patience(hang=5, stop=2)):
         for _ in range(70):
             now += 0.1
@@ -239,7 +240,7 @@ def test_a_worker_that_gets_on_may_take_longer(tmp_path: Path) -> None:
 
 
 def test_a_users_own_process_is_never_ended() -> None:
-    from mission9.concurrency.watch import _Alarm
+    from mission9.concurrency.watchdog import _Alarm
 
     assert InProcessRunner().map(lambda _: str(_Alarm.limit).encode(), 1) == [b"0.0"]
 
@@ -313,7 +314,7 @@ def test_in_process_is_this_process() -> None:
 # Each task notes its process in a folder, and ends when a file is there.
 SCRIPT = """
 import os, sys, time
-from mission9.concurrency.watch import Patience
+from mission9.concurrency.watchdog import Patience
 from mission9.runners.local import LocalRunner
 
 folder, end = sys.argv[1:]

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from mission9.network.weights import DEMO_FILE
-from mission9.results import Results
-from mission9.sample import SPLITS, VARIETIES, draw, jpeg, write_sample
+from mission9.datasets.demo import SPLITS, VARIETIES, draw, jpeg, write_sample
+from mission9.models.weights import DEMO_FILE
+from mission9.results.reader import Results
 from mission9.schema import vectors
 from tests.conftest import REPOSITORY
 

@@ -300,6 +300,6 @@ def check_files(output: Path) -> None:
 
 @pytest.fixture
 def demo_weights_file() -> bytes:
-    from mission9.network.weights import load_weights
+    from mission9.models.weights import load_weights
 
     return load_weights("demo").data

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from mission9 import session
+from mission9.runners import spark_session
 
 
 def test_everything_that_a_local_session_opens_is_on_the_loopback(spark: SparkSession) -> None:
@@ -39,15 +39,16 @@ def test_what_java_says_comes_by_this_process_but_for_its_greeting(capsys: pytes
     said, says = os.pipe()
     os.write(says, b"WARNING: Using incubator modules: jdk.incubator.vector\nSpark ERROR \xff: no room\n")
     os.close(says)
-    session._pass_on(said)
+    spark_session._pass_on(said)
     assert capsys.readouterr().err == "Spark ERROR \N{REPLACEMENT CHARACTER}: no room\n"
 
 
 WEB_PAGES = """
-from mission9 import RunConfig, session
+from mission9 import RunConfig
+from mission9.runners import spark_session
 for asked in (False, True):
-    started = session.start_session(RunConfig(spark_ui=asked))
-    print(session.ui_address(started))
+    started = spark_session.start_session(RunConfig(spark_ui=asked))
+    print(spark_session.ui_address(started))
     started.stop()
 """
 
@@ -75,7 +76,7 @@ def test_sparks_web_page_has_the_address_by_which_it_is_reached(
 ) -> None:
     monkeypatch.setenv("SPARK_UI_PUBLISHED", published)
     started: Any = SimpleNamespace(sparkContext=SimpleNamespace(uiWebUrl=at))
-    assert session.ui_address(started) == told
+    assert spark_session.ui_address(started) == told
 
 
 @pytest.mark.parametrize("taken", ["file", "link to a folder", "link to nothing", "folder of all"])
@@ -92,7 +93,7 @@ def test_what_somebody_else_put_in_its_place_keeps_nobody_from_a_folder(
         place.chmod(0o777)
     else:
         place.symlink_to(other if taken == "link to a folder" else tmp_path / "nowhere")
-    found = Path(session._private_folder())
+    found = Path(spark_session._private_folder())
     assert found not in (place, other)
     assert found.is_dir()
     assert found.stat().st_mode & 0o077 == 0
@@ -100,4 +101,6 @@ def test_what_somebody_else_put_in_its_place_keeps_nobody_from_a_folder(
 
 def test_sparks_folder_is_the_same_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert session._private_folder() == session._private_folder() == str(tmp_path / f"mission9-{os.geteuid()}")
+    assert (
+        spark_session._private_folder() == spark_session._private_folder() == str(tmp_path / f"mission9-{os.geteuid()}")
+    )

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.measure.cluster import Cluster
 
 from mission9.config import RunConfig
-from mission9.pipeline import run
+from mission9.pipeline.run import run
 from tests.conftest import REPOSITORY, InProcessRunner
 from tests.support.finished import write_fruits
 from tests.test_pipeline import assert_same_tables

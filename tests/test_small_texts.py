@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from mission9 import RunConfig, engines
+from mission9 import RunConfig
 from mission9.cli import main
 from mission9.cli.make import _print_report
 from mission9.config import found_input
-from mission9.deploy.instances import note
-from mission9.engines import choose_engine
 from mission9.errors import SetupError
-from mission9.output.open_output import open_output
-from mission9.stages.report import Report
+from mission9.estimate.instances import note
+from mission9.models import engines
+from mission9.models.engines import choose_engine
+from mission9.output.open import open_output
+from mission9.output.run_report import Report
 from tests.conftest import REPOSITORY
 
 DEFAULT = "dataset/fruits-360_dataset/fruits-360"

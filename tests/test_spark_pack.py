@@ -9,9 +9,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from mission9.cli import main
-from mission9.pack import layout, spark_pack
+from mission9.pack import spark_pack
+from mission9.sources.listing import Listing
+from mission9.sources.pack import layout
 from mission9.spark_pipeline import SparkImagePipeline
-from mission9.stages.list_images import Listing
 from tests.hostile import tables
 from tests.test_pack import content_of, features_run, packed, rows_of
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from mission9.cli import main
-from mission9.disk.files import private_name
+from mission9.datasets.subset import list_subsets, make_subset
 from mission9.errors import ConfigError, InputError, OutputError, StorageError
-from mission9.stages.list_images import Found, list_images
-from mission9.subset import list_subsets, make_subset
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
+from mission9.storage.local.files import private_name
 from tests.conftest import REPOSITORY
 
 
@@ -87,7 +88,7 @@ def odd(tmp_path: Path) -> Path:
 
 
 def listed(folder: Path) -> set[str]:
-    found = Found()
+    found = ListingCounts()
     return {path for batch in list_images(str(folder), found) for path in batch["path"].to_pylist()}
 
 

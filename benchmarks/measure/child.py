@@ -41,7 +41,7 @@ class Done:
         return f"it ended with code {self.code}: {told[-1] if told else 'it said nothing'}"
 
     def last_json(self) -> dict[str, Any]:
-        """What the last line that holds JSON says."""
+        """Return what the last line that holds JSON says."""
         lines = [line for line in self.output.splitlines() if line.startswith("{")]
         return cast(dict[str, Any], json.loads(lines[-1])) if lines else {}
 
@@ -77,7 +77,7 @@ def run_command(
 
 
 def run_module(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a program among the benchmarks tells in JSON.
+    """Return what a program among the benchmarks tells in JSON.
 
     Raises:
         ChildFailed: with what it said last.

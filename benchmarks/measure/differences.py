@@ -13,16 +13,15 @@ import pyarrow.parquet as pq
 from benchmarks.measure.races import components
 
 from mission9.errors import OutputError
-from mission9.output.folder import FEATURES_FOLDER, REJECTS_FOLDER, scores_folder
+from mission9.output.layout import FEATURES_FOLDER, REJECTS_FOLDER, done_file, scores_folder
+from mission9.results.verify import verify_output
 from mission9.schema import vectors
-from mission9.stages.find_known import done_file
-from mission9.stages.verify_output import verify_output
 
 _KEYS = ["path", "split", "label", "width", "height", "bytes", "sha256"]
 
 
 def half_done(output: Path) -> Iterator[str]:
-    """What readers would take for a result, and is not."""
+    """Return what readers would take for a result, and is not."""
     report = output / "run.json"
     if not report.exists():
         return
@@ -34,7 +33,7 @@ def half_done(output: Path) -> Iterator[str]:
 
 
 def differences(output: Path, right: Path) -> Iterator[str]:
-    """What is not as in the result `right`, row for row, and what is left over."""
+    """Return what is not as in the result `right`, row for row, and what is left over."""
     try:
         yield from verify_output(str(output))
     except OutputError as error:

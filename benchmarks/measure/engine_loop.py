@@ -19,12 +19,14 @@ import numpy as np
 from benchmarks.measure.child import run_module
 
 from mission9.config import RunConfig
-from mission9.engines import Engine, make_engine
-from mission9.engines.int8 import Int8Network
-from mission9.extraction import Extraction
-from mission9.settle import make_extraction
+from mission9.models.engines import make_engine
+from mission9.models.engines.base import Engine
+from mission9.models.engines.int8 import Int8Network
+from mission9.models.extraction import Extraction
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
 from mission9.stages.calibrate_int8 import calibrate_int8
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.make_extraction import make_extraction
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 _DISTINCT = 128
@@ -71,7 +73,7 @@ def main() -> None:
 
 
 def _ready(config: RunConfig) -> Extraction:
-    """What a run would send to its workers."""
+    """Return what a run would send to its workers."""
     extraction = make_extraction(config)
     if config.precision != "int8":
         return extraction
@@ -82,11 +84,11 @@ def _ready(config: RunConfig) -> Extraction:
 
 
 def _network(root: str, extraction: Extraction) -> Int8Network:
-    return calibrate_int8(root, list_images(root, Found()), extraction)
+    return calibrate_int8(root, list_images(root, ListingCounts()), extraction)
 
 
 def _decoded(root: str, extraction: Extraction) -> Pixels:
-    listed = [row for batch in list_images(root, Found()) for row in batch.to_pylist()]
+    listed = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     rows = [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in listed]
     prepared = (prepare(row, extraction=extraction).pixels for row in rows[:: -(-len(rows) // _DISTINCT)])
     return np.stack([image for image in prepared if image is not None])

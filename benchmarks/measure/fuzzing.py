@@ -22,20 +22,21 @@ from benchmarks.measure.mutate import mutate
 from benchmarks.measure.seeds import Seed, make_seeds
 
 from mission9 import RunConfig
+from mission9.decoding.isolated import Decoded, decode_apart
+from mission9.decoding.worker import MAX_IMAGES, DecoderSettings
 from mission9.errors import REASONS, ImageError
-from mission9.extraction import Extraction
-from mission9.network.mobilenet_v2 import FEATURES, INPUT_SIZE
-from mission9.network.preprocess import INPUT_CHANNELS, Preprocess
+from mission9.models.extraction import Extraction
+from mission9.models.mobilenet_v2 import INPUT_SIZE
+from mission9.models.preprocess import INPUT_CHANNELS
+from mission9.options import MAX_PIXELS, Preprocess
 from mission9.output.shards import read_features, read_marker, read_rejects
-from mission9.schema import vectors
-from mission9.settle import make_extraction
-from mission9.stages.decode_apart import Decoded, decode_apart
-from mission9.stages.decode_image import MAX_PIXELS
-from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
+from mission9.schema import FEATURES, vectors
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
 from mission9.stages.extract_shard import ExtractShards
-from mission9.stages.find_known import Known
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.make_extraction import make_extraction
 from mission9.stages.plan_shards import plan_shards
+from mission9.stages.reuse import ReusableShards
 
 SLOW = 1.0  # seconds that are worth a note
 _SUSPECT = 0.25  # seconds for a run of images, of which one is then found
@@ -126,8 +127,8 @@ def work(job: Job) -> Tally:
 def _decode(job: Job, tally: Tally) -> None:
     how: Preprocess = "crop" if job.first // job.images % 4 == 3 else "stretch"
     settings = DecoderSettings(how, MAX_PIXELS)
-    for run, first in enumerate(range(job.first, job.first + job.images, MOST_IMAGES)):
-        numbers = range(first, min(first + MOST_IMAGES, job.first + job.images))
+    for run, first in enumerate(range(job.first, job.first + job.images, MAX_IMAGES)):
+        numbers = range(first, min(first + MAX_IMAGES, job.first + job.images))
         seeds = [make_input(job.seed, number) for number in numbers]
         began = time.monotonic()
         found = _outcomes([seed.data for seed in seeds], settings)
@@ -162,7 +163,7 @@ def _timed(number: int, seed: Seed, settings: DecoderSettings) -> Slow:
 
 
 def _fault(outcome: Decoded | ImageError | Exception) -> str:
-    """What must not be about an outcome."""
+    """Return what must not be about an outcome."""
     if isinstance(outcome, Decoded):
         sound = outcome.pixels.shape == _SHAPE and 0 < outcome.width * outcome.height <= MAX_PIXELS
         return "" if sound else f"{outcome.width} x {outcome.height}, pixels {outcome.pixels.shape}"
@@ -218,8 +219,8 @@ def _whole(job: Job, tally: Tally) -> None:
 
 def _extract(root: Path, folder: Path) -> tuple[pa.Table, pa.Table]:
     """The features and rejects that the worker function commits, all shards together."""
-    extraction, found = _extraction(), Found()
-    plan = plan_shards(list_images(str(root), found), Known(folder), folder, extraction.shard_images)
+    extraction, found = _extraction(), ListingCounts()
+    plan = plan_shards(list_images(str(root), found), ReusableShards(folder), folder, extraction.shard_images)
     task = ExtractShards(root=str(root), todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
     for number, shard in enumerate(plan.shards):
         task(number)

@@ -18,15 +18,16 @@ from statistics import median
 from benchmarks.measure.child import run_module
 
 from mission9.config import RunConfig
+from mission9.decoding.decode import decode_image
+from mission9.decoding.isolated import Decoded, decode_apart
+from mission9.decoding.worker import DecoderSettings
 from mission9.errors import ImageError
-from mission9.extraction import Extraction
-from mission9.settle import make_extraction
+from mission9.models.extraction import Extraction
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
 from mission9.stages import prepare_images
-from mission9.stages.decode_apart import Decoded, decode_apart
-from mission9.stages.decode_image import decode_image
-from mission9.stages.decoder import DecoderSettings
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, list_images
+from mission9.stages.make_extraction import make_extraction
 from mission9.stages.prepare_images import ImageRow
 
 _IMAGES = 1024
@@ -55,7 +56,7 @@ def main() -> None:
     root = os.path.realpath(images)
     extraction = make_extraction(RunConfig(input=root, weights=weights))
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the child inherits it: both share one core
-    listed = (row for batch in list_images(root, Found()) for row in batch.to_pylist())
+    listed = (row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist())
     rows = [ImageRow(r["path"], r["split"], r["label"], r["bytes"], root) for r in islice(listed, _IMAGES)]
     ways = {"apart": decode_apart, "within": decode_within}
     rates: dict[str, list[float]] = {name: [] for name in ways}

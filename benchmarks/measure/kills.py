@@ -210,7 +210,7 @@ class Family:
         return sorted(found, key=lambda process: process.pid)
 
     def left(self) -> list[str]:
-        """Which of the run's own are still there after a while."""
+        """Tell which of the run's own are still there after a while."""
         _, alive = psutil.wait_procs(self.own, timeout=TO_LOSE)
         return [f"still running: {_command(process)[:80]}" for process in alive]
 
@@ -232,7 +232,7 @@ def strike(hit: Hit, run: Run, family: Family) -> bool:
 
 
 def judge(hit: Hit, run: Run, to_end: float, *, timed: bool) -> list[str]:
-    """What is wrong with the end of a run that was hit."""
+    """Return what is wrong with the end of a run that was hit."""
     code, wanted = run.process.returncode, EXIT_CODES.get(hit.kind)
     # A command that is hit before Python is up is ended by the signal itself.
     if wanted and code not in (0, wanted, -KINDS[hit.kind][0]):
@@ -245,14 +245,14 @@ def judge(hit: Hit, run: Run, to_end: float, *, timed: bool) -> list[str]:
 
 
 def lost_seconds(stages: Stages, run: Run, struck: float, cores: int) -> float:
-    """How long a core may have been at work on what it has not committed."""
+    """Return how long a core may have been at work on what it has not committed."""
     committed = sorted((file.stat().st_mtime for file in stages.markers()), reverse=True)
     since = committed[cores - 1] if len(committed) >= cores else 0.0
     return max(0.0, struck - max(since, run.extracts_since)) if run.extracts_since else 0.0
 
 
 def start_again(peace: Peace, output: Path, committed: int) -> tuple[int, float, int]:
-    """How often a run had to be started anew, how long it took, and how many images it need not have computed."""
+    """Tell how often a run had to be started anew, how long it took, and how many images it need not have computed."""
     began = time.monotonic()
     again = 1
     while peace.start(output).end() and again < 3:

@@ -18,15 +18,16 @@ import psutil
 from benchmarks.measure.child import clean_environment, run_module
 from benchmarks.measure.listed_bucket import PREFIX
 
-from mission9.extraction import SHARD_IMAGES
-from mission9.sources import settled
-from mission9.stages.find_known import Known
-from mission9.stages.list_images import Found, list_images
+from mission9.models.extraction import SHARD_IMAGES
+from mission9.sources import resolve_root
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
 from mission9.stages.plan_shards import plan_shards
+from mission9.stages.reuse import ReusableShards
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ObjectInfo:
     """Images found, shards planned; `before` is the process's RSS with all imported, `peak` its largest, in bytes."""
 
     images: int
@@ -36,12 +37,12 @@ class Listed:
     peak: int
 
 
-def listed(images: str, environment: Mapping[str, str] | None = None) -> Listed:
+def listed(images: str, environment: Mapping[str, str] | None = None) -> ObjectInfo:
     """Measured in a process of its own."""
-    return Listed(**run_module("listing", images, environment=environment))
+    return ObjectInfo(**run_module("listing", images, environment=environment))
 
 
-def listed_in_bucket(images: int, folder_images: int) -> Listed:
+def listed_in_bucket(images: int, folder_images: int) -> ObjectInfo:
     """The same of a bucket with so many keys in all, and below a prefix."""
     command = [sys.executable, "-m", "benchmarks.measure.listed_bucket", str(images), str(folder_images)]
     with subprocess.Popen(  # noqa: S603
@@ -63,13 +64,13 @@ def peak_rss() -> int:
 
 
 def main() -> None:
-    root = settled(sys.argv[1])
+    root = resolve_root(sys.argv[1])
     before = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory(prefix="mission9-plan-") as folder:
-        found, start = Found(), time.perf_counter()
-        plan = plan_shards(list_images(root, found), Known(Path(folder)), Path(folder), SHARD_IMAGES["cpu"])
+        found, start = ListingCounts(), time.perf_counter()
+        plan = plan_shards(list_images(root, found), ReusableShards(Path(folder)), Path(folder), SHARD_IMAGES["cpu"])
         seconds = time.perf_counter() - start
-    told = Listed(
+    told = ObjectInfo(
         images=found.listed.total(),
         shards=len(plan.shards),
         seconds=round(seconds, 3),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from mission9.stages.report import versions
+from mission9.output.run_report import versions
 
 _PACKAGES = (
     "mission9", "numpy", "openvino", "pandas", "pillow", "pyarrow", "pyspark", "scikit-learn", "torch", "ray", "daft",

@@ -108,7 +108,7 @@ class MemoryWatch(threading.Thread):
 
 
 def kind_of(process: psutil.Process, root: int) -> str:
-    """Which of the kinds of `Memory` a process is, of those that process `root` started."""
+    """Tell which of the kinds of `Memory` a process is, of those that process `root` started."""
     if process.pid == root:
         return "driver"
     name = process.name()

@@ -145,7 +145,7 @@ def _edit_inside(chance: Chance, data: bytearray) -> None:
 
 
 def fields_of(data: bytes) -> Iterator[Field]:
-    """Where an image's format keeps lengths, sizes, counts and kinds."""
+    """Return where an image's format keeps lengths, sizes, counts and kinds."""
     for begin, find in _FIELDS.items():
         if data.startswith(begin):
             yield from find(data)
@@ -242,7 +242,7 @@ def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _tiff_entries(data: bytes) -> Iterator[int]:
-    """Where the entries of the first directory lie."""
+    """Return where the entries of the first directory lie."""
     order = "<" if data.startswith(b"II") else ">"
     start = struct.unpack_from(f"{order}I", data, 4)[0] if len(data) >= 8 else len(data)
     count = struct.unpack_from(f"{order}H", data, start)[0] if start + 2 <= len(data) else 0

@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def pack_lines(figures: Json, machine: str) -> Iterator[str]:
-    """What was measured, a row for each way in which images lay in the bucket."""
+    """Return what was measured, a row for each way in which images lay in the bucket."""
     objects, pack = figures["objects"], figures["pack"]
     yield (
         f"{figures['count']:,} images ({figures['images']}, {figures['total_bytes'] / 1e6:.1f} MB) in a bucket, as "

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from mission9.config import RunConfig
-from mission9.pipeline import SMALL_TABLE
-from mission9.runners import InProcessRunner, Runner
+from mission9.pipeline.run import SMALL_TABLE
+from mission9.runners.base import InProcessRunner, Runner
 from mission9.runners.local import LocalRunner
 from mission9.schema import vectors
 from mission9.stages.collect_shards import Rows
@@ -150,7 +150,7 @@ def by_spark_ml(spark: SparkSession, folder: Path, components: int) -> Fit:
 
 
 def spark_session() -> SparkSession:
-    from mission9.session import start_session
+    from mission9.runners.spark_session import start_session
 
     return start_session(RunConfig(master=f"local[{cores_here()}]"))
 

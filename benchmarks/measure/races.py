@@ -16,8 +16,8 @@ from benchmarks.measure.child import clean_environment
 from benchmarks.measure.readers import read_result
 
 from mission9 import PCAModel
-from mission9.output.folder import MODEL_FOLDER, scores_folder
-from mission9.stages.verify_output import verify_output
+from mission9.output.layout import MODEL_FOLDER, scores_folder
+from mission9.results.verify import verify_output
 
 STARTS = 5
 LIMIT = 300  # seconds for a run

@@ -13,13 +13,13 @@ import numpy as np
 from benchmarks.measure.child import run_module
 from numpy.typing import NDArray
 
-from mission9.engines import choose_engine, make_engine
-from mission9.extraction import Extraction
-from mission9.network.weights import load_weights
-from mission9.stages.decode_image import MAX_PIXELS
-from mission9.stages.list_images import Found, list_images
+from mission9.models.engines import choose_engine, make_engine
+from mission9.models.extraction import Extraction
+from mission9.models.weights import load_weights
+from mission9.options import MAX_BYTES, MAX_PIXELS
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
 from mission9.stages.prepare_images import ImageRow, prepare
-from mission9.stages.read_bytes import MAX_BYTES
 
 COMPARED = 64
 _GOLDEN = "fruits-64.npz"
@@ -55,7 +55,7 @@ def main() -> None:
         max_pixels=MAX_PIXELS,
         max_bytes=MAX_BYTES,
     )
-    listed = [row for batch in list_images(root, Found()) for row in batch.to_pylist()]
+    listed = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     rows = [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in listed]
     images_read = [prepare(row, extraction=extraction) for row in rows[:: -(-len(rows) // COMPARED)]]
     good = [(image.row.path, image.pixels) for image in images_read if image.pixels is not None]

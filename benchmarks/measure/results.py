@@ -15,13 +15,13 @@ from benchmarks.measure.machine import Machine
 from benchmarks.measure.pca_fit import PcaTimes
 from benchmarks.measure.runs import Run
 
-from mission9.disk.files import write_whole
+from mission9.storage.local.files import write_atomic
 
 RUNNERS = {"Spark": "spark", "local": "local"}
 
 
 def ours(runner: str, precision: str = "float32") -> str:
-    """What a run of ours is called here: Spark, local, Spark int8."""
+    """Return what a run of ours is called here: Spark, local, Spark int8."""
     return runner if precision == "float32" else f"{runner} {precision}"
 
 
@@ -128,4 +128,4 @@ def line(points: list[tuple[int, float]]) -> Line:
 def save(value: Any, file: Path) -> None:
     """A dataclass as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, (json.dumps(asdict(value), indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(file, (json.dumps(asdict(value), indent=2, ensure_ascii=False) + "\n").encode())

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.measure.mutate import PNG
 from PIL import Image
 
-from mission9.sample import VARIETIES, draw
+from mission9.datasets.demo import VARIETIES, draw
 
 _TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
 _PHOTOGRAPHS = 40

@@ -93,7 +93,7 @@ class Sitting:
         )
 
     def output(self, run: Run) -> Path:
-        """What a run of ours left."""
+        """Return what a run of ours left."""
         return self.work / f"output {key(run.name, run.images)}"
 
     def skip(self, name: str, why: str) -> None:
@@ -105,7 +105,7 @@ class Sitting:
 
     @contextmanager
     def skipping(self, name: str) -> Iterator[None]:
-        """Where what is inside fails, note why, and go on."""
+        """Return where what is inside fails, note why, and go on."""
         try:
             yield
         except ChildFailed as error:

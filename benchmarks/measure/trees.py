@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mission9.disk.files import link_or_copy
-from mission9.disk.names import to_path
-from mission9.sample import write_sample
-from mission9.stages.list_images import Found, list_images
+from mission9.datasets.demo import write_sample
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
+from mission9.storage.local.files import link_or_copy
+from mission9.storage.local.names import to_path
 
 # Fewer than ext4's 65,000 names a file; the file at hand may have some already.
 LINKS_A_FILE = 60_000
@@ -20,7 +21,7 @@ LINKS_A_FILE = 60_000
 def jpegs(folder: Path) -> list[str]:
     """The relative paths of the images that every program compared takes: those that end in .jpg."""
     root = os.path.realpath(folder)
-    paths = [path for batch in list_images(root, Found()) for path in batch["path"].to_pylist()]
+    paths = [path for batch in list_images(root, ListingCounts()) for path in batch["path"].to_pylist()]
     found = [path for path in paths if path.endswith(".jpg")]
     if not found:
         raise SystemExit(f"there are no .jpg files in {folder}")

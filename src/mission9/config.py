@@ -17,17 +17,21 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from mission9.engines import Device, EngineName, Precision
 from mission9.errors import ConfigError
-from mission9.network.mobilenet_v2 import FEATURES
-from mission9.network.preprocess import Preprocess
-from mission9.privacy.policy import PolicyName
-from mission9.runners import RunnerName
-from mission9.s3.address import Address, is_s3
-from mission9.stages.decode_image import MAX_PIXELS
-from mission9.stages.layout import SplitsFrom
-from mission9.stages.read_bytes import MAX_BYTES
-from mission9.urls import as_text, is_url, store_url, without_file
+from mission9.options import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    Device,
+    EngineName,
+    PolicyName,
+    Precision,
+    Preprocess,
+    RunnerName,
+    SplitsFrom,
+)
+from mission9.schema import FEATURES
+from mission9.storage.location import as_text, is_url, store_url, without_file
+from mission9.storage.s3.address import Address, is_s3
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -50,7 +54,7 @@ _OF_SERVICES = tuple(
 
 _DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
 
-_MOST_SETTINGS_BYTES = 1024 * 1024
+_MAX_SETTINGS_BYTES = 1024 * 1024
 
 # The sections of `mission9 run --help`; a setting that is in none comes last.
 _SECTIONS = {
@@ -249,7 +253,7 @@ class RunConfig(BaseSettings):
             return init_settings, env_settings
         if not Path(given).is_file():
             raise ConfigError(f"there is no settings file {given}; give a TOML file with --config, or none")
-        if os.path.getsize(given) > _MOST_SETTINGS_BYTES:
+        if os.path.getsize(given) > _MAX_SETTINGS_BYTES:
             raise ConfigError(f"the settings file {given} is larger than settings are")
         try:
             return init_settings, env_settings, _TomlFile(settings_cls, Path(given))

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mission9.errors import InputError
 from mission9.schema import NO_SPLIT, SPLITS
-from mission9.stages.layout import Layout, split_named
+from mission9.sources.layout import Layout, split_named
 from mission9.stages.prepare_images import ImageRow
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which GPU, if any: what Spark gave this task, then the environment, then the CPU; and the cores that feed it."""
+"""Choose the GPU, if any: that of Spark's task, then the environment's, then none; and count the cores that feed it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 
 def has_cuda() -> bool:
-    """Whether torch can compute on a GPU here."""
+    """Tell whether torch can compute on a GPU here."""
     return not why_no_cuda()
 
 
 def why_no_cuda() -> str:
-    """What keeps torch from a GPU, in words; empty when nothing does."""
+    """Return what keeps torch from a GPU, in words; empty when nothing does."""
     if os.environ.get("NVIDIA_VISIBLE_DEVICES", "all") in ("", "none", "void"):
         return "NVIDIA_VISIBLE_DEVICES hides every GPU"
     if not any(path.exists() for path in _DRIVER_FILES):
@@ -46,11 +46,20 @@ def why_no_cuda() -> str:
 
 
 def gpus_here() -> int:
-    """How many GPUs this process may use."""
+    """Return how many GPUs this process may use."""
     import torch
 
     count: int = torch.cuda.device_count()
     return len(_listed_devices(count)) or count
+
+
+def workers_here(device: str) -> int:
+    """Return how many tasks this machine runs at a time: one a GPU, or one a core that this process may use."""
+    import loky
+
+    if device == "cuda" or (device == "auto" and has_cuda()):
+        return gpus_here()
+    return int(loky.cpu_count())
 
 
 def cuda_index() -> int:
@@ -72,7 +81,7 @@ def cuda_index() -> int:
 
 
 def decode_threads() -> int:
-    """How many threads decode images for this process's GPU: as many as it has cores, and at least 2.
+    """Return how many threads decode images for this process's GPU: as many as it has cores, and at least 2.
 
     Those are the cores that Spark gave the task if more than one, else an equal part of this machine's for each GPU.
     """

@@ -1,10 +1,10 @@
-"""What can go wrong, by who can mend it; each error carries the exit code of the command line."""
+"""Errors, by who can mend them; each carries the exit code of the command line."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
-from mission9.privacy.redact import one_line, redact
+from mission9.redact import one_line, redact
 
 Reason = Literal[
     "empty",

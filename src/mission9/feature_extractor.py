@@ -12,16 +12,18 @@ from PIL import Image
 
 from mission9 import devices
 from mission9.config import RunConfig
-from mission9.engines import Device, Engine, EngineName, Precision, check_cpu, choose_engine, make_engine
-from mission9.engines.int8 import Int8Network
+from mission9.decoding.decode import to_picture
+from mission9.decoding.isolated import decode_apart
+from mission9.decoding.worker import DecoderSettings
 from mission9.errors import ImageError
-from mission9.network.mobilenet_v2 import FEATURES
-from mission9.network.preprocess import Preprocess, to_input
-from mission9.network.weights import Weights, load_weights
-from mission9.stages.decode_apart import decode_apart
-from mission9.stages.decode_image import to_picture
-from mission9.stages.decoder import DecoderSettings
-from mission9.stages.read_bytes import read_bytes
+from mission9.models.engines import check_cpu, choose_engine, make_engine
+from mission9.models.engines.base import Engine
+from mission9.models.engines.int8 import Int8Network
+from mission9.models.preprocess import to_input
+from mission9.models.weights import Weights, load_weights
+from mission9.options import Device, EngineName, Precision, Preprocess
+from mission9.schema import FEATURES
+from mission9.sources.read_bytes import read_bytes
 
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from mission9.errors import ModelError
-from mission9.network.preprocess import Preprocess
+from mission9.options import Preprocess
 from mission9.pca import PCAModel
 
 

@@ -1,4 +1,4 @@
-"""What notebooks/mission9.ipynb takes more than a line for: settings, pictures to look at, a map of labels."""
+"""Help notebooks/mission9.ipynb with settings, pictures to look at, and a map of labels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9.config import RunConfig
+from mission9.datasets.demo import write_sample
+from mission9.decoding.isolated import decode_apart
+from mission9.decoding.worker import THUMBNAIL, DecoderSettings
 from mission9.errors import ConfigError, ImageError, InputError, OutputError
-from mission9.network.preprocess import thumbnail_size
-from mission9.places import is_here, real_root, state_of
+from mission9.models.preprocess import thumbnail_size
+from mission9.options import MAX_BYTES, MAX_PIXELS
+from mission9.output.open import state_of
 from mission9.privacy.policy import enforce_policy
-from mission9.sample import write_sample
-from mission9.sources import settled, source_of
-from mission9.stages.decode_apart import decode_apart
-from mission9.stages.decode_image import MAX_PIXELS
-from mission9.stages.decoder import THUMBNAIL, DecoderSettings
-from mission9.stages.list_images import Found, Listing, check_folder, check_links, list_images
-from mission9.stages.read_bytes import MAX_BYTES
+from mission9.sources import open_source, resolve_root
+from mission9.sources.list_images import check_folder, check_links, list_images
+from mission9.sources.listing import Listing, ListingCounts
+from mission9.storage.location import is_here, real_root
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ SAMPLE = "data/demo/fruits"  # where `mission9 demo` draws it too
 _NAMES = {"DATASET_PATH": "input", "OUTPUT_PATH": "output"}
 
 # Labels that a map names: more make a legend longer than the map, and colours hard to tell apart.
-MOST_NAMED = 20
+MAX_NAMED = 20
 _MARKERS = "o^"
 _LONGEST_NAME = 30  # letters of a label in a legend
 
@@ -71,8 +72,8 @@ def _check_images(config: RunConfig) -> None:
     enforce_policy(config)
     try:
         check_folder(config.input)
-        found = Found()
-        first = next(list_images(settled(config.input), found, Listing.of(config)), None)
+        found = ListingCounts()
+        first = next(list_images(resolve_root(config.input), found, Listing.of(config)), None)
         check_links(config.input, found)
         if first is None:
             raise InputError(f"there are no images in {config.input}{found.in_brackets()}")
@@ -141,7 +142,7 @@ def open_pictures(rows: Iterable[Row]) -> list[Picture]:
 
 def _content(row: Row) -> bytes:
     try:
-        return source_of(row.root).read(row.path, max_bytes=MAX_BYTES)
+        return open_source(row.root).read(row.path, max_bytes=MAX_BYTES)
     except ImageError:
         return b""
 
@@ -185,10 +186,10 @@ def label_map(pca: NDArray[np.float32], labels: NDArray[np.object_]) -> Figure:
 
 def _largest(counts: Mapping[str, int]) -> tuple[list[str], int]:
     """The labels that a map names, in order, and how many it does not."""
-    if len(counts) <= MOST_NAMED:
+    if len(counts) <= MAX_NAMED:
         return sorted(counts), 0
-    smallest = sorted(counts.values(), reverse=True)[MOST_NAMED - 1]
+    smallest = sorted(counts.values(), reverse=True)[MAX_NAMED - 1]
     larger = [label for label, count in counts.items() if count > smallest]
     alike = sorted(label for label, count in counts.items() if count == smallest)
-    chosen = np.linspace(0, len(alike) - 1, MOST_NAMED - len(larger)).astype(int)
-    return sorted([*larger, *(alike[place] for place in chosen)]), len(counts) - MOST_NAMED
+    chosen = np.linspace(0, len(alike) - 1, MAX_NAMED - len(larger)).astype(int)
+    return sorted([*larger, *(alike[place] for place in chosen)]), len(counts) - MAX_NAMED

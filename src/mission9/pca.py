@@ -20,9 +20,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mission9.disk.files import make_folder, write_whole
-from mission9.disk.untrusted import MIB, read_file, read_json, read_tensors
 from mission9.errors import ConfigError, ModelError
+from mission9.storage.local.files import make_folder, write_atomic
+from mission9.storage.local.untrusted import MIB, read_file, read_json, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 BLOCK_ROWS = 2048  # 20 MB of float64 at 1280 features: large enough for BLAS, small enough for a worker
 FORMAT = 1
 _ARRAYS_FILE, _FACTS_FILE = "pca.safetensors", "pca.json"
-_MOST_BYTES = 64 * MIB  # of the arrays: those of 1280 features take 26 MB
+_MAX_BYTES = 64 * MIB  # of the arrays: those of 1280 features take 26 MB
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class PCAModel:
         if self.n_samples_:
             arrays["scatter"] = np.ascontiguousarray(self.moments.scatter)
         data = safetensors.numpy.save(arrays)
-        write_whole(folder / _ARRAYS_FILE, data)
+        write_atomic(folder / _ARRAYS_FILE, data)
         saved = {
             "format": FORMAT,
             "n_components": self.n_components_,
@@ -178,7 +178,7 @@ class PCAModel:
             "sha256": hashlib.sha256(data).hexdigest(),
             **(self.facts if facts is None else facts),
         }
-        write_whole(folder / _FACTS_FILE, (json.dumps(saved, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomic(folder / _FACTS_FILE, (json.dumps(saved, indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | Path, *, features: int | None = None) -> PCAModel:
@@ -190,7 +190,7 @@ class PCAModel:
         folder = Path(folder)
         try:
             facts = read_json(folder / _FACTS_FILE)
-            data = read_file(folder / _ARRAYS_FILE, _MOST_BYTES)
+            data = read_file(folder / _ARRAYS_FILE, _MAX_BYTES)
             if facts.pop("format") != FORMAT:
                 raise ModelError(f"{folder} holds a PCA model of another version of mission9; run again to refit it")
             if facts.pop("sha256") != hashlib.sha256(data).hexdigest():

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mission9.network.mobilenet_v2 import FEATURES
+FEATURES = 1280  # numbers an image, after the network's global average pooling
 
 # The values of the column `split`; images that lie in no split's folder are of the last.
 SPLITS = (TRAINING, VALIDATION, TEST, NO_SPLIT) = ("Training", "Validation", "Test", "all")
@@ -68,7 +68,7 @@ def projected(components: int) -> pa.Schema:
 
 
 def is_as_written(table: pa.Table, schema: pa.Schema) -> bool:
-    """Whether a table that others may have replaced has the columns of one of ours, and values in all of them."""
+    """Tell whether a table that others may have replaced has the columns of one of ours, and values in all of them."""
     return bool(table.schema.equals(schema)) and not any(column.null_count for column in table.columns)
 
 

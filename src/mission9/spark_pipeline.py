@@ -17,21 +17,22 @@ from mission9 import pca
 from mission9.config import RunConfig
 from mission9.dataframes import image_table, scores_table
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
-from mission9.network.mobilenet_v2 import FEATURES
-from mission9.output.folder import REPORT, Output, scores_folder
-from mission9.output.open_output import open_output
+from mission9.output.layout import REPORT, scores_folder
+from mission9.output.local import Output
+from mission9.output.open import open_output
 from mission9.pca import Moments, PCAModel
 from mission9.privacy.policy import enforce_policy
-from mission9.s3.address import is_s3
-from mission9.schema import LISTING, OUTCOME, projected, vectors
-from mission9.session import find_or_start_session, parallelism, stop_session
-from mission9.settle import make_extraction, settle_engine
-from mission9.sources import settled
-from mission9.stages.fit_pca import MOST_PARTIALS
+from mission9.runners.spark_session import find_or_start_session, parallelism, stop_session
+from mission9.schema import FEATURES, LISTING, OUTCOME, projected, vectors
+from mission9.sources import resolve_root
+from mission9.sources.list_images import check_folder, list_images
+from mission9.sources.listing import Listing, ListingCounts, fitting_split
+from mission9.stages.fit_pca import MAX_PARTIALS
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, Listing, check_folder, fitting_split, list_images
+from mission9.stages.make_extraction import make_extraction, settle_engine
 from mission9.stages.project import project_batch
 from mission9.stages.save_results import save_results
+from mission9.storage.s3.address import is_s3
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -73,11 +74,11 @@ class SparkImagePipeline:
         place = RunConfig(input=path).input
         enforce_policy(self.config.model_copy(update={"input": place}))
         check_folder(place)
-        root = settled(place)
+        root = resolve_root(place)
         listing, schema = Listing.of(self.config), pa.schema([("root", pa.string()), *LISTING])
 
         def list_(_: Batches) -> Batches:
-            for rows in list_images(root, Found(), listing):
+            for rows in list_images(root, ListingCounts(), listing):
                 yield pa.record_batch([pa.repeat(root, len(rows)), *rows.columns], schema=schema)
 
         # Of equal plans Spark takes the rows that it keeps, also of a folder that has changed since: no two are equal.
@@ -128,7 +129,7 @@ class SparkImagePipeline:
         fitting = self._check_counts(table)
         rows = table.where("features is not null").select("path", "split", "label", "features")
         # Features are computed and kept by now, so fewer tasks cost nothing, and the driver gets a few partials only.
-        chosen = rows.where(rows.split == fitting).select("features").coalesce(MOST_PARTIALS)
+        chosen = rows.where(rows.split == fitting).select("features").coalesce(MAX_PARTIALS)
         partials = chosen.mapInArrow(_take_moments, "moments binary").collect()
         moments = reduce(Moments.merge, (Moments.from_bytes(bytes(row.moments)) for row in partials))
         model = pca.fit(moments, n_components)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mission9.concurrency.beside import beside, in_a_hurry
+from mission9.concurrency.background import background_thread, run_with_deadline
 
 
 def test_work_beside_is_done_when_the_context_is() -> None:
@@ -14,17 +14,17 @@ def test_work_beside_is_done_when_the_context_is() -> None:
         ended.wait()
         done.set()
 
-    with beside(work):
+    with background_thread(work):
         assert not done.is_set()
     assert done.is_set()
 
 
 def test_a_ctrl_c_does_not_wait_for_a_server_that_is_gone() -> None:
     never = threading.Event()
-    with pytest.raises(KeyboardInterrupt), beside(lambda _: [never.wait()].clear()):
+    with pytest.raises(KeyboardInterrupt), background_thread(lambda _: [never.wait()].clear()):
         raise KeyboardInterrupt
-    in_a_hurry(never.wait)
+    run_with_deadline(never.wait)
 
 
 def test_what_little_matters_may_fail() -> None:
-    in_a_hurry(lambda: 1 / 0)
+    run_with_deadline(lambda: 1 / 0)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mission9.stages.read_bytes import read_bytes
+from mission9.sources.read_bytes import read_bytes
 
 WORKER = """
 import os, signal, sys, time
-from mission9.concurrency import watch
+from mission9.concurrency import watchdog
 if sys.argv[1] == "works":
-    watch.look_after(os.getpid(), 2.0)
+    watchdog.look_after(os.getpid(), 2.0)
     print("works", flush=True)
     time.sleep(600)
 os.kill(os.getpid(), signal.SIGSTOP)
@@ -37,7 +37,7 @@ def test_a_worker_that_is_stopped_before_its_first_task_is_noticed_by_another() 
 
 def test_each_piece_of_a_large_file_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signs: list[None] = []
-    monkeypatch.setattr("mission9.stages.read_bytes.progress", lambda: signs.append(None))
+    monkeypatch.setattr("mission9.sources.read_bytes.progress", lambda: signs.append(None))
     content = bytes(range(256)) * (1 << 17)  # 32 MB
     (tmp_path / "large").write_bytes(content)
     assert read_bytes(bytes(tmp_path / "large"), max_bytes=len(content)) == content

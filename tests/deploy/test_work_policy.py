@@ -15,14 +15,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mission9.config import RunConfig
-from mission9.pipeline import run
+from mission9.pipeline.run import run
 from tests.conftest import REPOSITORY, InProcessRunner
 
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
 pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mission9[s3]'")
 
-from mission9.s3 import policy as asked
-from mission9.s3.control import control
+from mission9.privacy import bucket_checks as asked
+from mission9.storage.s3.admin_client import control
 from tests.s3.moto import KEYS, MotoBucket, make_bucket, moto_server
 
 
@@ -137,7 +137,7 @@ def test_a_run_may_do_all_that_it_does(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mission9.s3.lease._SETTLE", 0)  # nobody else makes the lock
+    monkeypatch.setattr("mission9.storage.s3.lease._SETTLE", 0)  # nobody else makes the lock
     for file in tree.rglob("*.jpg"):
         bucket.put(f"images/{file.relative_to(tree)}", file.read_bytes())
     settings: dict[str, Any] = {"weights": "demo", "components": 3}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mission9.disk.names import from_text, label_folder, to_path, to_text
 from mission9.errors import ImageError
+from mission9.storage.local.names import from_text, label_folder, to_path, to_text
 
 AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mission9.disk.scratch import scratch_folder
+from mission9.storage.local.scratch import scratch_folder
 
 HELD = """
 import sys, time
-from mission9.disk.scratch import scratch_folder
+from mission9.storage.local.scratch import scratch_folder
 with scratch_folder() as folder:
     (folder / "names").write_text("Training/Alice/1.jpg")
     print(folder, flush=True)

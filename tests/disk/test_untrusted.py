@@ -25,28 +25,28 @@ from openvino import opset13 as op
 
 from mission9 import PCAModel, RunConfig
 from mission9.cli import main
-from mission9.disk.files import write_whole
-from mission9.engines.int8 import Int8Network
 from mission9.errors import ConfigError, ModelError
-from mission9.network.weights import Weights
-from mission9.output.folder import Output
+from mission9.models.engines.int8 import Int8Network
+from mission9.models.weights import Weights
+from mission9.output.local import Output
 from mission9.output.shards import read_marker
 from mission9.pca import Moments, fit
-from mission9.projector import Projector
+from mission9.results.projector import Projector
 from mission9.runners.local import LocalRunner
+from mission9.storage.local.files import write_atomic
 from tests.conftest import REPOSITORY
 from tests.support.forks import USUAL, Forks
 
 pytestmark = pytest.mark.xdist_group("test_untrusted")  # which has one process that forks
 
-MOST_MORE = 300 * 1024  # kilobytes that a refusal may take more than another
+MAX_MORE = 300 * 1024  # kilobytes that a refusal may take more than another
 DEEP = b"[" * 200_000
 
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
     """Forks of a process that has loaded what reads weights: what a fork has more is what a file makes it take."""
-    with Forks(modules=(*USUAL, "torch", "mission9.projector"), engine=False) as started:
+    with Forks(modules=(*USUAL, "torch", "mission9.results.projector"), engine=False) as started:
         yield started
 
 
@@ -136,7 +136,7 @@ def test_weights_made_to_do_harm_are_refused(
         make(file)
         line, memory = refused(forks, *arguments)
         assert "weights" in line, case
-        assert memory < usual + MOST_MORE, f"{case}: {memory} kB, {usual} as a rule"
+        assert memory < usual + MAX_MORE, f"{case}: {memory} kB, {usual} as a rule"
     assert not (tmp_path / "out").exists()
 
 
@@ -212,7 +212,7 @@ def test_models_made_to_do_harm_take_no_memory(forks: Forks, model: Path, tmp_pa
         shutil.copytree(model, copy)
         MODELS[case](copy)
         _, memory = refused(forks, "project", "--model", str(copy), "x.jpg")
-        assert memory < usual + MOST_MORE, f"{case}: {memory} kB, {usual} as a rule"
+        assert memory < usual + MAX_MORE, f"{case}: {memory} kB, {usual} as a rule"
 
 
 LAUGHS = b"".join(b'<!ENTITY %c "%s">' % (98 + n, b"&%c;" % (97 + n) * 10) for n in range(12))
@@ -283,9 +283,9 @@ def test_settings_from_a_pipe_or_a_device_are_none(tmp_path: Path) -> None:
 
 def test_markers_and_reports_made_to_do_harm_are_as_good_as_none(tmp_path: Path) -> None:
     for content in (DEEP, b"[]", b'{"key": "k", "features": {"rows": 1}, "rejects": []}', b"\xff"):
-        write_whole(tmp_path / "k.json", content)
+        write_atomic(tmp_path / "k.json", content)
         assert read_marker(tmp_path, "k") is None
-        write_whole(tmp_path / "run.json", content)
+        write_atomic(tmp_path / "run.json", content)
         assert "fingerprint" not in Output(tmp_path).last_report()
     pipe(tmp_path / "k.json")
     assert read_marker(tmp_path, "k") is None

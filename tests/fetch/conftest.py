@@ -39,7 +39,9 @@ CLIENT = ("kagglehub.clients", "kagglesdk.datasets.types.dataset_api_service")
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     client = CLIENT if importlib.util.find_spec("kagglehub") else ()
-    with Forks(modules=("mission9.cli.entry", "mission9.fetch.fetch_dataset", *client), engine=False) as started:
+    with Forks(
+        modules=("mission9.cli.entry", "mission9.datasets.fetch.fetch_dataset", *client), engine=False
+    ) as started:
         yield started
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.disk.files import file_sha256
+from mission9.datasets.fetch.fetch_dataset import ATTRIBUTION, SOURCE, fetch_dataset
 from mission9.errors import InputError, OutputError, StorageError
-from mission9.fetch.fetch_dataset import ATTRIBUTION, SOURCE, fetch_dataset
+from mission9.storage.local.files import file_sha256
 from tests.conftest import SHARED
 from tests.fetch.conftest import LAYOUTS, Files, dataset, make_tar, make_zip
 from tests.support.forks import Forks
@@ -188,7 +188,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
 INTERRUPTED = """
 import os, sys
 from mission9.cli import program
-from mission9.fetch import fetch_dataset
+from mission9.datasets.fetch import fetch_dataset
 
 number, copied, copy = int(sys.argv.pop(1)), 0, fetch_dataset._copy
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from mission9.cli import main
-from mission9.fetch import archive as archive_module
-from mission9.fetch import check_entries
+from mission9.datasets.fetch import archive as archive_module
+from mission9.datasets.fetch import check_entries
 from tests.fetch.conftest import Files, make_tar, make_zip
 
 GOOD: Files = {"Training/a/1.jpg": b"one", "Test/a/1.jpg": b"two"}
@@ -128,11 +128,11 @@ def test_a_bomb_of_entries_on_top_of_each_other(tmp_path: Path, capsys: pytest.C
 def test_too_many_entries_or_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_module, "MOST_ENTRIES", 10)
+    monkeypatch.setattr(archive_module, "MAX_ENTRIES", 10)
     many = {f"Training/a/{n}.jpg": b"x" for n in range(12)}
     refused(make_zip(tmp_path / "many.zip", many), "more than 10 entries", tmp_path, capsys)
     refused(make_tar(tmp_path / "many.tgz", many), "more than 10 entries", tmp_path, capsys)
-    monkeypatch.setattr(check_entries, "MOST_BYTES", 5)
+    monkeypatch.setattr(check_entries, "MAX_BYTES", 5)
     refused(make_zip(tmp_path / "large.zip", GOOD), "would unpack to more than", tmp_path, capsys)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mission9.fetch.fetch_dataset import SOURCE
+from mission9.datasets.fetch.fetch_dataset import SOURCE
 from tests.fetch.conftest import dataset, make_zip
 from tests.fetch.test_fetch_dataset import DEFAULT, images_below, wanted
 from tests.support.forks import Ended, Forks

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mission9 import RunConfig, run
-from mission9.results import Results
-from mission9.sample import VARIETIES, draw, jpeg
+from mission9.datasets.demo import VARIETIES, draw, jpeg
+from mission9.results.reader import Results
 from tests.conftest import InProcessRunner
 from tests.support.finished import write_fruits, write_tree
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mission9.html_report import write_report
-from mission9.output.page_file import PAGE
-from mission9.results import Results
+from mission9.output.layout import PAGE
+from mission9.results.reader import Results
 from tests.html_report.conftest import FILES, LABELS, TEST, TRAINING
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from benchmarks.measure.cluster import free_port
 
 from mission9.cli import main
 from mission9.html_report import write_report
-from mission9.output.page_file import PAGE
-from mission9.results import Results
-from mission9.sources import source_of
+from mission9.output.layout import PAGE
+from mission9.results.reader import Results
+from mission9.sources import open_source
 
 
 class Refusing(socketserver.StreamRequestHandler):
@@ -33,7 +33,7 @@ class Refusing(socketserver.StreamRequestHandler):
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    source_of.cache_clear()
+    open_source.cache_clear()
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
         server.daemon_threads, server.block_on_close = True, False
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -43,7 +43,7 @@ def refusing() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mission9.sources.fsspec_source._PAUSE", 0.0)
+    monkeypatch.setattr("mission9.sources.fsspec._PAUSE", 0.0)
 
 
 def test_a_page_is_made_of_a_result_whose_images_are_out_of_reach(

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from mission9.cli import main
-from mission9.engines import Images
 from mission9.errors import SetupError
-from mission9.extraction import Extraction
 from mission9.html_report import write_report, write_report_if_possible
 from mission9.html_report.render import to_script
-from mission9.network.mobilenet_v2 import FEATURES
-from mission9.output.page_file import PAGE
-from mission9.results import Results
+from mission9.models.engines.base import Images
+from mission9.models.extraction import Extraction
+from mission9.output.layout import PAGE
+from mission9.results.reader import Results
+from mission9.schema import FEATURES
 from mission9.stages import infer_features
 from mission9.stages.prepare_images import ImageRow, Prepared, read_image
 from tests.html_report.conftest import FILES, LABELS, TEST, TRAINING, results_of
@@ -151,7 +151,7 @@ def test_an_image_that_is_gone_or_another_one_has_no_thumbnail(few: Results, tre
 def test_large_images_go_without_thumbnails_and_the_page_says_so(
     few: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.html_report.thumbnails.MOST_PIXELS", 100 * 100 * 10)
+    monkeypatch.setattr("mission9.html_report.thumbnails.MAX_PIXELS", 100 * 100 * 10)
     page = page_of(few, tmp_path)
     assert int(sizes_of(data_of(page)).any(1).sum()) == 10
     assert "5 of the largest images have no thumbnail" in page
@@ -173,7 +173,7 @@ def test_the_images_may_have_moved(tree: Path, tmp_path: Path, capsys: pytest.Ca
 def test_more_images_than_are_shown_are_thinned_and_the_page_says_so(
     results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.html_report.sample.MOST_SHOWN", 64)
+    monkeypatch.setattr("mission9.html_report.sample.MAX_SHOWN", 64)
     page = re.sub(r"\s+", " ", page_of(results, tmp_path))
     assert "63 of 193 images are shown" in page
     assert re.search(r"42 of 128 of Training, 21 of 65 of Test\.", page)
@@ -236,7 +236,7 @@ def test_without_plotly_a_line_says_how_to_get_the_report(
 def test_what_takes_long_to_import_is_not_imported(results: Results, tmp_path: Path) -> None:
     write = f"mission9.html_report.write_report(Results.of({str(results.root)!r}), Path({str(tmp_path / PAGE)!r}))"
     loaded = modules_after(
-        f"import mission9.html_report; from mission9.results import Results; from pathlib import Path; {write}"
+        f"import mission9.html_report; from mission9.results.reader import Results; from pathlib import Path; {write}"
     )
     assert (tmp_path / PAGE).exists()
     assert not loaded & {"plotly", "sklearn", "torch", "openvino", "pyspark"}
@@ -250,8 +250,8 @@ def test_no_result_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_killed_writer_leaves_the_old_page(results: Results, tmp_path: Path) -> None:
     page = page_of(results, tmp_path)
     code = (
-        "import os, signal, sys; from pathlib import Path; from mission9.results import Results;"
-        "from mission9 import html_report; import mission9.disk.files as files;"
+        "import os, signal, sys; from pathlib import Path; from mission9.results.reader import Results;"
+        "from mission9 import html_report; import mission9.storage.local.files as files;"
         "files.os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL);"
         "html_report.write_report(Results.of(sys.argv[1]), Path(sys.argv[2]))"
     )

@@ -11,11 +11,11 @@ import pytest
 
 from mission9.errors import OutputError
 from mission9.html_report.identical import Group, identical_images
-from mission9.html_report.judge import at_odds, judge
+from mission9.html_report.neighbour_accuracy import at_odds, judge
 from mission9.html_report.neighbours import nearest, nearest_others
 from mission9.html_report.sample import draw_sample, evenly
 from mission9.html_report.text import LONGEST, setting, shown
-from mission9.results import Results
+from mission9.results.reader import Results
 from tests.html_report.conftest import TEST, TRAINING
 
 
@@ -81,8 +81,8 @@ def test_the_sample_of_few_images_is_all_of_them_in_order(results: Results) -> N
 def test_the_sample_of_many_is_thinned_by_split_with_the_right_scores(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.html_report.sample.MOST_KNOWN", 40)
-    monkeypatch.setattr("mission9.html_report.sample.MOST_SHOWN", 20)
+    monkeypatch.setattr("mission9.html_report.sample.MAX_KNOWN", 40)
+    monkeypatch.setattr("mission9.html_report.sample.MAX_SHOWN", 20)
     sample = draw_sample(results)
     assert Counter(sample.column("split")) == {"Training": 40, "Test": 40}
     assert Counter(sample.column("split")[sample.shown]) == {"Training": 10, "Test": 10}

@@ -11,9 +11,10 @@ from mission9 import RunConfig, run
 from mission9.cli import main
 from mission9.errors import OutputError
 from mission9.html_report import write_report
-from mission9.output.page_file import PAGE, run_of
-from mission9.results import Results
-from mission9.stages.verify_output import verify_output
+from mission9.output.layout import PAGE
+from mission9.output.report_file import run_of
+from mission9.results.reader import Results
+from mission9.results.verify import verify_output
 from tests.conftest import InProcessRunner
 from tests.support.finished import copy_of, with_changes, write_tree
 
@@ -157,7 +158,7 @@ def test_the_page_of_another_result_is_named(done: RunConfig, in_process: InProc
     assert "is of another result" in problem
 
 
-@pytest.mark.parametrize("moment", ["make_tables", "write_whole"])
+@pytest.mark.parametrize("moment", ["make_tables", "write_atomic"])
 def test_a_result_that_comes_meanwhile_never_stands_beside_the_page_of_the_old_one(
     moment: str, done: RunConfig, in_process: InProcessRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

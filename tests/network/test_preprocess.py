@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.network.preprocess import Preprocess, thumbnail_size, to_input, to_thumbnail
+from mission9.models.preprocess import thumbnail_size, to_input, to_thumbnail
+from mission9.options import Preprocess
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

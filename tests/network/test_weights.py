@@ -13,8 +13,8 @@ import safetensors.numpy
 import torch
 
 from mission9.errors import SetupError, WeightsError
-from mission9.network import weights as module
-from mission9.network.weights import Tensors, Weights, load_weights
+from mission9.models import weights as module
+from mission9.models.weights import Tensors, Weights, load_weights
 
 
 class Canary:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mission9.errors import WeightsError
-from mission9.network.weights import Tensors, load_weights
+from mission9.models.weights import Tensors, load_weights
 
 
 def test_shapes_are_looked_at_before_tensors_are_converted(tmp_path: Path, demo_tensors: Tensors) -> None:

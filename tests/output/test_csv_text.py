@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mission9.erasure.absence import Search, holds_erased_paths
+from mission9.erasure.search import Search, holds_erased_paths
 from mission9.output.csv_text import guarded, unguarded
 from mission9.schema import projected
 from mission9.stages.save_results import save_results

@@ -12,10 +12,10 @@ import pytest
 
 from mission9 import RunConfig, run
 from mission9.cli import main
-from mission9.disk.untrusted import read_file
 from mission9.errors import OutputError
-from mission9.results import Results, of_one_result
-from mission9.stages import verify_output as verify
+from mission9.results import verify as verify
+from mission9.results.reader import Results, of_one_result
+from mission9.storage.local.untrusted import read_file
 from tests.conftest import InProcessRunner
 from tests.support.finished import copy_of, with_changes, write_tree
 

@@ -16,13 +16,13 @@ import pytest
 from benchmarks.measure.readers import read_result
 
 from mission9.errors import InputError, OutputError
-from mission9.output.open_output import open_output
-from mission9.stages.verify_output import verify_output
+from mission9.output.open import open_output
+from mission9.results.verify import verify_output
 from tests.support.forks import Forks
 
 HOLDER = """
 import sys, time
-from mission9.output.open_output import open_output
+from mission9.output.open import open_output
 with open_output(sys.argv[1], overwrite=False):
     print("open", flush=True)
     time.sleep(600)
@@ -30,7 +30,7 @@ with open_output(sys.argv[1], overwrite=False):
 
 WRITER = """
 import json, sys
-from mission9.output.open_output import open_output
+from mission9.output.open import open_output
 for number in range(int(sys.argv[2])):
     with open_output(sys.argv[1], overwrite=False) as output:
         for name in ("features", "pca_model", "training_pca"):
@@ -102,7 +102,7 @@ def test_the_second_run_names_the_first_and_the_lock_of_one_that_was_killed_is_t
 def test_a_run_that_has_just_begun_is_named_and_not_one_that_was_killed_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.disk.folder_lock._SAY_WHO", 60)
+    monkeypatch.setattr("mission9.storage.local.lock._SAY_WHO", 60)
     lock_file = tmp_path / "out" / "_state" / "lock"
     lock_file.parent.mkdir(parents=True)
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
@@ -138,7 +138,7 @@ def test_a_lock_that_was_taken_away_with_its_folder_locks_nothing(
         assert first.__exit__(InputError, InputError("no images"), None) is False
         flock(*arguments)
 
-    monkeypatch.setattr("mission9.disk.folder_lock.fcntl.flock", late)
+    monkeypatch.setattr("mission9.storage.local.lock.fcntl.flock", late)
     with open_output(str(tmp_path / "out"), overwrite=False):
         assert not (tmp_path / "out" / "run.json").exists()
         with pytest.raises(OutputError, match="another run"), open_output(str(tmp_path / "out"), overwrite=False):

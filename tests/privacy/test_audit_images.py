@@ -18,9 +18,9 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from mission9.cli import main
+from mission9.decoding.metadata import MetadataReader, kinds_of
 from mission9.errors import ImageError
-from mission9.privacy.audit_images import audit_images
-from mission9.stages.read_metadata import MetadataReader, kinds_of
+from mission9.privacy.metadata_audit import audit_images
 
 MAKER, ARTIST, WORDS, PLACE = "PlantedMaker", "PlantedArtist", "PlantedWords", "PlantedPlace"
 LATITUDE = (48.0, 51.0, 29.987654)

@@ -11,12 +11,13 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.disk.files import file_sha256
-from mission9.erasure.chosen import Request
 from mission9.erasure.erase import erase
-from mission9.output.folder import Output
-from mission9.pipeline import run
-from mission9.privacy.audit_log import AUDIT_LOG, append, verify
+from mission9.erasure.selection import Request
+from mission9.output.audit_log import append, verify
+from mission9.output.layout import AUDIT_LOG
+from mission9.output.local import Output
+from mission9.pipeline.run import run
+from mission9.storage.local.files import file_sha256
 from tests.support.finished import copy_tree, write_tree
 
 

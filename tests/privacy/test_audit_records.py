@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mission9.erasure.tombstones import Tombstones
-from mission9.output.state_files import FolderState
-from mission9.privacy.audit_log import AUDIT_LOG, append, verify
-from mission9.stages.report import Report, SplitCounts
+from mission9.output.audit_log import append, verify
+from mission9.output.layout import AUDIT_LOG
+from mission9.output.run_report import Report, SplitCounts
+from mission9.output.tombstones import Tombstones
+from mission9.storage.file_store import MAX_BYTES, FolderStore
 
 
 def report_of(place: str) -> Report:
@@ -23,7 +24,7 @@ def report_of(place: str) -> Report:
 
 def test_a_record_says_when_and_who(tmp_path: Path) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)  # times are told in whole seconds
-    append(FolderState(tmp_path), "run", report_of("people").audited())
+    append(FolderStore(tmp_path), "run", report_of("people").audited())
     record = json.loads((tmp_path / AUDIT_LOG).read_bytes())
     assert record["by"] == f"{getpass.getuser()}@{socket.gethostname()}"
     assert before <= datetime.fromisoformat(record["time"]) <= datetime.now(UTC)
@@ -34,13 +35,13 @@ def test_a_user_without_a_name_is_no_error(tmp_path: Path, monkeypatch: pytest.M
         raise KeyError("no such user")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    append(FolderState(tmp_path), "run", {})
+    append(FolderStore(tmp_path), "run", {})
     assert json.loads((tmp_path / AUDIT_LOG).read_bytes())["by"] == f"unknown@{socket.gethostname()}"
 
 
 def test_a_record_has_counts_and_no_settings_but_their_hash(tmp_path: Path) -> None:
     for place in ("people/Alice", "people/Alice", "people/Bob"):
-        append(FolderState(tmp_path), "run", report_of(place).audited())
+        append(FolderStore(tmp_path), "run", report_of(place).audited())
     content = (tmp_path / AUDIT_LOG).read_text()
     assert "people" not in content
     first, second, third = map(json.loads, content.splitlines())
@@ -50,17 +51,17 @@ def test_a_record_has_counts_and_no_settings_but_their_hash(tmp_path: Path) -> N
 
 
 def test_a_log_that_grows_while_it_is_checked_is_whole(tmp_path: Path) -> None:
-    class Growing(FolderState):
+    records_to_add = ["one"]
+
+    class Growing(FolderStore):
         """Another process adds a record, and notes it, between the first read and the next."""
 
-        is_new = True
-
-        def read(self, name: str) -> bytes | None:
-            content = super().read(name)
-            if self.is_new:
-                self.is_new = False
+        def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
+            content = super().read(name, max_bytes)
+            if records_to_add:
+                records_to_add.clear()
                 Tombstones(audit=append(self, "run", {})).save(self)
             return content
 
-    report = {"audit": append(FolderState(tmp_path), "run", {})}
+    report = {"audit": append(FolderStore(tmp_path), "run", {})}
     assert list(verify(Growing(tmp_path), report)) == []

@@ -12,15 +12,15 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.disk.files import file_sha256
-from mission9.erasure.chosen import Request
+from mission9.crypto.parquet import encrypted_by, is_encrypted
 from mission9.erasure.erase import erase
+from mission9.erasure.selection import Request
 from mission9.errors import ConfigError
 from mission9.output.tables import read_table
-from mission9.pipeline import run
-from mission9.privacy.encryption import encrypted_by, is_encrypted
-from mission9.results import Results
-from mission9.stages.verify_output import verify_output
+from mission9.pipeline.run import run
+from mission9.results.reader import Results
+from mission9.results.verify import verify_output
+from mission9.storage.local.files import file_sha256
 from tests.support.finished import copy_tree, write_tree
 
 pytest.importorskip("cryptography", reason="cryptography is not installed: pip install 'mission9[encryption]'")

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from mission9.crypto.parquet import encrypted_by
+from mission9.crypto.pseudonyms import Pseudonyms
 from mission9.output.tables import TableWriter
-from mission9.privacy.encryption import encrypted_by
-from mission9.privacy.pseudonyms import Pseudonyms
 
 KEY = b"planted-secret-of-this-test"
 

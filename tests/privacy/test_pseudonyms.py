@@ -13,18 +13,18 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.chosen import Request
+from mission9.crypto.keys import read_key
+from mission9.crypto.pseudonyms import Pseudonyms
 from mission9.erasure.erase import erase
+from mission9.erasure.selection import Request
 from mission9.errors import ConfigError, InputError
-from mission9.evaluate import evaluate
-from mission9.output.folder import STATE
-from mission9.pipeline import run
-from mission9.privacy.pseudonyms import Pseudonyms
-from mission9.privacy.secret_keys import read_key
-from mission9.results import Results
+from mission9.output.layout import STATE
+from mission9.pipeline.run import run
+from mission9.results.evaluate import evaluate
+from mission9.results.reader import Results
+from mission9.results.verify import verify_output
 from mission9.schema import vectors
 from mission9.spark_pipeline import SparkImagePipeline
-from mission9.stages.verify_output import verify_output
 from tests.support.finished import copy_tree, write_tree
 from tests.test_erasure import killed, names_in
 

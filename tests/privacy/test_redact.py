@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mission9.privacy.redact import one_line, redact, redact_values, shown
+from mission9.redact import one_line, redact, redact_values, shown
 
 AT_LEISURE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy
 

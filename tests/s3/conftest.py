@@ -15,7 +15,7 @@ import platformdirs
 import pytest
 
 from mission9.config import RunConfig
-from mission9.pipeline import run
+from mission9.pipeline.run import run
 from tests.conftest import InProcessRunner
 from tests.support.finished import write_fruits
 
@@ -127,7 +127,7 @@ def _cache_of_its_own(
 def _locks_that_settle_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drop the second in which a lock sees another that comes at the same time, but where tests are about that."""
     if request.path.stem != "test_lease":
-        monkeypatch.setattr("mission9.s3.lease._SETTLE", 0.0)
+        monkeypatch.setattr("mission9.storage.s3.lease._SETTLE", 0.0)
 
 
 def enter(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from benchmarks.measure.cluster import Cluster
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.pipeline import run
-from mission9.stages.verify_output import verify_output
+from mission9.pipeline.run import run
+from mission9.results.verify import verify_output
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import assert_same
 from tests.test_shipping import MAIN, environment, submit, wheel

@@ -22,7 +22,8 @@ IMAGES, SHARD = 96, 24
 # Shards of a real run would need thousands of images.
 SMALL_SHARDS = [
     *(sys.executable, "-c"),
-    f"from mission9 import cli, extraction; extraction.SHARD_IMAGES = {{'cpu': {SHARD}}}; cli.program()",
+    "from mission9 import cli; from mission9.models import extraction;"
+    f"extraction.SHARD_IMAGES = {{'cpu': {SHARD}}}; cli.program()",
 ]
 RUN = ["run", "--weights", "demo", "--components", "5", "--no-report", "--runner", "local"]
 LIMIT = 400  # seconds, of which a command takes five

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from mission9.errors import StorageError
-from mission9.places import model_here, result_here
-from mission9.s3 import copies, objects
-from mission9.s3.address import Address
-from mission9.s3.output import open_bucket_output
+from mission9.output.bucket import results
+from mission9.output.bucket.output import open_bucket_output
+from mission9.output.open import model_here, result_here
+from mission9.storage.s3 import objects
+from mission9.storage.s3.address import Address
 from tests.s3.conftest import Bucket
 
 
@@ -76,7 +77,7 @@ def test_a_result_that_is_replaced_while_it_is_copied_is_copied_anew(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_result(bucket, FIRST)
-    there = copies._objects
+    there = results._objects
 
     def half_of(address: Address) -> Any:
         if FIRST in address.key:  # the run that replaces it has begun to delete it
@@ -84,7 +85,7 @@ def test_a_result_that_is_replaced_while_it_is_copied_is_copied_anew(
             put_result(bucket, SECOND)
         return there(address)
 
-    monkeypatch.setattr(copies, "_objects", half_of)
+    monkeypatch.setattr(results, "_objects", half_of)
     assert of_run(result_here(f"{bucket}/r")) == [SECOND] * 3
 
 
@@ -110,14 +111,14 @@ def test_a_model_that_is_replaced_while_it_is_copied_is_copied_anew(
         for name in "ab":
             bucket.put(f"m/pca_model/{name}", b"new")
 
-    monkeypatch.setattr(copies, "fetch", fetch_and_replace)
+    monkeypatch.setattr(results, "fetch", fetch_and_replace)
     folder = model_here(f"{bucket}/m/pca_model")
     assert [(folder / name).read_bytes() for name in "ab"] == [b"new"] * 2
 
 
 def test_a_copy_stays_for_as_long_as_a_process_may_read_it(bucket: Bucket) -> None:
     put_result(bucket, FIRST)
-    code = "import sys; from mission9.places import result_here; print(result_here(sys.argv[1], to_verify=True))"
+    code = "import sys; from mission9.output.open import result_here; print(result_here(sys.argv[1], to_verify=True))"
     ended = subprocess.run([sys.executable, "-c", code, f"{bucket}/r"], capture_output=True, text=True, check=True)
     assert of_run(Path(ended.stdout.strip())) == [FIRST] * 3
     first = result_here(f"{bucket}/r")

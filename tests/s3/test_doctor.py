@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mission9.config import RunConfig
-from mission9.doctor import Finding, examine
-from mission9.session import hadoop_aws
+from mission9.doctor.checks import examine
+from mission9.doctor.finding import Finding
+from mission9.runners.spark_session import hadoop_aws
 from tests.s3.conftest import Bucket
 from tests.s3.faulty import Faults, faulty_server
 

@@ -11,10 +11,10 @@ import pytest
 from botocore import UNSIGNED
 
 from mission9.errors import ConfigError
-from mission9.s3.client import store_of
-from mission9.s3.control import control
-from mission9.s3.environment import credentials_told, region
-from mission9.s3.profile import credentials_of_profile
+from mission9.storage.s3.admin_client import control
+from mission9.storage.s3.client import store_of
+from mission9.storage.s3.environment import credentials_told, region
+from mission9.storage.s3.profile import credentials_of_profile
 
 
 @pytest.fixture(autouse=True)

@@ -16,19 +16,19 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.erasure.chosen import Request
+from mission9.crypto.pseudonyms import Pseudonyms
 from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
+from mission9.erasure.selection import Request
 from mission9.errors import OutputError
-from mission9.output.page_file import PAGE
-from mission9.pipeline import run
-from mission9.places import model_here
-from mission9.privacy.pseudonyms import Pseudonyms
-from mission9.results import Results
-from mission9.s3.address import Address
-from mission9.s3.mirror import mirror_of
-from mission9.s3.output import open_bucket_output
-from mission9.stages.verify_output import verify_output
+from mission9.output.bucket.mirror import mirror_of
+from mission9.output.bucket.output import open_bucket_output
+from mission9.output.layout import PAGE
+from mission9.output.open import model_here
+from mission9.pipeline.run import run
+from mission9.results.reader import Results
+from mission9.results.verify import verify_output
+from mission9.storage.s3.address import Address
 from tests.s3.conftest import Bucket
 from tests.s3.moto import KEYS, make_bucket, moto_server
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from benchmarks.measure.cluster import MEMORY, Cluster, connect_server
 
+from mission9.results.verify import verify_output
 from mission9.schema import vectors
-from mission9.stages.verify_output import verify_output
 from tests.conftest import REAL_WEIGHTS, SHARED
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import assert_same, tables_of

@@ -15,12 +15,12 @@ from obstore.store import S3Store
 
 from mission9.config import RunConfig
 from mission9.errors import ConfigError, ImageError, InputError, OutputError, StorageError
-from mission9.pipeline import run
-from mission9.s3 import client, objects
-from mission9.s3.address import Address
-from mission9.s3.objects import get, head, put, put_new, read
-from mission9.s3.read_object import read_object
-from mission9.stages.verify_output import verify_output
+from mission9.pipeline.run import run
+from mission9.results.verify import verify_output
+from mission9.sources.read_object import read_object
+from mission9.storage.s3 import client, objects
+from mission9.storage.s3.address import Address
+from mission9.storage.s3.objects import get, head, put, put_new, read
 from tests.s3.conftest import Bucket
 from tests.s3.faulty import Faults, faulty_server, refusal
 from tests.s3.test_run import SETTINGS, assert_same, local_run
@@ -56,7 +56,7 @@ def put_it(address: Address) -> None:
 
 @contextmanager
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(client, "MOST_TRIES", 1)
+    monkeypatch.setattr(client, "MAX_TRIES", 1)
     client._store_of.cache_clear()
     yield
     client._store_of.cache_clear()
@@ -82,7 +82,7 @@ def refusing() -> Iterator[tuple[str, list[object]]]:
 def test_a_run_over_a_bad_network_loses_and_doubles_nothing(
     faulty: Bucket, faults: Faults, tree: Path, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": 4})
+    monkeypatch.setattr("mission9.models.extraction.SHARD_IMAGES", {"cpu": 4})
     address = faulty.upload(tree)
     faults.chance.seed(seed)
     faults.slow_down, faults.reset, faults.lost, faults.cut, faults.slow = 0.1, 0.05, 0.05, 0.05, 0.05
@@ -145,7 +145,7 @@ def test_an_archived_object_is_to_be_restored(faulty: Bucket, faults: Faults) ->
 def test_what_no_image_can_be_read_for_ends_the_run(
     faulty: Bucket, faults: Faults, tree: Path, monkeypatch: pytest.MonkeyPatch, status: int, code: str, told: str
 ) -> None:
-    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": 4})
+    monkeypatch.setattr("mission9.models.extraction.SHARD_IMAGES", {"cpu": 4})
     settings = {"input": faulty.upload(tree), "output": f"{faulty}/results", "no_report": True, **SETTINGS}
     faults.forbidden, faults.refusal = "/images/Training/b", refusal(status, code)  # as if it were so from here on
     with pytest.raises(StorageError, match=told):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from mission9.config import RunConfig
+from mission9.doctor.buckets import examine_s3
 from mission9.errors import OutputError, StorageError
-from mission9.s3 import client
-from mission9.s3 import lease as leases
-from mission9.s3.address import Address
-from mission9.s3.examine import examine_s3
-from mission9.s3.lease import Lease, leased
-from mission9.s3.objects import get_if_there, head
+from mission9.storage.s3 import client
+from mission9.storage.s3 import lease as leases
+from mission9.storage.s3.address import Address
+from mission9.storage.s3.lease import Lease, leased
+from mission9.storage.s3.objects import get_or_none, head
 from tests.s3.conftest import Bucket
 from tests.s3.faulty import Faults, faulty_server, refusal
 from tests.support.held_up import wait_until
@@ -85,7 +85,7 @@ def test_a_server_that_can_keep_no_lock_is_refused_before_a_living_one_is_overwr
     faults: Faults, place: Address, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_another_machine(place, bucket)
-    monkeypatch.setattr(client, "MOST_TRIES", 1)
+    monkeypatch.setattr(client, "MAX_TRIES", 1)
     with faulty_server(bucket.server.port, faults) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         why = rf"^the server of s3://{bucket.name}/out takes no notice of If-None-Match.* a folder$"
@@ -99,8 +99,8 @@ def test_a_server_that_can_keep_no_lock_is_refused_before_a_living_one_is_overwr
 
 
 def test_a_process_of_this_machine_that_was_killed_holds_nothing(place: Address, bucket: Bucket) -> None:
-    code = "import sys; from mission9.s3.address import Address; from mission9.s3.lease import Lease, _acquire;"
-    code += "_acquire(Lease(Address(*sys.argv[1:])))"
+    code = "import sys; from mission9.storage.s3.address import Address; "
+    code += "from mission9.storage.s3.lease import Lease, _acquire; _acquire(Lease(Address(*sys.argv[1:])))"
     subprocess.run([sys.executable, "-c", code, bucket.name, place.key], check=True)
     assert place.key in bucket.keys
     with leased(place) as lease:
@@ -132,7 +132,7 @@ def test_of_many_that_find_an_old_lock_one_gets_it(
     age = leases._age
 
     def of_old(address: Address) -> float | None:
-        is_old, seconds = b"elsewhere" in (get_if_there(address, 1000) or b""), age(address)
+        is_old, seconds = b"elsewhere" in (get_or_none(address, 1000) or b""), age(address)
         return None if seconds is None else seconds + 3600 * is_old
 
     of_another_machine(place, bucket)

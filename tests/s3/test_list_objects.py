@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import ConfigError, InputError
-from mission9.s3 import list_objects, listings, odd_keys
-from mission9.s3.address import Address
-from mission9.s3.environment import credentials_told
 from mission9.schema import LISTING
-from mission9.stages.list_images import Found, Listing, has_more_images, list_images
+from mission9.sources import bucket_listing
+from mission9.sources.list_images import has_more_images, list_images
+from mission9.sources.listing import Listing, ListingCounts
+from mission9.storage.s3 import listing, raw_keys
+from mission9.storage.s3.address import Address
+from mission9.storage.s3.environment import credentials_told
 from tests.s3.conftest import PAGE_KEYS, Bucket
 
 # As a bucket's owner may name things; what no key of a client can be is told apart below.
@@ -33,8 +35,8 @@ NAMES = (
 )
 
 
-def rows_of(root: str, found: Found | None = None, **options: object) -> list[dict[str, object]]:
-    batches = list(list_images(root, found or Found(), Listing(**options)))  # type: ignore[arg-type]
+def rows_of(root: str, found: ListingCounts | None = None, **options: object) -> list[dict[str, object]]:
+    batches = list(list_images(root, found or ListingCounts(), Listing(**options)))  # type: ignore[arg-type]
     assert all(batch.schema.equals(LISTING) for batch in batches)
     rows: list[dict[str, object]] = pa.Table.from_batches(batches, LISTING).to_pylist()
     return rows
@@ -55,7 +57,7 @@ def test_a_prefix_is_listed_as_a_folder_of_the_same_files(
     bucket: Bucket, names: Path, options: dict[str, object]
 ) -> None:
     address = bucket.upload(names, "some/names")
-    here, there = Found(), Found()
+    here, there = ListingCounts(), ListingCounts()
     wanted, found = rows_of(str(names), here, **options), rows_of(address, there, **options)
     assert [{**row, "modified": 0} for row in found] == [{**row, "modified": 0} for row in wanted]
     assert all(row["modified"] for row in found)
@@ -63,7 +65,7 @@ def test_a_prefix_is_listed_as_a_folder_of_the_same_files(
 
 
 def test_many_prefixes_and_pages_come_in_order(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (list_objects, listings):
+    for module in (bucket_listing, listing):
         monkeypatch.setattr(module, "PAGE_KEYS", PAGE_KEYS)
     root = tmp_path / "many"
     for number in range(PAGE_KEYS + 10):
@@ -86,17 +88,17 @@ def test_a_folder_beside_many_objects_is_listed_with_them(
     keys = [*(f"images/Training/{n}.jpg" for n in range(5)), *(f"images/{n}.jpg" for n in range(5)), "images/Uu/1.jpg"]
     for key in keys:
         bucket.put(key, b"x")
-    monkeypatch.setattr(list_objects, "PAGE_KEYS", 2)  # as if these were pages enough
-    monkeypatch.setattr(list_objects, "_MOST_OF_A_LEVEL", most)
+    monkeypatch.setattr(bucket_listing, "PAGE_KEYS", 2)  # as if these were pages enough
+    monkeypatch.setattr(bucket_listing, "_MAX_OF_A_LEVEL", most)
     asked: list[int] = []
-    small = listings.list_small_level
+    small = listing.list_small_level
 
     def noted(address: Address, *arguments: Any) -> Any:
         level = small(address, *arguments)
         asked.append(0 if level is None else len(level[0]) + len(level[1]))
         return level
 
-    monkeypatch.setattr(list_objects, "list_small_level", noted)
+    monkeypatch.setattr(bucket_listing, "list_small_level", noted)
     assert [row["path"] for row in rows_of(f"{bucket}/images", splits_from="folders")] == sorted(
         key.removeprefix("images/") for key in keys
     )
@@ -106,16 +108,16 @@ def test_a_folder_beside_many_objects_is_listed_with_them(
 def test_no_more_of_a_level_is_asked_for_than_may_be_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"Size": 1, "LastModified": datetime.now(UTC), "ETag": "e"}
     taken = iter([{"Contents": [{"Key": f"p/{number}", **facts}]} for number in range(9)])
-    monkeypatch.setattr(odd_keys, "_paginated", lambda *_, **__: taken)
-    assert listings.list_small_level(Address("bucket", "p"), 3) is None
+    monkeypatch.setattr(raw_keys, "_paginated", lambda *_, **__: taken)
+    assert listing.list_small_level(Address("bucket", "p"), 3) is None
     assert len(list(taken)) == 5
 
 
 def test_a_page_without_keys_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"Size": 1, "LastModified": datetime.now(UTC), "ETag": "e"}
     pages = [{"Contents": [{"Key": "a//1.jpg", **facts}]}, {"IsTruncated": True}, {"Contents": [{"Key": "b", **facts}]}]
-    monkeypatch.setattr(odd_keys, "_paginated", lambda *_, **__: iter(pages))
-    found = listings.list_below(Address("bucket", "odd//prefix"))
+    monkeypatch.setattr(raw_keys, "_paginated", lambda *_, **__: iter(pages))
+    found = listing.list_below(Address("bucket", "odd//prefix"))
     assert [facts.key for page in found for facts in page] == ["a//1.jpg", "b"]
 
 
@@ -130,7 +132,7 @@ def test_an_object_that_takes_the_place_of_another_is_another(bucket: Bucket) ->
 def test_results_below_the_input_are_left_out(bucket: Bucket) -> None:
     for key in ("images/a/1.jpg", "images/out/1.jpg", "images/outer/1.jpg"):
         bucket.put(key, b"x")
-    rows = rows_of(f"{bucket}/images", leave_out=f"{bucket}/images/out")
+    rows = rows_of(f"{bucket}/images", exclude=f"{bucket}/images/out")
     assert [row["path"] for row in rows] == ["a/1.jpg", "outer/1.jpg"]
 
 
@@ -138,7 +140,7 @@ def test_results_in_another_bucket_leave_nothing_out(bucket: Bucket) -> None:
     for key in ("images/a/1.jpg", "images/b/1.jpg"):
         bucket.put(key, b"x")
     for prefix in ("images", "images/a"):
-        rows = rows_of(f"{bucket}/images", leave_out=f"s3://another-bucket/{prefix}")
+        rows = rows_of(f"{bucket}/images", exclude=f"s3://another-bucket/{prefix}")
         assert [row["path"] for row in rows] == ["a/1.jpg", "b/1.jpg"]
 
 
@@ -146,7 +148,7 @@ def test_objects_that_stand_for_folders_are_no_images(bucket: Bucket) -> None:
     for key in ("images/Training", "images/Training/a", "images/empty"):
         bucket.put(key, b"")
     bucket.put("images/Training/a/1.jpg", b"x")
-    found = Found()
+    found = ListingCounts()
     assert [row["path"] for row in rows_of(f"{bucket}/images", found)] == ["Training/a/1.jpg"]
     assert found.skipped == {"(folder)": 3}
 

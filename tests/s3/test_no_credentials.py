@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from mission9.config import RunConfig
-from mission9.doctor import Finding
+from mission9.doctor.buckets import examine_s3
+from mission9.doctor.finding import Finding
 from mission9.errors import Mission9Error, StorageError
-from mission9.s3 import client
-from mission9.s3.address import Address
-from mission9.s3.examine import examine_s3
-from mission9.s3.listings import list_below
-from mission9.s3.objects import get, get_if_there, head, put, put_new
-from mission9.s3.policy import check_bucket
+from mission9.privacy.bucket_checks import check_bucket
+from mission9.storage.s3 import client
+from mission9.storage.s3.address import Address
+from mission9.storage.s3.listing import list_below
+from mission9.storage.s3.objects import get, get_or_none, head, put, put_new
 
 OBJECT = Address("bucket", "key")
 ASKED: list[Callable[[], object]] = [
     lambda: get(OBJECT, 10),
-    lambda: get_if_there(OBJECT, 10),
+    lambda: get_or_none(OBJECT, 10),
     lambda: head(OBJECT),
     lambda: put(OBJECT, b""),
     lambda: put_new(OBJECT, b""),
@@ -40,7 +40,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(client, "MOST_TRIES", 0)
+    monkeypatch.setattr(client, "MAX_TRIES", 0)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def test_an_object_called_as_the_metadata_is_an_object(monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with answering(404) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        assert get_if_there(Address("latest", "api/token"), 10) is None
+        assert get_or_none(Address("latest", "api/token"), 10) is None
     with answering(403) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(Mission9Error, match="these credentials may not do that"):

@@ -13,15 +13,17 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import ImageError, InputError, StorageError
-from mission9.pack import layout, plan_pack, write_part
+from mission9.pack import plan_pack, write_part
 from mission9.pack.make_pack import make_pack
-from mission9.pack.read_pack import PackSource
-from mission9.pack.store import store_of
-from mission9.pipeline import run
-from mission9.s3 import lease, range_reader
-from mission9.s3.address import Address
-from mission9.sources import settled, source_of
-from mission9.stages.list_images import Found, list_images
+from mission9.pipeline.run import run
+from mission9.sources import open_source, resolve_root
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import ListingCounts
+from mission9.sources.pack import layout
+from mission9.sources.pack.source import PackSource
+from mission9.storage.file_store import file_store
+from mission9.storage.s3 import lease, range_reader
+from mission9.storage.s3.address import Address
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import ODD_NAMES, SETTINGS, assert_same, local_run
 from tests.support.held_up import wait_until
@@ -29,14 +31,14 @@ from tests.test_pack import in_this_process
 
 
 def rows_of(place: str) -> list[dict[str, Any]]:
-    return [row for batch in list_images(place, Found()) for row in batch.to_pylist()]
+    return [row for batch in list_images(place, ListingCounts()) for row in batch.to_pylist()]
 
 
 def assert_holds(pack: str, images: str) -> None:
     """A pack gives the rows and the bytes that the objects give."""
     wanted = rows_of(images)
     assert rows_of(pack) == wanted
-    source, of_objects = source_of(settled(pack)), source_of(settled(images))
+    source, of_objects = open_source(resolve_root(pack)), open_source(resolve_root(images))
     for row in wanted:
         assert source.read(row["path"], max_bytes=2**28) == of_objects.read(row["path"], max_bytes=2**28)
 
@@ -77,7 +79,7 @@ def test_a_pack_in_a_bucket_gives_what_its_images_give(
 def test_a_folder_packed_into_a_bucket(bucket: Bucket, tree: Path) -> None:
     assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 0
     rows = [row["path"] for row in rows_of(f"{bucket}/pack")]
-    source = source_of(settled(f"{bucket}/pack"))
+    source = open_source(resolve_root(f"{bucket}/pack"))
     for path in rows:
         assert source.read(path, max_bytes=2**28) == (tree / path).read_bytes()
     assert len(rows) == 15
@@ -85,7 +87,7 @@ def test_a_folder_packed_into_a_bucket(bucket: Bucket, tree: Path) -> None:
 
 def test_images_are_asked_for_together(bucket: Bucket, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pack(str(tree), f"{bucket}/pack")
-    source, ranges = source_of(settled(f"{bucket}/pack")), range_reader._range
+    source, ranges = open_source(resolve_root(f"{bucket}/pack")), range_reader._range
     asked: list[str] = []
 
     def noted(address: Address, start: int, length: int) -> bytes:
@@ -137,7 +139,7 @@ def test_a_pack_in_a_bucket_may_be_brought_up_to_date_while_it_is_read(
 ) -> None:
     pack = f"{bucket}/pack"
     make_pack(str(tree), pack)
-    source, other = PackSource(settled(pack)), PackSource(settled(pack))
+    source, other = PackSource(resolve_root(pack)), PackSource(resolve_root(pack))
     assert source.read("Training/a/1.jpg", max_bytes=2**28) == pictures[1]  # by which it knows the old index
     (tree / "Training/a/2.jpg").unlink()
     make_pack(str(tree), pack)
@@ -149,7 +151,7 @@ def test_a_pack_in_a_bucket_may_be_brought_up_to_date_while_it_is_read(
         assert gone.value.reason == "vanished"
     bucket.delete(*(key for key in bucket.keys if key.startswith(f"pack/{layout.IMAGES}/")))
     with pytest.raises(ImageError) as gone:
-        PackSource(settled(pack)).read("Training/a/3.jpg", max_bytes=2**28)
+        PackSource(resolve_root(pack)).read("Training/a/3.jpg", max_bytes=2**28)
     assert gone.value.reason == "vanished"
 
 
@@ -161,13 +163,13 @@ def test_damage_in_a_bucket_is_told(bucket: Bucket, tree: Path, capsys: pytest.C
     picture = (tree / "Training/b/3.jpg").read_bytes()
     content[content.rindex(picture) + 50] ^= 1
     bucket.put(part, bytes(content))
-    source = source_of(settled(f"{bucket}/pack"))
+    source = open_source(resolve_root(f"{bucket}/pack"))
     with pytest.raises(ImageError, match="pack again with --overwrite"):
         source.read("Training/b/3.jpg", max_bytes=2**28)
     assert source.read("Training/a/3.jpg", max_bytes=2**28) == picture
     bucket.put(part, bytes(content[:2000]))
-    source_of.cache_clear()
-    source = source_of(settled(f"{bucket}/pack"))
+    open_source.cache_clear()
+    source = open_source(resolve_root(f"{bucket}/pack"))
     with pytest.raises(ImageError) as shortened:
         source.read("Training/b/5.jpg", max_bytes=2**28)
     assert shortened.value.reason == "unreadable"
@@ -194,7 +196,7 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
     assert [key for key in bucket.keys if key.startswith("results/")] == there
     assert main(["pack", "--input", str(tree), "--output", str(bucket)]) == 2
     assert "at the top" in capsys.readouterr().err
-    with store_of(f"{bucket}/pack").lock():
+    with file_store(f"{bucket}/pack").lock(layout.LOCK):
         assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 2
     assert f'"pid": {os.getpid()}' in capsys.readouterr().err
 

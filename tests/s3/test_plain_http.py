@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'mission9[s3]'")
 
 from mission9.errors import ConfigError
-from mission9.s3.client import store_of
-from mission9.s3.control import control
+from mission9.storage.s3.admin_client import control
+from mission9.storage.s3.client import store_of
 
 
 @pytest.fixture(autouse=True)

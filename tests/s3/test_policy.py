@@ -15,15 +15,15 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.doctor import examine
+from mission9.doctor.checks import examine
 from mission9.errors import ConfigError, PolicyError, SetupError
-from mission9.pipeline import run
+from mission9.pipeline.run import run
 from mission9.privacy.policy import PLACES, enforce_policy, examine_policy, policy_of
 from tests.s3.conftest import Bucket
 
 pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
 
-from mission9.s3.policy import EU_REGIONS, denies_plain_http
+from mission9.privacy.bucket_checks import EU_REGIONS, denies_plain_http
 from tests.s3.moto import KEYS, MotoBucket, make_bucket, moto_server, tls_policy
 
 

@@ -15,18 +15,18 @@ import pytest
 
 from mission9.cli import main
 from mission9.config import RunConfig
-from mission9.disk.names import label_folder
-from mission9.disk.untrusted import MOST_WEIGHTS_BYTES
 from mission9.errors import InputError, ModelError, OutputError, TooManyRejects, WeightsError
-from mission9.network.weights import load_weights
-from mission9.pipeline import run
-from mission9.places import result_here
-from mission9.projector import Projector
-from mission9.results import Results
-from mission9.runners import InProcessRunner
-from mission9.s3 import listings
+from mission9.models.weights import load_weights
+from mission9.output.open import result_here
+from mission9.pipeline.run import run
+from mission9.results.projector import Projector
+from mission9.results.reader import Results
+from mission9.results.verify import verify_output
+from mission9.runners.base import InProcessRunner
 from mission9.schema import vectors
-from mission9.stages.verify_output import verify_output
+from mission9.storage.local.names import label_folder
+from mission9.storage.local.untrusted import MAX_WEIGHTS_BYTES
+from mission9.storage.s3 import listing
 from tests.conftest import add_odd_files
 from tests.s3.conftest import Bucket
 
@@ -109,7 +109,7 @@ def test_without_boto3_such_a_key_is_told(
     bucket: Bucket, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put_odd("images/Training/a//1.jpg", pictures[0])
-    monkeypatch.setattr(listings, "can_be_used", lambda: False)
+    monkeypatch.setattr(listing, "can_be_used", lambda: False)
     with pytest.raises(InputError, match=r"a key with empty names.* pip install 'mission9\[s3\]', which can read it"):
         run(RunConfig(input=f"{bucket}/images", output="/nowhere", **SETTINGS))
 
@@ -160,7 +160,7 @@ def test_what_the_workers_of_a_run_committed_is_not_computed_again(
             super().map(task, min(count, 2))
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("mission9.extraction.SHARD_IMAGES", {"cpu": 4})
+    monkeypatch.setattr("mission9.models.extraction.SHARD_IMAGES", {"cpu": 4})
     settings = {"input": bucket.upload(tree), "output": f"{bucket}/results", "no_report": True, **SETTINGS}
     with pytest.raises(KeyboardInterrupt):
         run(RunConfig(**settings), DyingRunner())
@@ -206,7 +206,7 @@ def test_weights_may_lie_in_a_bucket(bucket: Bucket, tree: Path, tmp_path: Path)
     bucket.put("w/demo.bin", b"x")
     with pytest.raises(WeightsError, match="its name must end in"):
         load_weights(f"{bucket}/w/demo.bin")
-    bucket.put("w/large.safetensors", bytes(MOST_WEIGHTS_BYTES + 1))
+    bucket.put("w/large.safetensors", bytes(MAX_WEIGHTS_BYTES + 1))
     with pytest.raises(WeightsError, match="bytes are more than"):
         load_weights(f"{bucket}/w/large.safetensors")
 

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mission9.errors import StorageError
+from mission9.output.bucket import shards
+from mission9.output.bucket.shards import SharedShards, bring, incoming
 from mission9.output.shards import read_features, read_marker, read_rejects
-from mission9.s3 import objects, range_reader, share_shards
-from mission9.s3.address import Address
-from mission9.s3.listings import list_below
-from mission9.s3.objects import Listed
-from mission9.s3.share_shards import SharedShards, bring, incoming
+from mission9.storage.s3 import objects, range_reader
+from mission9.storage.s3.address import Address
+from mission9.storage.s3.listing import list_below
+from mission9.storage.s3.objects import ObjectInfo
 from tests.output.test_shards import features, rejects, shard
 from tests.output.test_tables import write_groups
 from tests.s3.conftest import Bucket
@@ -45,11 +46,11 @@ def test_nothing_of_a_try_that_failed_is_left_beside_the_marker(
             raise StorageError("the worker is gone")
         put(address, content)
 
-    monkeypatch.setattr(share_shards, "put", failing)
+    monkeypatch.setattr(shards, "put", failing)
     with pytest.raises(StorageError):
         shared.commit(shard(), features(3), rejects(2), mirror)
     assert "shards/key0.rejects.parquet" in bucket.keys
-    monkeypatch.setattr(share_shards, "put", put)
+    monkeypatch.setattr(shards, "put", put)
     shared.commit(shard(), features(5), rejects(0), mirror / "elsewhere")
     assert bucket.keys == ["shards/key0.features.parquet", "shards/key0.json"]
     bring(shared.folder, mirror)
@@ -73,14 +74,14 @@ def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, mirror: Pa
 def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
     shared: SharedShards, mirror: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(share_shards, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(shards, "_LOOK_EVERY", 0.05)
     looks: list[Address] = []
 
-    def look(address: Address) -> Iterator[list[Listed]]:
+    def look(address: Address) -> Iterator[list[ObjectInfo]]:
         looks.append(address)
         return as_encrypted(address)
 
-    monkeypatch.setattr(share_shards, "list_below", look)
+    monkeypatch.setattr(shards, "list_below", look)
     fetched: list[str] = []
     fetch = objects.fetch
 
@@ -92,7 +93,7 @@ def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
         """Whether a shard is here, and was so for some more looks at the bucket."""
         return read_marker(mirror, key) is not None and len(looks) > before + 5
 
-    monkeypatch.setattr(share_shards, "fetch", noted)
+    monkeypatch.setattr(shards, "fetch", noted)
     keys = ["key0", "key1"]
     with incoming(shared.folder, mirror, keys):
         for number, key in enumerate(keys):
@@ -116,8 +117,8 @@ def test_what_came_damaged_is_brought_again(
             torn.remove(address.name)
             file.write_bytes(file.read_bytes()[:-1])
 
-    monkeypatch.setattr(share_shards, "fetch", torn_once)
-    brought: set[Listed] = set()
+    monkeypatch.setattr(shards, "fetch", torn_once)
+    brought: set[ObjectInfo] = set()
     bring(shared.folder, mirror, only=["key0"], brought=brought)
     assert read_marker(mirror, "key0") is None
     bring(shared.folder, mirror, only=["key0"], brought=brought)
@@ -143,7 +144,7 @@ def test_the_footer_of_a_plan_is_fetched_once_for_many_shards(
     assert sum(fetched) < 2 * footer
 
 
-def as_encrypted(address: Address) -> Iterator[list[Listed]]:
+def as_encrypted(address: Address) -> Iterator[list[ObjectInfo]]:
     """What a bucket tells that encrypts with a key of its own: ETags that are no MD5."""
     for page in list_below(address):
         yield [replace(found, etag=f"encrypted-{found.etag}") for found in page]

@@ -18,16 +18,17 @@ from fsspec.implementations.ftp import FTPFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mission9.cli import main
-from mission9.concurrency.ahead import REMOTE, work_ahead
+from mission9.concurrency.prefetch import REMOTE, prefetch_map
 from mission9.config import RunConfig
 from mission9.errors import ConfigError, ImageError, InputError, SetupError
 from mission9.pack.make_pack import make_pack
-from mission9.pipeline import run
-from mission9.places import real_root
-from mission9.sources import settled, source_of
-from mission9.stages.list_images import Found, Listing, has_more_images, list_images
+from mission9.pipeline.run import run
+from mission9.results.verify import verify_output
+from mission9.sources import open_source, resolve_root
+from mission9.sources.list_images import has_more_images, list_images
+from mission9.sources.listing import Listing, ListingCounts
 from mission9.stages.prepare_images import ImageRow
-from mission9.stages.verify_output import verify_output
+from mission9.storage.location import real_root
 from tests.hostile import tables
 from tests.sources.conftest import free_port, wait_for
 from tests.test_pack import assert_holds, features_run, rows_of
@@ -50,11 +51,11 @@ def ftp(odd_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv("FSSPEC_FTP_USERNAME", USER)
         monkeypatch.setenv("FSSPEC_FTP_PASSWORD", PASSWORD)
         fsspec.config.set_conf_env(fsspec.config.conf)
-        source_of.cache_clear()
+        open_source.cache_clear()
         yield f"ftp://127.0.0.1:{port}/{odd_tree.name}"
     finally:
         fsspec.config.conf.pop("ftp", None)
-        source_of.cache_clear()
+        open_source.cache_clear()
         server.kill()
         server.wait()
 
@@ -87,7 +88,7 @@ def test_images_on_an_ftp_server_are_packed(ftp: str, odd_tree: Path, tmp_path: 
 
 
 def test_what_cannot_be_read_on_a_server_is_a_reject(ftp: str, odd_tree: Path) -> None:
-    source = source_of(settled(ftp))
+    source = open_source(resolve_root(ftp))
     (odd_tree / "Training/a/1.jpg").unlink()
     with pytest.raises(ImageError) as gone:
         source.read("Training/a/1.jpg", max_bytes=MOST)
@@ -100,7 +101,7 @@ def test_what_cannot_be_read_on_a_server_is_a_reject(ftp: str, odd_tree: Path) -
 def test_servers_and_folders_that_are_not_there_are_told(
     ftp: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.sources.fsspec_source._PAUSE", 0.001)
+    monkeypatch.setattr("mission9.sources.fsspec._PAUSE", 0.001)
     for place, code, words in (
         (f"{ftp}/none", 2, "there is no folder"),
         ("ftp://127.0.0.1:9/x", 2, "cannot be reached"),
@@ -120,10 +121,10 @@ def test_servers_and_folders_that_are_not_there_are_told(
 
 def read_in_shards(root: str, paths: list[str]) -> None:
     """All images of a source five times over, by threads that are new each time, as shards have them."""
-    source = source_of(settled(root))
+    source = open_source(resolve_root(root))
     rows = [ImageRow(path, "all", "a", 1000) for path in paths]
     for _ in range(5):
-        found = list(work_ahead(rows, lambda row: source.read(row.path, max_bytes=MOST), source.ahead))
+        found = list(prefetch_map(rows, lambda row: source.read(row.path, max_bytes=MOST), source.ahead))
         assert all(found)
 
 
@@ -145,13 +146,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FTPFileSystem]:
 
 def test_connections_are_kept_from_one_shard_to_the_next(ftp: str, made: list[FTPFileSystem]) -> None:
     read_in_shards(ftp, IMAGES)
-    assert len(made) <= source_of(settled(ftp)).ahead.threads
+    assert len(made) <= open_source(resolve_root(ftp)).ahead.threads
 
 
 def test_connections_that_a_server_closed_are_made_anew(
     ftp: str, made: list[FTPFileSystem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.sources.fsspec_source._PAUSE", 0.001)
+    monkeypatch.setattr("mission9.sources.fsspec._PAUSE", 0.001)
     read_in_shards(ftp, IMAGES)
     for each in made:
         each.ftp.sock.shutdown(socket.SHUT_RDWR)
@@ -181,14 +182,14 @@ def test_a_connection_that_may_be_shared_is_the_only_one(odd_tree: Path) -> None
     store = fsspec.filesystem("memory")
     try:
         store.put(str(odd_tree), "/fruits", recursive=True)
-        source_of.cache_clear()
+        open_source.cache_clear()
         assert rows_of("asyncmemory://fruits")[1].listed == rows_of(odd_tree)[1].listed
         read_in_shards("asyncmemory://fruits", IMAGES)
         assert AsyncMemory.made == 1
-        assert source_of(settled("asyncmemory://fruits")).ahead == REMOTE
+        assert open_source(resolve_root("asyncmemory://fruits")).ahead == REMOTE
     finally:
         store.rm("/fruits", recursive=True)
-        source_of.cache_clear()
+        open_source.cache_clear()
 
 
 def test_a_store_in_memory(odd_tree: Path, tmp_path: Path) -> None:
@@ -203,10 +204,12 @@ def test_a_store_in_memory(odd_tree: Path, tmp_path: Path) -> None:
         assert without_times == [{**row, "modified": 0} for row in wanted]
         assert all(row["modified"] for row in rows)
         assert told.skipped == found.skipped
-        by_variety = [list_images(root, Found(), Listing(label_level=1)) for root in (str(odd_tree), "memory://fruits")]
+        by_variety = [
+            list_images(root, ListingCounts(), Listing(label_level=1)) for root in (str(odd_tree), "memory://fruits")
+        ]
         labels = [[label for batch in batches for label in batch["label"].to_pylist()] for batches in by_variety]
         assert labels[0] == labels[1] != [row["label"] for row in rows]
-        source = source_of(settled("memory://fruits"))
+        source = open_source(resolve_root("memory://fruits"))
         for row in rows:
             assert source.read(row["path"], max_bytes=MOST) == (odd_tree / row["path"]).read_bytes()
     finally:
@@ -235,6 +238,6 @@ def test_results_go_to_folders_and_buckets_only(tree: Path, tmp_path: Path, caps
 
 def test_errors_of_stores_are_of_two_kinds() -> None:
     with pytest.raises(SetupError):
-        source_of("nosuch://x/y")
+        open_source("nosuch://x/y")
     with pytest.raises(InputError):
         rows_of("memory://nothing/here")

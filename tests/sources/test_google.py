@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from mission9.sources import settled, source_of
-from mission9.stages.verify_output import verify_output
+from mission9.results.verify import verify_output
+from mission9.sources import open_source, resolve_root
 from tests.hostile import tables
 from tests.sources.conftest import free_port, wait_for
 from tests.support.optional import skip_without
@@ -48,10 +48,10 @@ def store(odd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         fs = gcsfs.GCSFileSystem(skip_instance_cache=True)
         for image in (found for found in odd_tree.rglob("*") if found.is_file()):
             fs.pipe_file(f"fruits/tree/{image.relative_to(odd_tree)}", image.read_bytes())
-        source_of.cache_clear()
+        open_source.cache_clear()
         yield Store("gs://fruits/tree", log)
     finally:
-        source_of.cache_clear()
+        open_source.cache_clear()
         server.kill()
         server.wait()
 
@@ -74,7 +74,7 @@ def test_images_in_a_bucket_of_google_give_the_same_as_those_of_the_folder(
 
 
 def test_an_image_is_one_request(store: Store, odd_tree: Path) -> None:
-    source = source_of(settled(store.address))
+    source = open_source(resolve_root(store.address))
     paths = [f"Training/{label}/{number}.jpg" for label in "ab" for number in range(6)]
     before = len(store.requests())
     for path in paths:

@@ -22,13 +22,13 @@ import pytest
 from PIL import Image
 
 from mission9 import RunConfig, run
-from mission9.concurrency.watch import is_stopped
+from mission9.concurrency.watchdog import is_stopped
+from mission9.decoding.decode import decode_image
+from mission9.decoding.isolated import Decoded, _turns, decode_apart
+from mission9.decoding.worker import THUMBNAIL, TIME_LIMIT, DecoderSettings
 from mission9.errors import ImageError
-from mission9.network.preprocess import thumbnail_size, to_input, to_thumbnail
-from mission9.runners import InProcessRunner
-from mission9.stages.decode_apart import Decoded, _turns, decode_apart
-from mission9.stages.decode_image import decode_image
-from mission9.stages.decoder import THUMBNAIL, TIME_LIMIT, DecoderSettings
+from mission9.models.preprocess import thumbnail_size, to_input, to_thumbnail
+from mission9.runners.base import InProcessRunner
 
 # A decoder that misbehaves in C where an image's comment tells it to; children load it when they start. The time of an
 # image which hangs, or is long work, runs ten times as fast, which is noted; no other image's does, since on a machine
@@ -230,9 +230,9 @@ def test_a_stopped_child_is_noticed(
         return [], [], []
 
     child.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr("mission9.stages.decode_apart.select", SimpleNamespace(select=look))
+    monkeypatch.setattr("mission9.decoding.isolated.select", SimpleNamespace(select=look))
     # Nor does any go by beside that: on a busy machine this process might be thought to have been stopped as well.
-    monkeypatch.setattr("mission9.stages.decode_apart.time", SimpleNamespace(monotonic=lambda: sum(looks)))
+    monkeypatch.setattr("mission9.decoding.isolated.time", SimpleNamespace(monotonic=lambda: sum(looks)))
     outcomes = decode_apart([pictures[0] + bytes(more), *pictures[1:3]], settings)
     assert TIME_LIMIT < sum(looks) < 2 * TIME_LIMIT
     assert isinstance(outcomes[0], ImageError)
@@ -247,10 +247,10 @@ def test_time_that_all_is_stopped_for_is_not_the_images(
     script = """
 import sys
 from pathlib import Path
-from mission9.stages import decode_apart
-from mission9.stages.decoder import DecoderSettings
-decode_apart._LOOK = 0.1  # seconds, of which a stop takes more than two
-print(decode_apart.decode_apart([Path(sys.argv[1]).read_bytes()], DecoderSettings("stretch", 10**6))[0].width)
+from mission9.decoding import isolated
+from mission9.decoding.worker import DecoderSettings
+isolated._LOOK = 0.1  # seconds, of which a stop takes more than two
+print(isolated.decode_apart([Path(sys.argv[1]).read_bytes()], DecoderSettings("stretch", 10**6))[0].width)
 """
     python_path = os.pathsep.join([str(misbehaving), *sys.path])
     command = [sys.executable, "-c", script, str(tmp_path / "slow.jpg")]
@@ -277,7 +277,7 @@ def test_an_answer_that_nobody_waited_for_is_not_the_next_images(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mission9.stages.decode_apart.select.select", interrupted)
+        patch.setattr("mission9.decoding.isolated.select.select", interrupted)
         with pytest.raises(KeyboardInterrupt):
             decode_apart([pictures[0]], settings)
     np.testing.assert_array_equal(good(decode_apart([pictures[1]], settings))[0].pixels, right[1].pixels)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from mission9.decoding.decode import decode_image, to_rgb
 from mission9.errors import REASONS, ImageError
-from mission9.network.preprocess import INPUT_CHANNELS, to_input
-from mission9.stages.decode_image import decode_image, to_rgb
+from mission9.models.preprocess import INPUT_CHANNELS, to_input
 
 SEEDS = make_seeds()
 BEGINNINGS = sorted({seed.data[:length] for seed in SEEDS for length in (2, 4, 12, 30)})

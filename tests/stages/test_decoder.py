@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mission9.stages.decode_apart import Decoded, decode_apart
-from mission9.stages.decoder import TIME_LIMIT, DecoderSettings
+from mission9.decoding.isolated import Decoded, decode_apart
+from mission9.decoding.worker import TIME_LIMIT, DecoderSettings
 
 MAX_PIXELS = 2_000_000
 MIB = 1024 * 1024
@@ -47,7 +47,7 @@ def limits(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> d
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setenv("NOTES", str(folder / "notes.json"))
-        patch.setattr("mission9.stages.decode_apart._idle", idle)  # the child is a new one, and no other test's
+        patch.setattr("mission9.decoding.isolated._idle", idle)  # the child is a new one, and no other test's
         (outcome,) = decode_apart([pictures[0]], DecoderSettings("stretch", MAX_PIXELS))
     for children in idle.values():
         children.get_nowait().end()

@@ -13,18 +13,18 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mission9.concurrency.ahead import AHEAD_BYTES
-from mission9.engines import Engine, EngineSpec, choose_engine, make_engine
-from mission9.engines.int8 import Int8Network
-from mission9.extraction import Extraction
+from mission9.concurrency.prefetch import AHEAD_BYTES
+from mission9.decoding.worker import MAX_IMAGES
 from mission9.feature_extractor import MobileNetV2Extractor
-from mission9.network.weights import Tensors, Weights
+from mission9.models.engines import choose_engine, make_engine
+from mission9.models.engines.base import Engine, EngineSpec
+from mission9.models.engines.int8 import Int8Network
+from mission9.models.extraction import Extraction
+from mission9.models.weights import Tensors, Weights
+from mission9.options import MAX_BYTES, MAX_PIXELS
 from mission9.schema import OUTCOME, vectors
-from mission9.stages.decode_image import MAX_PIXELS
-from mission9.stages.decoder import MOST_IMAGES
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare_ahead
-from mission9.stages.read_bytes import MAX_BYTES
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_gpu_gets_whole_batches(
 
 
 # A core decodes a run at one go, and has read so far ahead of that.
-@pytest.mark.parametrize(("device", "threads", "ahead"), [("cpu", 2, 64 + MOST_IMAGES), ("cuda", 5, 200 + 1)])
+@pytest.mark.parametrize(("device", "threads", "ahead"), [("cpu", 2, 64 + MAX_IMAGES), ("cuda", 5, 200 + 1)])
 def test_reading_goes_so_far_ahead_and_no_further(
     device: Literal["cpu", "cuda"],
     threads: int,

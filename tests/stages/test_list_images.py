@@ -8,17 +8,12 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import InputError
-from mission9.stages.list_images import (
-    Found,
-    Listing,
-    fitting_split,
-    has_more_images,
-    list_images,
-)
+from mission9.sources.list_images import has_more_images, list_images
+from mission9.sources.listing import Listing, ListingCounts, fitting_split
 
 
-def listed(root: Path, **options: Any) -> tuple[list[dict[str, Any]], Found]:
-    found = Found()
+def listed(root: Path, **options: Any) -> tuple[list[dict[str, Any]], ListingCounts]:
+    found = ListingCounts()
     batches = list(list_images(str(root), found, Listing(**options)))
     rows = pa.Table.from_batches(batches).to_pylist() if batches else []
     assert found.listed.total() == len(rows)
@@ -120,7 +115,7 @@ def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path: Path) 
 def test_results_among_the_images_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "in/a/1.jpg", "in/results/features/x.jpg", "in/results/_state/lock")
     batches = list(
-        list_images(str(tmp_path / "in"), found := Found(), Listing(leave_out=str(tmp_path / "in" / "results")))
+        list_images(str(tmp_path / "in"), found := ListingCounts(), Listing(exclude=str(tmp_path / "in" / "results")))
     )
     assert batches[0]["path"].to_pylist() == ["a/1.jpg"]
     assert found.total == 1

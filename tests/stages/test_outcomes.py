@@ -7,14 +7,13 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from mission9.engines import choose_engine
-from mission9.extraction import Extraction
-from mission9.network.mobilenet_v2 import FEATURES
-from mission9.network.weights import Weights
-from mission9.stages.decode_image import MAX_PIXELS
+from mission9.models.engines import choose_engine
+from mission9.models.extraction import Extraction
+from mission9.models.weights import Weights
+from mission9.options import MAX_BYTES, MAX_PIXELS
+from mission9.schema import FEATURES
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow, Pixels
-from mission9.stages.read_bytes import MAX_BYTES
 
 
 class OneBadNumber:

@@ -9,19 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mission9.output.shards import Shard, commit, read_features, read_marker, read_rejects
+from mission9.output.layout import done_file
+from mission9.output.shards import Shard, clear_away, commit, read_features, read_marker, read_rejects
 from mission9.output.tables import read_group
 from mission9.schema import FEATURES_TABLE, LISTING, REJECTS_TABLE
 from mission9.stages import plan_shards as module
 from mission9.stages.compact_shards import CompactParts
-from mission9.stages.find_known import Known, clear_away, done_file
 from mission9.stages.plan_shards import (
-    MOST_PART_IMAGES,
+    MAX_PART_IMAGES,
     PART_IMAGES,
     SHARD_BYTES,
     Plan,
     plan_shards,
 )
+from mission9.stages.reuse import ReusableShards
 
 MOST = 256
 
@@ -39,7 +40,7 @@ def row(n: int, split: str = "Training", label: str = "a", size: int = 5000) -> 
 
 
 def plan(rows: list[dict[str, Any]], folder: Path, batch: int = 1000) -> Plan:
-    return plan_shards(listing(rows, batch), Known(folder), folder, MOST)
+    return plan_shards(listing(rows, batch), ReusableShards(folder), folder, MOST)
 
 
 def extract(made: Plan, folder: Path, *, only: int | None = None, rejected: tuple[str, str] | None = None) -> None:
@@ -96,8 +97,8 @@ def test_parts_end_with_a_label_unless_it_is_huge(tmp_path: Path) -> None:
     rows = [row(n, label=f"l{n // 5000:02d}") for n in range(20_000)]
     assert [part.images for part in plan(rows, tmp_path).parts] == [10_000, 10_000]
     assert PART_IMAGES < 10_000
-    rows = [row(n) for n in range(MOST_PART_IMAGES + 1)]
-    assert [part.images for part in plan(rows, tmp_path).parts] == [MOST_PART_IMAGES, 1]
+    rows = [row(n) for n in range(MAX_PART_IMAGES + 1)]
+    assert [part.images for part in plan(rows, tmp_path).parts] == [MAX_PART_IMAGES, 1]
 
 
 def test_nothing_to_plan(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_what_is_committed_is_not_planned_again(tmp_path: Path) -> None:
 
 
 def test_killed_between_parts_the_next_run_gathers_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_PART_IMAGES", 400)
+    monkeypatch.setattr(module, "MAX_PART_IMAGES", 400)
     rows = [row(n) for n in range(1000)]
     first = plan(rows, tmp_path)
     extract(first, tmp_path)
@@ -178,7 +179,7 @@ def test_what_a_check_denies_is_planned_again(tmp_path: Path) -> None:
     def check(rows: pa.RecordBatch, keys: pa.Array) -> pa.Array:
         return pc.not_equal(rows["modified"], 7)
 
-    second = plan_shards(listing(rows), Known(tmp_path, check=check), tmp_path, MOST)
+    second = plan_shards(listing(rows), ReusableShards(tmp_path, check=check), tmp_path, MOST)
     assert read_group(second.todo, 0)["modified"].to_pylist() == [7]
     extract(second, tmp_path)
     assert compact(second, tmp_path) == [row["path"] for row in rows]

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mission9.disk.files import make_folder
-from mission9.disk.names import label_of_folder
 from mission9.errors import OutputError
 from mission9.schema import projected
 from mission9.stages import save_results as module
 from mission9.stages.save_results import LabelWriter, save_results
+from mission9.storage.local.files import make_folder
+from mission9.storage.local.names import label_of_folder
 
 
 def chunk(labels: list[str]) -> pa.Table:

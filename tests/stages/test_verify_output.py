@@ -15,7 +15,7 @@ import pytest
 from mission9 import RunConfig, run
 from mission9.cli import main
 from mission9.errors import Mission9Error
-from mission9.stages.verify_output import verify_output
+from mission9.results.verify import verify_output
 from tests.conftest import InProcessRunner
 from tests.support.finished import copy_of, with_changes, write_tree
 
@@ -145,7 +145,7 @@ def pc_negated(table: pa.Table) -> pa.Array:
 
 
 def note(output: Path, file: Path) -> None:
-    from mission9.disk.files import file_sha256
+    from mission9.storage.local.files import file_sha256
 
     checksums = output / "_state" / "checksums.json"
     noted = json.loads(checksums.read_bytes())

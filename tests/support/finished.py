@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mission9 import RunConfig
-from mission9.sample import SPLITS, VARIETIES, draw, jpeg
+from mission9.datasets.demo import SPLITS, VARIETIES, draw, jpeg
 
 # The input of the fixture `tree`: fifteen images.
 TREE = (("Training/a", 6), ("Training/b", 6), ("Test/a", 2), ("Test/b", 1))

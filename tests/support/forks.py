@@ -28,7 +28,7 @@ from typing import Any, Self
 PROGRAM = "from mission9.cli import program; program()"
 
 # What most commands load, or make, when they are at it.
-USUAL = ("mission9.cli.entry", "mission9.pipeline", "mission9.settle", "mission9.stages.verify_output", "pandas")
+USUAL = ("mission9.cli.entry", "mission9.pipeline.run", "mission9.pipeline.setup", "mission9.results.verify", "pandas")
 
 _NEW_MOUNTS = 0x00020000  # CLONE_NEWNS of <sched.h>
 _UNCONFINED: dict[str, Any] = {"cwd": None, "umask": None, "limits": {}, "script": ""}
@@ -130,8 +130,8 @@ def main() -> None:
     for name in sys.argv[2:]:
         importlib.import_module(name)
     if int(sys.argv[1]):
-        from mission9.engines import choose_engine, make_engine
-        from mission9.network.weights import load_weights
+        from mission9.models.engines import choose_engine, make_engine
+        from mission9.models.weights import load_weights
 
         make_engine(choose_engine(), load_weights("demo"), threads=1)
     if request := _next_fork():

@@ -13,7 +13,8 @@ from collections.abc import Callable
 _PROGRAM = """
 import sys, time
 from pathlib import Path
-from mission9 import extraction, pipeline
+from mission9.models import extraction
+from mission9.pipeline import run as pipeline
 from mission9.cli import program
 from mission9.output.shards import read_marker
 from mission9.stages.extract_shard import ExtractShards

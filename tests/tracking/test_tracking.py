@@ -29,13 +29,13 @@ import safetensors.numpy
 from benchmarks.measure.cluster import free_port
 
 from mission9 import RunConfig, run
-from mission9.evaluate import Evaluation, evaluate
-from mission9.network.weights import SAVED_FILE
+from mission9.models.weights import SAVED_FILE
 from mission9.pca import PCAModel
-from mission9.results import Results
+from mission9.results.evaluate import Evaluation, evaluate
+from mission9.results.reader import Results
 from mission9.tracking import metrics, prepared
-from mission9.tracking.log_apart import log_apart
 from mission9.tracking.server import no_answer
+from mission9.tracking.subprocess_logger import log_apart
 from tests.conftest import REPOSITORY, InProcessRunner
 from tests.support.finished import copy_of, with_changes, write_tree
 from tests.support.forks import PROGRAM, USUAL, Ended, Forks
@@ -56,7 +56,7 @@ PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
     """The command, with MLflow's client loaded where it is started."""
-    with Forks(modules=(*USUAL, "mlflow", "mlflow.pyfunc", "mission9.tracking.log_apart")) as started:
+    with Forks(modules=(*USUAL, "mlflow", "mlflow.pyfunc", "mission9.tracking.subprocess_logger")) as started:
         yield started
 
 
@@ -201,7 +201,7 @@ def test_the_logged_model_is_served_and_gives_the_scores_of_the_table(
     logged = mission9(forks, "log", finished.output, folder=tmp_path, before=cached)
     assert (logged.returncode, logged.stderr) == (0, "")
     model = next((tmp_path / "mlruns").rglob("MLmodel")).parent
-    assert "mission9/projector.py" in zipfile.ZipFile(model / "code/mission9.zip").namelist()
+    assert "mission9/results/projector.py" in zipfile.ZipFile(model / "code/mission9.zip").namelist()
     assert not [file for file in model.rglob("*") if file.suffix == ".pyc"]
     assert not [file for file in model.rglob("*") if file.suffix in (".pkl", ".pickle")]
     images = [Path(finished.input) / "Test" / "a" / f"{number}.jpg" for number in (0, 1)]

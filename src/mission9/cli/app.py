@@ -1,10 +1,10 @@
-"""What `mission9 --help` shows: the sections that commands are in."""
+"""The sections that `mission9 --help` shows, and the commands in each."""
 
 from __future__ import annotations
 
 from cyclopts import App, Group
 
-import mission9
+from mission9._package import __version__
 
 MAKE, USE, PROTECT, ELSE = map(Group.create_ordered, ("Make a result", "Use a result", "Protect data", "Else"))
 
@@ -16,7 +16,7 @@ app = App(
     `mission9 COMMAND --help` tells more, with examples.
     """,
     group_commands=USE,  # of commands that name no other
-    version=mission9.__version__,
+    version=__version__,
     version_flags="--version",
     help_flags=["--help", "-h"],
     suppress_keyboard_interrupt=False,  # main has its own word for it

@@ -1,4 +1,4 @@
-"""What a command says: results on standard output, all else on standard error, each on one line."""
+"""Print what a command says: results on standard output, all else on standard error, each on one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mission9.privacy.redact import shown
+from mission9.redact import shown
 
 console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 

@@ -25,8 +25,8 @@ from mission9.deploy.emr import (
     stop_request,
     uploads,
 )
-from mission9.deploy.instances import note
 from mission9.errors import ConfigError
+from mission9.estimate.instances import note
 
 deploy = App(name="deploy", help="Send a run to machines of a cloud.", group=MAKE)
 app.command(deploy)
@@ -35,7 +35,7 @@ app.command(deploy)
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class EmrOptions:
-    """Where on EMR, with what, and for how long."""
+    """The options of a run on EMR: where, with what, and for how long."""
 
     region: str = "eu-west-1"
     """Where; in the European Union."""

@@ -13,9 +13,9 @@ from cyclopts import CycloptsError
 from mission9.cli import deploy, estimate, make, protect, usage, use  # noqa: F401 (the commands)
 from mission9.cli.app import app
 from mission9.cli.console import fail, set_up_logging, take_any_text
-from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error
 from mission9.runners.environment import SAFE_PATH
+from mission9.storage.local.errors import describe_error
 
 # What shells expect of a program that Ctrl-C ended, or a signal to terminate.
 INTERRUPTED, TERMINATED = 130, 143
@@ -50,14 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return fail(usage.in_words(error), 2)
+        return fail(usage.describe_error(error), 2)
     except Mission9Error as error:
         return fail(str(error), error.exit_code)
     except BrokenPipeError:  # whoever read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # of a command that is no run; a run has told it
-        return fail(in_words(error), 1)
+        return fail(describe_error(error), 1)
     except KeyboardInterrupt as error:
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         return fail("interrupted; the same command goes on where this one stopped", code)

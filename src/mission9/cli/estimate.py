@@ -51,11 +51,11 @@ def estimate(
     save:
         File to keep the estimate in, for mission9 run --estimate.
     """
-    from mission9.deploy.instances import find_instances, note
     from mission9.errors import ConfigError
+    from mission9.estimate.instances import find_instances, note
     from mission9.estimate.predict import file_to_keep, predict_here, predict_there
     from mission9.estimate.predict import save as keep
-    from mission9.estimate.probe import in_words, probe
+    from mission9.estimate.probe import describe_rejects, probe
 
     instances = find_instances(machine or [], price or [])
     if count < 1 or (images is not None and images < 1):
@@ -70,7 +70,7 @@ def estimate(
         f"{mid:.0f} images/s each ({low:.0f} to {high:.0f})"
     )
     if measured.rejected:
-        say(f"rejected of these: {in_words(measured.rejected)}; a run tells of each, in its table of rejects")
+        say(f"rejected of these: {describe_rejects(measured.rejected)}; a run tells of each, in its table of rejects")
     for prediction in found:
         say(_line(prediction, many))
     if instances:

@@ -14,14 +14,14 @@ from cyclopts.validators import Number
 from mission9.cli.app import MAKE, app
 from mission9.cli.console import console, fail, say, say_json
 from mission9.config import Flag, RunConfig, found_input
-from mission9.fetch.find_layout import Variant
-from mission9.fetch.kaggle import VERSION
-from mission9.places import page_place
-from mission9.stages.layout import SplitsFrom
-from mission9.subset import PERCENTAGES
+from mission9.datasets.fetch.find_layout import Variant
+from mission9.datasets.fetch.kaggle import VERSION
+from mission9.datasets.subset import PERCENTAGES
+from mission9.options import SplitsFrom
+from mission9.output.open import page_place
 
 if TYPE_CHECKING:
-    from mission9.stages.report import Report
+    from mission9.output.run_report import Report
 
 
 Reader = Literal["python", "spark"]
@@ -42,7 +42,7 @@ def run(*, config: RunConfig | None = None) -> None:
     mission9 run --input newer --output later --pca-model results/pca_model
     ```
     """
-    from mission9.pipeline import run as run_pipeline
+    from mission9.pipeline.run import run as run_pipeline
 
     report = run_pipeline(config or RunConfig(), console=console)
     _print_report(report)
@@ -61,8 +61,8 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     output:
         Folder for the photographs (fruits/) and the results (Results/).
     """
-    from mission9.pipeline import run as run_pipeline
-    from mission9.sample import write_sample
+    from mission9.datasets.demo import write_sample
+    from mission9.pipeline.run import run as run_pipeline
 
     images, results = output / "fruits", output / "Results"
     count = write_sample(images)
@@ -94,7 +94,7 @@ def doctor(
     json_:
         Print a line of JSON for each finding.
     """
-    from mission9.doctor import examine
+    from mission9.doctor.checks import examine
 
     status = 0
     for finding in examine(config or RunConfig()):
@@ -142,7 +142,7 @@ def subset(
     copy:
         Copy the images instead of linking them.
     """
-    from mission9.subset import list_subsets, make_subset
+    from mission9.datasets.subset import list_subsets, make_subset
 
     if (percentage is not None) + all_ + list_ != 1:
         return fail("give one of --percentage P, --all and --list (mission9 subset --help)", 2)
@@ -206,7 +206,7 @@ def pack(
         reads everything each time.
     """
     from mission9.pack.make_pack import make_pack, make_pack_by_spark
-    from mission9.stages.list_images import Listing
+    from mission9.sources.listing import Listing
 
     listing = Listing(all_files=all_files, splits_from=splits, follow_links=follow_links, label_level=label_level)
     if reader == "spark":
@@ -258,7 +258,7 @@ def fetch(
     version:
         The version of Kaggle's dataset.
     """
-    from mission9.fetch.fetch_dataset import ATTRIBUTION, fetch_dataset
+    from mission9.datasets.fetch.fetch_dataset import ATTRIBUTION, fetch_dataset
 
     fetched = fetch_dataset(output, archive=archive, version=version, variant=variant)
     for name, count in fetched.source.images.items():

@@ -15,8 +15,8 @@ from mission9.cli.console import say
 from mission9.config import Flag
 
 if TYPE_CHECKING:
-    from mission9.erasure.chosen import Request
     from mission9.erasure.receipt import Receipt
+    from mission9.erasure.selection import Request
 
 _Json = Annotated[bool, Parameter(name="--json", negative="")]
 _Input = Annotated[str | None, Parameter("--input")]
@@ -48,7 +48,7 @@ def audit(place: str, /, *, verify: Flag = False, all_files: Flag = False, json_
     """
     if verify:
         return _verify_log(place)
-    from mission9.privacy.audit_images import audit_images
+    from mission9.privacy.metadata_audit import audit_images
 
     found = audit_images(place, all_files=all_files)
     if json_:
@@ -94,9 +94,9 @@ def erase(
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file; ids are paths or pseudonyms then.
     """
-    from mission9.erasure.chosen import Request
+    from mission9.crypto.pseudonyms import Pseudonyms
     from mission9.erasure.ids import read_ids
-    from mission9.privacy.pseudonyms import Pseudonyms
+    from mission9.erasure.selection import Request
 
     names, pseudonyms = read_ids(ids), Pseudonyms.of(pseudonymise)
     _carry_out(output, Request("erase", names, ids, with_source=source, input=input_, pseudonyms=pseudonyms))
@@ -132,8 +132,8 @@ def retain(
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file.
     """
-    from mission9.erasure.chosen import Request
-    from mission9.privacy.pseudonyms import Pseudonyms
+    from mission9.crypto.pseudonyms import Pseudonyms
+    from mission9.erasure.selection import Request
 
     pseudonyms = Pseudonyms.of(pseudonymise)
     _carry_out(output, Request("retain", days=days, with_source=source, input=input_, pseudonyms=pseudonyms))
@@ -166,8 +166,8 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
 
 
 def _verify_log(output: str) -> int:
-    from mission9.places import state_of
-    from mission9.privacy.audit_log import records, verify
+    from mission9.output.audit_log import records, verify
+    from mission9.output.open import state_of
 
     state, report = state_of(output)
     problems = list(verify(state, report))

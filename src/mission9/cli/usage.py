@@ -13,7 +13,7 @@ from mission9.cli.app import app
 from mission9.config import explain
 
 
-def in_words(error: CycloptsError) -> str:
+def describe_error(error: CycloptsError) -> str:
     """Say which word is wrong, and what to give."""
     if isinstance(error.__cause__, ValidationError):
         return explain(error.__cause__)

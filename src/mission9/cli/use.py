@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from mission9.cli.app import app
 from mission9.cli.console import say, say_json
-from mission9.engines import Device, EngineName
 from mission9.errors import ImageError, TrackingError
-from mission9.output.page_file import PAGE
+from mission9.options import Device, EngineName
+from mission9.output.layout import PAGE
 
 
 @app.command
@@ -34,8 +34,8 @@ def verify(output: str = "data/Results", /, *, pseudonymise: str | None = None) 
     pseudonymise:
         Key of the pseudonyms in the tables, env:NAME or a file, to hold them against the listing by name.
     """
-    from mission9.privacy.pseudonyms import Pseudonyms
-    from mission9.stages.verify_output import verify_output
+    from mission9.crypto.pseudonyms import Pseudonyms
+    from mission9.results.verify import verify_output
 
     problems = 0
     for problem in verify_output(output, Pseudonyms.of(pseudonymise)):
@@ -69,9 +69,9 @@ def evaluate(
     json_:
         Print everything as JSON, the confusion matrix too.
     """
-    from mission9.evaluate import as_text
-    from mission9.evaluate import evaluate as judge
-    from mission9.results import of_one_result
+    from mission9.results.evaluate import as_text
+    from mission9.results.evaluate import evaluate as judge
+    from mission9.results.reader import of_one_result
 
     found = of_one_result(output, judge)
     if json_:
@@ -96,9 +96,9 @@ def export(output: str = "data/Results", /, *, onnx: Path) -> None:
     onnx:
         File to write.
     """
-    from mission9.interop import export_onnx
-    from mission9.output.folder import MODEL_FOLDER
-    from mission9.places import result_here
+    from mission9.output.layout import MODEL_FOLDER
+    from mission9.output.open import result_here
+    from mission9.results.export import export_onnx
 
     export_onnx(result_here(output) / MODEL_FOLDER, onnx)
     say(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
@@ -123,7 +123,7 @@ def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
         Address of the server, or local for mlflow.db and mlruns/ in the current folder [env: MLFLOW_TRACKING_URI].
     """
     from mission9.tracking import LOCAL, log_output
-    from mission9.tracking.log_apart import with_remedy
+    from mission9.tracking.subprocess_logger import with_remedy
 
     try:
         say(log_output(output, mlflow or os.environ.get("MLFLOW_TRACKING_URI") or LOCAL))
@@ -148,8 +148,8 @@ def report(output: str = "data/Results", /, *, input_: Annotated[str | None, Par
         Where the images are now, for thumbnails; by default where the run read them.
     """
     from mission9.html_report import write_report
-    from mission9.places import share_page
-    from mission9.results import of_one_result
+    from mission9.output.open import share_page
+    from mission9.results.reader import of_one_result
 
     root, seconds = of_one_result(output, lambda found: (found.root, write_report(found, found.root / PAGE, input_)))
     file, place = root / PAGE, share_page(output, root)
@@ -183,7 +183,7 @@ def project(
     engine:
         What computes them.
     """
-    from mission9.projector import Projector
+    from mission9.results.projector import Projector
 
     projector = Projector(model, device=device, engine=engine)
     failed = 0

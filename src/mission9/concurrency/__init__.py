@@ -1,7 +1,6 @@
 """Threads and processes beside the work.
 
-ahead         work done by threads ahead of whoever takes what comes of it
-beside        work of a thread beside what is done in a context
-watch         worker processes that hang or are stopped are ended
-spark_daemon  what Spark starts its Python workers with
+prefetch    work done by threads ahead of whoever takes what comes of it
+background  work of a thread beside what is done in a context
+watchdog    worker processes that hang or are stopped are ended
 """

@@ -1,1 +1,1 @@
-"""What is needed to work on machines of a cloud; `files` holds what goes there beside the wheel."""
+"""Work on machines of a cloud; `files` holds what goes there beside the wheel."""

@@ -1,4 +1,4 @@
-"""What is asked of Amazon: a stack's outputs, files put in its bucket, a cluster or a job, and their logs."""
+"""Ask Amazon for a stack's outputs, put files in its bucket, start a cluster or a job, and read their logs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALL_DONE = "ALL_STEPS_COMPLETED"  # why a cluster ended; one that somebody or a
 
 @dataclass(frozen=True)
 class Ended:
-    """How a cluster or a job ended."""
+    """The end of a cluster or a job."""
 
     is_good: bool
     told: str
@@ -69,7 +69,7 @@ def told(doing: str) -> Iterator[None]:
 
 
 def stack_outputs(name: str, region: str) -> dict[str, str]:
-    """What the stack of `deploy/emr/stack.yaml` gives out.
+    """Return what the stack of `deploy/emr/stack.yaml` gives out.
 
     Raises:
         CloudError: it cannot be asked for, or there is none of that name.
@@ -138,7 +138,7 @@ def _upload(job: Job, wheel: Path) -> None:
 
 
 def wait_for(job: Job, work: str, *, look: float = _LOOK) -> Ended:
-    """How a cluster (j-…) or a job of EMR Serverless ended, once it has; each change of its state is logged."""
+    """Tell how a cluster (j-…) or a job of EMR Serverless ended, once it has; each change of its state is logged."""
     ask = _cluster_state if work.startswith("j-") else _job_state
     state = ""
     while True:

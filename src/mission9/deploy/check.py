@@ -1,4 +1,4 @@
-"""What would fail on EMR, where each minute is paid for, or leave the European Union: refused before it is sent."""
+"""Refuse, before it is sent, what would fail on EMR, where each minute costs, or leave the European Union."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mission9.config import RunConfig
 from mission9.deploy.emr import OFFERED, REGIONS, RELEASE, Job, run_arguments
 from mission9.errors import ConfigError
 from mission9.privacy.policy import PLACES
-from mission9.privacy.redact import redact
-from mission9.s3.address import Address, is_s3
-from mission9.s3.environment import is_loopback
+from mission9.redact import redact
+from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.s3.environment import is_loopback
 
 
 def check_job(job: Job, *, serverless: bool = False) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mission9.config import RunConfig
-from mission9.deploy.instances import find_instances
+from mission9.estimate.instances import find_instances
 from mission9.runners.environment import WORKERS
 
 REGIONS = ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2")
@@ -64,7 +64,7 @@ class Job:
 
     @property
     def code(self) -> str:
-        """Where scripts and wheels are."""
+        """Return where scripts and wheels are."""
         return f"s3://{self.stack['Bucket']}/code"
 
 
@@ -81,7 +81,7 @@ def run_arguments(run: RunConfig) -> list[str]:
 
 
 def cluster_request(job: Job) -> dict[str, Any]:
-    """What `run_job_flow` of the client `emr` takes: a cluster that ends with its one step."""
+    """Return what `run_job_flow` of the client `emr` takes: a cluster that ends with its one step."""
     stack, machines = job.stack, job.machines
     return {
         "Name": job.name,
@@ -120,7 +120,7 @@ def cluster_request(job: Job) -> dict[str, Any]:
 
 
 def configurations() -> list[dict[str, Any]]:
-    """How EMR is told to hand out GPUs."""
+    """Tell how EMR is told to hand out GPUs."""
     text = (files("mission9.deploy") / "files" / "emr-configurations.json").read_text("utf-8")
     found: list[dict[str, Any]] = json.loads(text)
     return found
@@ -161,7 +161,7 @@ def _program(job: Job, device: str) -> list[str]:
 
 
 def stop_request(job: Job, cluster: str, now: datetime) -> dict[str, Any]:
-    """What `create_schedule` of the client `scheduler` takes: Amazon ends the cluster, whatever happens here."""
+    """Return what `create_schedule` of the client `scheduler` takes: Amazon ends the cluster, whatever happens here."""
     at = now + timedelta(hours=job.max_hours) + _START
     return {
         "Name": f"{job.name[:40]}-stop-{cluster}",
@@ -179,7 +179,7 @@ def stop_request(job: Job, cluster: str, now: datetime) -> dict[str, Any]:
 
 
 def serverless_request(job: Job) -> dict[str, Any]:
-    """What `start_job_run` of the client `emr-serverless` takes: the run on CPUs, ended by Amazon at its limit."""
+    """Build the request for `start_job_run` of `emr-serverless`: the run on CPUs, ended by Amazon at its limit."""
     python = "./environment/bin/python"
     settings = {
         "spark.submit.pyFiles": f"{job.code}/{PACKAGE}",
@@ -223,6 +223,6 @@ def most_it_costs(job: Job) -> float:
 
 
 def uploads(wheel: Path) -> dict[str, Path]:
-    """What goes to `code`, by its name there."""
+    """Return what goes to `code`, by its name there."""
     here = Path(str(files("mission9.deploy") / "files"))
     return {name: here / name for name in SCRIPTS} | {PACKAGE: wheel}

@@ -1,13 +1,12 @@
 """Images out of a result, and out of all that it was made of.
 
-tombstones   which images are erased, by keyed hashes of their paths: no run takes them in again
 ids          a file of ids; the images that plans list
-chosen       a request -> the paths of the images that it means
+selection    a request -> the paths of the images that it means
 rewrite      committed shards and plans without the erased rows
-remake       the result without them: moments subtracted, the model refitted, all tables written anew
-sources      the image files themselves, or all versions of the objects
-places       what of it differs between folders and buckets
-absence      a search of every file for what must be gone
+rebuild      the result without them: moments subtracted, the model refitted, all tables written anew
+source_files the image files themselves, or all versions of the objects
+leftovers    what of it differs between folders and buckets
+search       a search of every file for what must be gone
 receipt      what was erased, and the record that vouches for it
 erase        all of it in order
 

@@ -12,34 +12,33 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from mission9.disk.failures import storage_told
-from mission9.disk.files import sync_file_system
-from mission9.erasure.absence import Search, holds_erased_paths
-from mission9.erasure.chosen import Request, chosen
-from mission9.erasure.places import (
-    Unseen,
+from mission9.crypto.parquet import encrypted_by, is_encrypted, key_of
+from mission9.crypto.pseudonyms import check_key
+from mission9.erasure.leftovers import (
+    HiddenData,
     copy_of_standing,
     delete_unseen,
     files_to_search,
     forget_copies,
     is_unseen_left,
 )
+from mission9.erasure.rebuild import CurrentResult, RebuildResult, remake
 from mission9.erasure.receipt import Receipt, keep
-from mission9.erasure.remake import Remade, Standing, remake
 from mission9.erasure.rewrite import rewrite, rows_of
-from mission9.erasure.sources import Deleted, delete_sources, is_there, source_of
-from mission9.erasure.tombstones import Pending, Tombstones
+from mission9.erasure.search import Search, holds_erased_paths
+from mission9.erasure.selection import Request, chosen
+from mission9.erasure.source_files import Deleted, delete_sources, is_there, source_root
 from mission9.errors import ErasureError
-from mission9.output.folder import STATE, Output
-from mission9.output.open_output import open_output
+from mission9.output.audit_log import MODEL_SHA256, noted
+from mission9.output.layout import STATE, done_file, plan_file
+from mission9.output.local import Output
+from mission9.output.open import check_output, open_output
+from mission9.output.run_report import report_of
 from mission9.output.tables import row_groups
-from mission9.places import check_output
-from mission9.privacy.audit_log import MODEL_SHA256, noted
-from mission9.privacy.encryption import encrypted_by, is_encrypted, key_of
-from mission9.privacy.pseudonyms import check_key
-from mission9.s3.address import is_s3
-from mission9.stages.find_known import done_file, plan_file
-from mission9.stages.report import report_of
+from mission9.output.tombstones import Pending, Tombstones
+from mission9.storage.local.errors import translate_errors
+from mission9.storage.local.files import sync_file_system
+from mission9.storage.s3.address import is_s3
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +53,14 @@ def erase(place: str, request: Request) -> Receipt | None:
         StorageError: a disk or bucket fails; the same command goes on.
     """
     check_output(place)
-    with storage_told(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
+    with translate_errors(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
         for fingerprint in output.fingerprints():
             output.bring_shards(fingerprint)
         return _Erasure(output, place, request).carry_out()
 
 
 def _key(place: str) -> str | None:
-    """Where the key is of an output that is encrypted."""
+    """Return where the key is of an output that is encrypted."""
     return key_of(Path(place)) if not is_s3(place) and is_encrypted(Path(place, STATE)) else None
 
 
@@ -77,7 +76,7 @@ class _Erasure:
             report = report_of(found, place)
             self._config = report.config
             check_key(request.pseudonyms, report.pseudonyms, place)
-        self._root = source_of(request.input, str(self._config.get("input", ""))) if request.with_source else ""
+        self._root = source_root(request.input, str(self._config.get("input", ""))) if request.with_source else ""
         self._names, self._undated = chosen(request, output, self._erased, self._root)
         self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
 
@@ -97,7 +96,7 @@ class _Erasure:
         searched = self._prove_absence()
         return self._keep_receipt(remade, unseen, searched, missed=len(self._names) - len(sources))
 
-    def _note(self, new: Collection[str]) -> Standing | None:
+    def _note(self, new: Collection[str]) -> CurrentResult | None:
         """Note the images, for later runs to leave out and the same call to go on with; return the standing result."""
         erased, pending = self._erased, self._erased.pending
         hashes = erased.hashes_of({*new, *map(self._request.public_name, new)})
@@ -112,7 +111,7 @@ class _Erasure:
         erased.save(self._state)
         return standing
 
-    def _models_that_may_have_seen(self, standing: Standing | None) -> set[str]:
+    def _models_that_may_have_seen(self, standing: CurrentResult | None) -> set[str]:
         """The PCA models of all results until now, but for one that stands and was fitted on none of the images."""
         models = noted(self._state, MODEL_SHA256)
         if standing is not None and (model := standing.model()) is not None:
@@ -133,15 +132,15 @@ class _Erasure:
             self._output.share_shards(fingerprint)
         self._output.forget_rejects()
 
-    def _remake(self, standing: Standing | None, *, is_touched: bool) -> Remade:
+    def _remake(self, standing: CurrentResult | None, *, is_touched: bool) -> RebuildResult:
         output = self._output
         if standing is None:
-            output.withdraw()  # the rejects of a run that failed
-            return Remade(0, "none: no result stood")
+            output.unpublish()  # the rejects of a run that failed
+            return RebuildResult(0, "none: no result stood")
         # An erasure that was killed may have left what it replaced, and somebody may have deleted tables. Of a model
         # that was given nobody can tell what it was fitted on.
         if standing.erased == 0 and not is_touched and not standing.is_model_given:
-            return Remade(standing.report.listed, "unchanged: none of its images is erased")
+            return RebuildResult(standing.report.listed, "unchanged: none of its images is erased")
         remade = remake(output, standing, self._request.pseudonyms)
         if output.last_report() and not (self._config.get("no_report") or self._config.get("encrypt_key")):
             self._write_page()
@@ -180,7 +179,7 @@ class _Erasure:
                 for group in row_groups(plan, ["path"]) if plan.exists() else ():
                     yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
 
-    def _keep_receipt(self, remade: Remade, unseen: Unseen, searched: int, *, missed: int) -> Receipt:
+    def _keep_receipt(self, remade: RebuildResult, unseen: HiddenData, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
         pending = self._erased.pending
         sync_file_system(self._output.root)  # nor what a receipt says is gone
@@ -208,11 +207,11 @@ class _Erasure:
 
     @property
     def _unnamed(self) -> int:
-        """How many images of an erasure that was cut short this one was not told."""
+        """Return how many images of an erasure that was cut short this one was not told."""
         return len(self._erased.pending.images - self._erased.hashes_of(self._names))
 
     def _not_reached(self, missed: int) -> list[str]:
-        """What an erasure cannot reach, and a person must see to."""
+        """Return what an erasure cannot reach, and a person must see to."""
         left = ["copies and backups that others made"]
         if is_s3(self._place):
             left.append("copies in the caches of other machines and users")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.disk.untrusted import MIB, read_file
 from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.errors import ConfigError, InputError, OutputError
-from mission9.output.folder import SHARDS, STATE, Output
+from mission9.output.layout import SHARDS, STATE, done_file, plan_file
+from mission9.output.local import Output
 from mission9.output.tables import row_groups
-from mission9.stages.find_known import done_file, plan_file
+from mission9.storage.local.untrusted import MIB, read_file
 
-_MOST_BYTES = 1024 * MIB
-_MOST_TOLD = 5
+_MAX_BYTES = 1024 * MIB
+_MAX_TOLD = 5
 
 _DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
@@ -36,7 +36,7 @@ def read_ids(file: Path) -> list[str]:
         ConfigError: it cannot be read, or holds none.
     """
     try:
-        lines = read_file(file, _MOST_BYTES).decode("utf-8-sig").split("\n")
+        lines = read_file(file, _MAX_BYTES).decode("utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise ConfigError(f"the ids in {file} cannot be read: {error}") from error
     ids = [line.removesuffix("\r") for line in lines]
@@ -103,4 +103,4 @@ def check_known(ids: Iterable[str], known: Collection[str], file: Path) -> None:
 def lines_of(ids: Iterable[str], some: Collection[str]) -> str:
     """The numbers of the lines that some ids are in."""
     lines = [str(number) for number, name in enumerate(ids, 1) if name in some]
-    return ", ".join(lines[:_MOST_TOLD]) + (" and more" if len(lines) > _MOST_TOLD else "")
+    return ", ".join(lines[:_MAX_TOLD]) + (" and more" if len(lines) > _MAX_TOLD else "")

@@ -1,4 +1,4 @@
-"""What was erased, told without a name: a file, and a record in the audit log that holds the SHA-256 of that file."""
+"""Record an erasure without a name: a file, and a record in the audit log that holds the SHA-256 of that file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import uuid
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from mission9.output.folder import STATE
-from mission9.output.state_files import StateFiles
-from mission9.privacy.audit_log import RECEIPTS, append, ended
+from mission9.output.audit_log import append, ended
+from mission9.output.layout import RECEIPTS, STATE
+from mission9.storage.file_store import FileStore
 
 Why = Literal["erase", "retain"]
 
 
 @dataclass
 class Receipt:
-    """What was erased, without a name in clear: images by keyed hashes, files by the hash of all of theirs.
+    """A record of an erasure, without a name in clear: images by keyed hashes, files by the hash of all of theirs.
 
     Those of an erasure that was cut short before are among them; of `searched_by_hash_alone` this one was not told the
     names. `audit` says where the log ended before; the record that comes next there is this receipt's.
@@ -44,7 +44,7 @@ class Receipt:
     file: str = ""
 
 
-def keep(receipt: Receipt, state: StateFiles) -> dict[str, Any]:
+def keep(receipt: Receipt, state: FileStore) -> dict[str, Any]:
     """Write a receipt, then the record that vouches for it; where the log ends with that.
 
     Killed between the two, there is a receipt more than the log knows of, and never one that it misses.

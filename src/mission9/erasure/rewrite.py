@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.disk.files import appearing, files_in, remove_file
-from mission9.erasure.tombstones import Tombstones
+from mission9.output.layout import done_file, plan_file, todo_file
 from mission9.output.shards import (
     Shard,
     commit,
@@ -23,8 +22,9 @@ from mission9.output.shards import (
     sweep,
 )
 from mission9.output.tables import TableWriter, read_table, row_groups
+from mission9.output.tombstones import Tombstones
 from mission9.schema import PLAN
-from mission9.stages.find_known import done_file, plan_file, todo_file
+from mission9.storage.local.files import atomic_path, files_in, remove_file
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def raise_if_of_the_system(error: Exception) -> None:
 
 
 def rows_of(folder: Path, erased: Tombstones) -> int:
-    """How many rows of the shards committed in `folder` are of erased images; in what is damaged nobody can tell."""
+    """Count the rows of erased images in the shards committed in `folder`; in a damaged one nobody can tell."""
     count = 0
     for key in _keys(folder):
         try:
@@ -93,7 +93,7 @@ def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> se
         return set()
     named = set[str]()
     try:
-        with appearing(plan) as whole, TableWriter(whole, PLAN) as writer:
+        with atomic_path(plan) as whole, TableWriter(whole, PLAN) as writer:
             for group in row_groups(plan):
                 rows = _without(group.cast(PLAN), erased)
                 if len(rows):

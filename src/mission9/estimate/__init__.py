@@ -1,1 +1,1 @@
-"""How long a run will take and what it will cost: a probe here, and what is assumed of other machines."""
+"""Estimate how long a run takes and what it costs: a probe here, and what is assumed of other machines."""

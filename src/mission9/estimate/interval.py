@@ -44,5 +44,5 @@ class Interval(NamedTuple):
         return Interval(*(max(one, two) for one, two in zip(self, other, strict=True)))
 
     def holds(self, value: float) -> bool:
-        """Whether a value is within the bounds."""
+        """Tell whether a value is within the bounds."""
         return self.low <= value <= self.high

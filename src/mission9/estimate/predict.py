@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mission9.deploy.instances import Instance, gpu_rates
-from mission9.disk.files import write_whole
 from mission9.errors import ConfigError
+from mission9.estimate.instances import Instance, gpu_rates
 from mission9.estimate.interval import Interval
-from mission9.estimate.kept import HERE
 from mission9.estimate.probe import Probe
-from mission9.s3.address import is_s3
-from mission9.urls import is_url
+from mission9.estimate.saved import HERE
+from mission9.storage.local.files import write_atomic
+from mission9.storage.location import is_url
+from mission9.storage.s3.address import is_s3
 
 # Of a whole run, beside listing and extraction: seconds however many images, and for each image of gathering, fitting
 # and projecting. From the cost curve in docs/performance.md, and wide.
@@ -97,4 +97,4 @@ def file_to_keep(place: str) -> Path:
 def save(file: Path, probe: Probe, images: int, predictions: Sequence[Prediction]) -> None:
     """Keep an estimate for `mission9 run --estimate`."""
     found = {"images": images, "probe": asdict(probe), "predictions": [asdict(item) for item in predictions]}
-    write_whole(file, (json.dumps(found, indent=2) + "\n").encode())
+    write_atomic(file, (json.dumps(found, indent=2) + "\n").encode())

@@ -12,18 +12,19 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from mission9.config import RunConfig
+from mission9.devices import workers_here
 from mission9.errors import ConfigError, InputError
 from mission9.estimate.interval import Interval
-from mission9.extraction import Extraction
-from mission9.places import real_root
-from mission9.runners import workers_here
+from mission9.models.extraction import Extraction
 from mission9.runners.local import LocalRunner
 from mission9.schema import LISTING
-from mission9.settle import make_extraction
-from mission9.sources import settled
+from mission9.sources import resolve_root
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import Listing, ListingCounts
 from mission9.stages.infer_features import infer_features
-from mission9.stages.list_images import Found, Listing, list_images
+from mission9.stages.make_extraction import make_extraction
 from mission9.stages.prepare_images import ImageRow
+from mission9.storage.location import real_root
 
 SAMPLE = 200
 _FEWEST_PARTS = 8  # of the sample; their times differ as those of shards do
@@ -31,7 +32,7 @@ _FEWEST_PARTS = 8  # of the sample; their times differ as those of shards do
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What was measured here.
+    """The measurements of a probe.
 
     `seconds` are a worker's for an image, while all workers are busy; `cpu_seconds` what reading and decoding take of
     them; `list_seconds` are for the whole listing; `rejected` counts those of the sample that were, by reason.
@@ -49,7 +50,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """What a part of the sample took, and how many of its images were rejected, by reason."""
+    """A part of the sample: its time, and its rejects by reason."""
 
     images: int
     seconds: float
@@ -90,19 +91,20 @@ def _check_not_all(rejected: Counter[str], sampled: int, config: RunConfig) -> N
     """Refuse to take the time of failures for that of images."""
     if rejected.total() == sampled:
         raise InputError(
-            f"all of the {sampled:,} images of {config.input} that were tried were rejected ({in_words(rejected)}), "
-            "which tells nothing of how long a run takes: give another --input, or mend what is wrong with them"
+            f"all of the {sampled:,} images of {config.input} that were tried were rejected "
+            f"({describe_rejects(rejected)}), which tells nothing of how long a run takes: give another --input, or mend "
+            "what is wrong with them"
         )
 
 
-def in_words(rejected: Mapping[str, int]) -> str:
+def describe_rejects(rejected: Mapping[str, int]) -> str:
     """Numbers by reason, the largest first."""
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(rejected).most_common())
 
 
 def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
     """At most `SAMPLE` images, each as likely as any other, always the same ones; and how many there are."""
-    root = settled(config.input)
+    root = resolve_root(config.input)
     chosen: list[ImageRow] = []
     chance, count = random.Random(0), 0  # noqa: S311 - nothing secret
     for row in _rows(root, config):
@@ -117,7 +119,7 @@ def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
 
 
 def _rows(root: str, config: RunConfig) -> Iterator[ImageRow]:
-    for batch in list_images(root, Found(), Listing.of(config, leave_out=real_root(config.output))):
+    for batch in list_images(root, ListingCounts(), Listing.of(config, exclude=real_root(config.output))):
         table = pa.table(batch.columns, names=[field.name for field in LISTING])
         for row in table.select(["path", "split", "label", "bytes"]).to_pylist():
             yield ImageRow(row["path"], row["split"], row["label"], row["bytes"], root)

@@ -21,21 +21,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.disk.files import remove_file, write_whole
 from mission9.errors import InputError, Mission9Error, OutputError
 from mission9.html_report.identical import identical_images
-from mission9.html_report.judge import NEIGHBOURS, Judgement, at_odds, judge
+from mission9.html_report.neighbour_accuracy import NEIGHBOURS, Judgement, at_odds, judge
 from mission9.html_report.neighbours import nearest_others
 from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import Sample, draw_sample
 from mission9.html_report.tables import Found, make_tables
 from mission9.html_report.thumbnails import Thumbnails, make_thumbnails, no_thumbnails
-from mission9.output.page_file import PAGE, is_ours, run_of, sealed
-from mission9.places import is_here
-from mission9.privacy.redact import shown as told
-from mission9.results import Results
-from mission9.sources import settled
+from mission9.output.layout import PAGE
+from mission9.output.report_file import is_ours, run_of, sealed
+from mission9.redact import shown as told
+from mission9.results.reader import Results
+from mission9.sources import resolve_root
+from mission9.storage.local.files import remove_file, write_atomic
+from mission9.storage.location import is_here
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def _root(given: str | None, of_run: str) -> str | None:
     if not given:
         logger.info("thumbnails of the images in %s, which the result names", told(of_run))
     try:
-        return settled(images)
+        return resolve_root(images)
     except Mission9Error as error:
         logger.warning("no thumbnails: %s", error)
         return None
@@ -114,7 +115,7 @@ def _root(given: str | None, of_run: str) -> str | None:
 def _put(page: bytes, file: Path, results: Results) -> None:
     """Write the page, unless another result takes the place of its own: none may stand beside one that it is not of."""
     if results.stands:
-        write_whole(file, page)
+        write_atomic(file, page)
     if not results.stands:
         if run_of(file) == results.report.get("run_id", ""):
             remove_file(file)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mission9.html_report.sample import Sample, sha256_prefixes
-from mission9.results import Results
+from mission9.results.reader import Results
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Group:
 
     @property
     def leaks(self) -> bool:
-        """Whether it lies in several splits, so that what judges was learnt from."""
+        """Tell whether it lies in several splits, so that what judges was learnt from."""
         return len({split for _, split, _ in self.files}) > 1
 
     @property
     def crosses_labels(self) -> bool:
-        """Whether it bears several labels."""
+        """Tell whether it bears several labels."""
         return len({label for _, _, label in self.files}) > 1
 
 

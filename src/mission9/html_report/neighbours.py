@@ -1,4 +1,4 @@
-"""Which images lie nearest to which, in blocks, by plain Euclidean distance."""
+"""Find the nearest neighbours, in blocks, by plain Euclidean distance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report found -> what the page's scripts work with, as JSON."""
+"""Turn the findings of the report into JSON for the scripts of the page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mission9.html_report.judge import Judgement
-from mission9.html_report.tables import MOST_MATRIX, Found, in_order
+from mission9.html_report.neighbour_accuracy import Judgement
+from mission9.html_report.tables import MAX_MATRIX, Found, in_order
 from mission9.html_report.text import shown as as_text
 from mission9.html_report.thumbnails import ACROSS, SIDE
 
-MOST_COMPONENTS = 50  # that an axis can show
+MAX_COMPONENTS = 50  # that an axis can show
 
 
 def make_payload(found: Found, shown: pa.Table, distances: NDArray[np.float32]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def make_payload(found: Found, shown: pa.Table, distances: NDArray[np.float32]) 
     labels, of_label = np.unique(shown["label"].to_numpy(), return_inverse=True)
     splits = in_order(set(shown["split"].to_pylist()))
     of_split = np.array([splits.index(split) for split in shown["split"].to_pylist()])
-    scores = found.sample.pca[found.sample.shown, :MOST_COMPONENTS]
+    scores = found.sample.pca[found.sample.shown, :MAX_COMPONENTS]
     thumbnails = found.thumbnails
     return {
         "paths": [as_text(path) for path in shown["path"].to_pylist()],
@@ -56,7 +56,7 @@ def _matrix(judgement: Judgement | None) -> dict[str, Any] | None:
     for label, told, count in judgement.mistakes():
         wrong[label] += count
         wrong[told] += count
-    labels = sorted(sorted(wrong, key=lambda label: -wrong[label])[:MOST_MATRIX])
+    labels = sorted(sorted(wrong, key=lambda label: -wrong[label])[:MAX_MATRIX])
     place = {label: number for number, label in enumerate(labels)}
     pairs = sorted((pair, count) for pair, count in judgement.pairs.items() if place.keys() >= set(pair))
     cells = [(place[label], place[told], count) for (label, told), count in pairs]

@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mission9.errors import OutputError
-from mission9.results import Results, Scores
+from mission9.results.reader import Results, Scores
 from mission9.schema import vectors
 
-MOST_KNOWN = 50_000  # images of a split that others are told by
-MOST_SHOWN = 4_000  # of all splits: an SVG of more points is slow, and the file large
+MAX_KNOWN = 50_000  # images of a split that others are told by
+MAX_SHOWN = 4_000  # of all splits: an SVG of more points is slow, and the file large
 
 _COLUMNS = ("path", "split", "label", "width", "height", "bytes", "sha256")
 
@@ -51,7 +51,7 @@ def draw_sample(results: Results) -> Sample:
         OutputError: a table is missing or damaged.
     """
     counts = {split: results.report["splits"][split]["featured"] for split in results.splits}
-    wanted = {split: evenly(count, MOST_KNOWN) for split, count in counts.items()}
+    wanted = {split: evenly(count, MAX_KNOWN) for split, count in counts.items()}
     seen: Counter[tuple[str, str]] = Counter()
     passed: Counter[str] = Counter()
     parts, prefixes = [], []
@@ -79,7 +79,7 @@ def sha256_prefixes(digests: pa.Array) -> NDArray[np.uint64]:
 
 
 def _rows(of_split: NDArray[np.bool_], passed: int, wanted: Places) -> Places:
-    """Which rows of a batch are wanted, where `passed` images of the split came before it."""
+    """Tell which rows of a batch are wanted, where `passed` images of the split came before it."""
     rows = np.flatnonzero(of_split)
     first, last = np.searchsorted(wanted, [passed, passed + len(rows)])
     return rows[wanted[first:last] - passed]
@@ -89,7 +89,7 @@ def _shown(images: pa.Table) -> Places:
     """Of each split its share, evenly spread in order of path."""
     splits = np.asarray(images["split"].to_numpy())
     shares = [np.flatnonzero(splits == split) for split in sorted(set(splits))]
-    part = min(1.0, MOST_SHOWN / len(images))
+    part = min(1.0, MAX_SHOWN / len(images))
     return np.concatenate([rows[evenly(len(rows), max(1, int(len(rows) * part)))] for rows in shares])
 
 

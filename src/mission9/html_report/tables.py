@@ -1,4 +1,4 @@
-"""What the report found -> everything on the page that is text, in the order of the page."""
+"""Turn the findings of the report into the texts of the page, in their order."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import mission9
+from mission9._package import __version__
 from mission9.html_report.identical import Group
-from mission9.html_report.judge import NEIGHBOURS, Judgement
+from mission9.html_report.neighbour_accuracy import NEIGHBOURS, Judgement
 from mission9.html_report.sample import Sample
 from mission9.html_report.text import setting, shown
 from mission9.html_report.thumbnails import Thumbnails
-from mission9.results import Results
+from mission9.results.reader import Results
 from mission9.schema import SPLITS
 
-MOST_REJECTS = MOST_GROUPS = 100
-MOST_LABELS = 500
-MOST_MATRIX = 150  # labels a side: more would be smaller than a pixel on a phone
-MOST_ODD = 60
-MOST_MISTAKES = 25
-MOST_FILES = 6  # of a group of identical images
+MAX_REJECTS = MAX_GROUPS = 100
+MAX_LABELS = 500
+MAX_MATRIX = 150  # labels a side: more would be smaller than a pixel on a phone
+MAX_ODD = 60
+MAX_MISTAKES = 25
+MAX_FILES = 6  # of a group of identical images
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _head(found: Found) -> dict[str, str]:
         "input": setting(report["config"]["input"]),
         "output": setting(found.results.root),
         "made": time.strftime("%Y-%m-%d %H:%M"),
-        "version": mission9.__version__,
+        "version": __version__,
     }
 
 
@@ -106,7 +106,7 @@ def _total(report: dict[str, Any]) -> dict[str, int]:
 
 
 def _rejects(results: Results) -> list[dict[str, str]]:
-    rows = results.rejects().slice(0, MOST_REJECTS).to_pylist()
+    rows = results.rejects().slice(0, MAX_REJECTS).to_pylist()
     return [{name: shown(row[name]) for name in ("path", "reason", "message")} for row in rows]
 
 
@@ -131,31 +131,31 @@ def _labels(found: Found) -> dict[str, Any]:
     labels = sorted({label for label, _ in counts}, key=lambda label: (share(label), label))
     rows = [
         (shown(label), [counts[label, split] for split in splits], told.get(label), share(label))
-        for label in labels[:MOST_LABELS]
+        for label in labels[:MAX_LABELS]
     ]
     return {"labels": rows, "labels_total": len(labels)}
 
 
 def _matrix(found: Found) -> dict[str, Any]:
-    """How many labels the confusion matrix shows, of how many."""
+    """Return how many labels the confusion matrix shows, of how many."""
     if found.judgement is None:
         return {}
     labels = {label for pair in found.judgement.pairs for label in pair}
-    return {"matrix_labels": min(len(labels), MOST_MATRIX), "matrix_total": len(labels)}
+    return {"matrix_labels": min(len(labels), MAX_MATRIX), "matrix_total": len(labels)}
 
 
 def _mistakes(judgement: Judgement | None) -> list[tuple[str, str, int, int]]:
     if judgement is None:
         return []
     judged = judgement.by_label()
-    most = judgement.mistakes()[:MOST_MISTAKES]
+    most = judgement.mistakes()[:MAX_MISTAKES]
     return [(shown(label), shown(told), count, judged[label][1]) for label, told, count in most]
 
 
 def _odd(found: Found, images: pa.Table) -> list[dict[str, Any]]:
     labels, paths = images["label"].to_numpy(), images["path"].to_numpy()
     rows = []
-    for place in found.odd[:MOST_ODD]:
+    for place in found.odd[:MAX_ODD]:
         around = Counter(labels[found.neighbours[place, :NEIGHBOURS]].tolist())
         theirs, count = next(pair for pair in around.most_common() if pair[0] != labels[place])
         said = f"{count} of {around.total()}: {shown(theirs)}"
@@ -170,11 +170,11 @@ def _identical(found: Found, images: pa.Table) -> dict[str, Any]:
         {
             "leaks": group.leaks,
             "labels": group.crosses_labels,
-            "files": [shown(path) for path, _, _ in group.files[:MOST_FILES]],
-            "more": max(0, len(group.files) - MOST_FILES),
+            "files": [shown(path) for path, _, _ in group.files[:MAX_FILES]],
+            "more": max(0, len(group.files) - MAX_FILES),
             "place": next((places[path] for path, _, _ in group.files if path in places), None),
         }
-        for group in across[:MOST_GROUPS]
+        for group in across[:MAX_GROUPS]
     ]
     return {
         "groups": rows,

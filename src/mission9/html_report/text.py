@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mission9.privacy.redact import redact
+from mission9.redact import redact
 
 LONGEST = 200
 

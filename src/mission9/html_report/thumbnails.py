@@ -16,23 +16,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from mission9.concurrency.ahead import HERE
+from mission9.concurrency.prefetch import LOCAL
+from mission9.decoding.isolated import Decoded, decode_apart
+from mission9.decoding.worker import MAX_IMAGES, THUMBNAIL, DecoderSettings
 from mission9.errors import ImageError, InputError
 from mission9.html_report.sample import evenly
-from mission9.network.preprocess import THUMBNAIL_SIDE, thumbnail_size
-from mission9.sources import source_of
-from mission9.stages.decode_apart import Decoded, decode_apart
-from mission9.stages.decoder import MOST_IMAGES, THUMBNAIL, DecoderSettings
+from mission9.models.preprocess import THUMBNAIL_SIDE, thumbnail_size
+from mission9.sources import open_source
 
 SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
 
 # What all originals together may hold, so that the report takes seconds; the smallest come first.
-MOST_BYTES = 1_000_000_000
-MOST_PIXELS = 1_000_000_000
+MAX_BYTES = 1_000_000_000
+MAX_PIXELS = 1_000_000_000
 
 # Of a server, images that are asked for before the others, and failures in a row after which none is asked for.
-_ASKED_FIRST, _MOST_FAILURES = 8, 16
+_ASKED_FIRST, _MAX_FAILURES = 8, 16
 
 # What all sheets together may take in the file; the best quality that fits is taken.
 SHEET_BYTES = 3_200_000
@@ -63,7 +63,7 @@ def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
     reader = _Reader(root)
     reader.check(images.take(pa.array(chosen[evenly(len(chosen), _ASKED_FIRST)])).to_pylist())
     canvas = np.full((-(-len(images) // ACROSS) * SIDE, ACROSS * SIDE, 3), 255, np.uint8)
-    runs = [chosen[start : start + MOST_IMAGES] for start in range(0, len(chosen), MOST_IMAGES)]
+    runs = [chosen[start : start + MAX_IMAGES] for start in range(0, len(chosen), MAX_IMAGES)]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         work = partial(_decoded, reader=reader, settings=DecoderSettings(THUMBNAIL, max_pixels))
         done = pool.map(work, (images.take(pa.array(run)).to_pylist() for run in runs))
@@ -84,7 +84,7 @@ def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
     """The places of the images whose originals are not too much together."""
     pixels = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
     order = np.argsort(pixels, kind="stable")
-    fits = (pixels[order].cumsum() <= MOST_PIXELS) & (images["bytes"].to_numpy()[order].cumsum() <= MOST_BYTES)
+    fits = (pixels[order].cumsum() <= MAX_PIXELS) & (images["bytes"].to_numpy()[order].cumsum() <= MAX_BYTES)
     return np.sort(order[fits])
 
 
@@ -100,8 +100,8 @@ class _Reader:
     """Reads originals. A server is asked for a few first, and for no more once it fails many times in a row."""
 
     def __init__(self, root: str) -> None:
-        self._source = source_of(root)
-        self._is_here = self._source.ahead == HERE
+        self._source = open_source(root)
+        self._is_here = self._source.ahead == LOCAL
         self._failed_in_a_row = 0
 
     def check(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -122,7 +122,7 @@ class _Reader:
 
     def _content(self, row: dict[str, Any]) -> bytes:
         """The image's bytes if they still are those that the features are of."""
-        if self._failed_in_a_row >= _MOST_FAILURES and not self._is_here:
+        if self._failed_in_a_row >= _MAX_FAILURES and not self._is_here:
             return b""
         try:
             data = self._source.read(row["path"], max_bytes=row["bytes"])

@@ -17,11 +17,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.concurrency.watch import progress
-from mission9.disk.files import appearing, file_sha256, files_in, is_passing, patiently, remove_file, write_whole
-from mission9.disk.untrusted import read_json
+from mission9.concurrency.watchdog import progress
+from mission9.output.layout import done_file, plan_file, todo_file
 from mission9.output.tables import TableWriter, read_table, row_groups
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.storage.local.files import (
+    atomic_path,
+    file_sha256,
+    files_in,
+    is_transient,
+    remove_file,
+    retry_io,
+    write_atomic,
+)
+from mission9.storage.local.untrusted import read_json
 
 # Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
 GROUP_ROWS = 2048
@@ -53,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Marker:
-    """What a finished shard holds."""
+    """The facts of a finished shard."""
 
     key: str
     features: Table
@@ -78,7 +87,7 @@ def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) ->
         _write(features_file(folder, shard.key), features, FEATURES_TABLE),
         _write(rejects_file(folder, shard.key), rejects, REJECTS_TABLE),
     )
-    write_whole(_marker_file(folder, shard.key), json.dumps(asdict(marker) | {"check": _check(marker)}).encode())
+    write_atomic(_marker_file(folder, shard.key), json.dumps(asdict(marker) | {"check": _check(marker)}).encode())
     return marker
 
 
@@ -92,7 +101,7 @@ def read_marker(folder: Path, key: str) -> Marker | None:
         if facts["check"] != _check(marker):
             return None
     except OSError as error:
-        if is_passing(error):  # which says nothing of the shard
+        if is_transient(error):  # which says nothing of the shard
             raise
         return None
     except (ValueError, KeyError, TypeError):
@@ -166,12 +175,12 @@ def sweep_tries(folder: Path) -> None:
 
 
 def features_file(folder: Path, key: str) -> Path:
-    """Where a shard's features are."""
+    """Return where a shard's features are."""
     return folder / f"{key}.{_FEATURES}"
 
 
 def rejects_file(folder: Path, key: str) -> Path:
-    """Where a shard's rejects are."""
+    """Return where a shard's rejects are."""
     return folder / f"{key}.{_REJECTS}"
 
 
@@ -180,7 +189,7 @@ def _marker_file(folder: Path, key: str) -> Path:
 
 
 def _check(marker: Marker) -> str:
-    """What tells a marker whose numbers were damaged."""
+    """Return what tells a marker whose numbers were damaged."""
     return hashlib.sha256(json.dumps(asdict(marker), sort_keys=True).encode()).hexdigest()
 
 
@@ -199,13 +208,13 @@ def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
     table = rows.select(schema.names).cast(schema)
 
     def write() -> Table:
-        with appearing(path) as whole:
+        with atomic_path(path) as whole:
             write_table(whole, table, schema)
             with whole.open("rb") as file:
                 os.fsync(file.fileno())
             return Table(len(rows), whole.stat().st_size, file_sha256(whole))
 
-    return patiently(write)  # anew: what was written before an fsync that failed may be lost
+    return retry_io(write)  # anew: what was written before an fsync that failed may be lost
 
 
 def _is_whole(path: Path, table: Table) -> bool:
@@ -213,3 +222,10 @@ def _is_whole(path: Path, table: Table) -> bool:
         return not table.rows or path.stat().st_size == table.bytes
     except OSError:
         return False
+
+
+def clear_away(folder: Path) -> None:
+    """Delete what is not of the result that stands: shards that were compacted, or are of another listing."""
+    plans = (plan_file(folder), todo_file(folder), done_file(folder))
+    parts = {group["part"][0].as_py() for group in row_groups(done_file(folder), ["part"])}
+    sweep(folder, parts | {file.stem for file in plans})

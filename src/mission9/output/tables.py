@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mission9.disk.files import naming, open_to_read, open_to_write
-from mission9.privacy.encryption import for_reading, for_writing
+from mission9.crypto.parquet import for_reading, for_writing
+from mission9.storage.local.files import naming, open_to_read, open_to_write
 
 _Version = tuple[Path, int, int, int]  # of a file: its path, inode, time of change and size
 
 # A plan has a row group for each shard, and each shard's task reads one: with the footer each time that were quadratic.
 _footers: dict[_Version, pq.FileMetaData] = {}
-_MOST_FOOTERS = 4
+_MAX_FOOTERS = 4
 
 
 class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
@@ -68,7 +68,7 @@ def read_group(path: Path, number: int, columns: list[str] | None = None) -> pa.
 
 
 def _keep(version: _Version, footer: pq.FileMetaData) -> None:
-    while len(_footers) >= _MOST_FOOTERS:
+    while len(_footers) >= _MAX_FOOTERS:
         _footers.pop(next(iter(_footers), version), None)
     _footers[version] = footer
 

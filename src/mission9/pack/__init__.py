@@ -1,14 +1,11 @@
 """Many small images in few large Parquet files, packed once, which a run takes as its input.
 
-layout      what a pack consists of: its manifest, index and parts, and their columns
-store       the folder or the prefix in a bucket that holds it
-find_done   what earlier calls have left, and what is to do after them
+place       what may be where a pack goes, and who may write it
+resume      what earlier calls have left, and what is to do after them
 plan_pack   rows of a listing -> which of them a pack holds already, and parts for the rest
 write_part  a part's number -> its images, read many at a time, in one file     (on worker processes)
-show_pack   the index of parts that are done, then the manifest, which comes last
+publish     the index of parts that are done, then the manifest, which comes last
 make_pack   the whole of it, from a listing to what is shown
-read_index  the rows of the index, and what it says of one path
-read_pack   a path -> the image's bytes; pages that are read on are fetched as a whole
 
     PACK/mission9-pack.json         the manifest, written last: which index is the pack
     PACK/index/ID.index.parquet     a row for each image, in order of path: where its bytes are, or why there are none

@@ -10,26 +10,27 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.disk.failures import storage_told
-from mission9.disk.names import to_text
-from mission9.disk.scratch import scratch_folder
 from mission9.errors import ConfigError, InputError, OutputError, StorageError
+from mission9.options import MAX_BYTES
 from mission9.output.tables import TableWriter, row_groups
-from mission9.pack.damage import Damaged
-from mission9.pack.find_done import plan_rest
-from mission9.pack.layout import done_file
+from mission9.pack.errors import Damaged
+from mission9.pack.place import locked
 from mission9.pack.plan_pack import PackPlan
-from mission9.pack.show_pack import PackReport, show_pack
-from mission9.pack.store import CheckLock, Store, store_of
+from mission9.pack.publish import PackReport, show_pack
+from mission9.pack.resume import plan_rest
 from mission9.pack.write_part import WriteParts
-from mission9.places import real_root
-from mission9.privacy.redact import redact
-from mission9.runners import InProcessRunner, Runner
+from mission9.redact import redact
+from mission9.runners.base import InProcessRunner, Runner
 from mission9.schema import LISTING
-from mission9.sources import settled
-from mission9.stages.list_images import USUAL, Found, Listing, check_folder, check_links, list_images
-from mission9.stages.read_bytes import MAX_BYTES
-from mission9.urls import is_url, without_file
+from mission9.sources import resolve_root
+from mission9.sources.list_images import check_folder, check_links, list_images
+from mission9.sources.listing import USUAL, Listing, ListingCounts
+from mission9.sources.pack.layout import done_file
+from mission9.storage.file_store import CheckLock, FileStore, file_store
+from mission9.storage.local.errors import translate_errors
+from mission9.storage.local.names import to_text
+from mission9.storage.local.scratch import scratch_folder
+from mission9.storage.location import is_url, real_root, without_file
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +56,12 @@ def make_pack(
         raise ConfigError(f"--workers {workers} can do nothing: give 1 or more")
     store = _store(output)
     check_folder(input)
-    root = settled(input)
+    root = resolve_root(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would lie among the images in {input}: give another --output")
-    with storage_told(output, input), store.lock() as check, scratch_folder() as scratch:
-        found = Found()
-        batches = list_images(root, found, replace(listing, leave_out=real_root(output)))
+    with translate_errors(output, input), locked(store) as check, scratch_folder() as scratch:
+        found = ListingCounts()
+        batches = list_images(root, found, replace(listing, exclude=real_root(output)))
         _write_listing(scratch / "listing.parquet", batches, input, found)
         report = PackReport(str(store), _told(real_root(input)), found.listed, found.skipped)
         is_shown = False
@@ -94,7 +95,7 @@ def make_pack_by_spark(
     images, pack = real_root(input), real_root(output)
     if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
         raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
-    with storage_told(output), store.lock() as check, scratch_folder() as scratch:
+    with translate_errors(output), locked(store) as check, scratch_folder() as scratch:
         written = write_by_spark(input, store, scratch, listing)
         report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
         for group in row_groups(written.plan.images, columns=["split"]):
@@ -103,13 +104,13 @@ def make_pack_by_spark(
     return report
 
 
-def _store(output: str) -> Store:
+def _store(output: str) -> FileStore:
     if is_url(without_file(output)):
         raise OutputError(f"packs are written to folders and s3:// addresses, not to {output}: give one")
-    return store_of(without_file(output))
+    return file_store(without_file(output))
 
 
-def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, found: Found) -> None:
+def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, found: ListingCounts) -> None:
     with TableWriter(file, LISTING) as writer:
         for batch in batches:
             writer.write_batch(batch)
@@ -118,20 +119,20 @@ def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, fo
         raise InputError(f"there are no images in {place}{found.in_brackets()}; give another --input")
 
 
-def _write_parts(root: str, store: Store, plan: PackPlan, workers: int | None) -> None:
+def _write_parts(root: str, store: FileStore, plan: PackPlan, workers: int | None) -> None:
     task = WriteParts(root=root, todo=plan.todo, parts=tuple(plan.parts), store=store, max_bytes=MAX_BYTES)
     runner: Runner = InProcessRunner()
     if len(plan.parts) < 2:
         runner.map(task, len(plan.parts))
         return
-    from mission9.runners import workers_here
+    from mission9.devices import workers_here
     from mission9.runners.local import LocalRunner
 
     with LocalRunner(min(workers or workers_here("cpu"), len(plan.parts))) as processes:
         processes.map(task, len(plan.parts))
 
 
-def _shown(store: Store, plan: PackPlan, report: PackReport, check_lock: CheckLock) -> bool:
+def _shown(store: FileStore, plan: PackPlan, report: PackReport, check_lock: CheckLock) -> bool:
     """Show what is done; where a part that was done before does not tell what is in it, it is to be made anew.
 
     Raises:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from mission9.disk.names import from_text
 from mission9.output.tables import TableWriter, row_groups
-from mission9.pack.layout import PACK_PLAN
 from mission9.schema import LISTING
+from mission9.sources.pack.layout import PACK_PLAN
+from mission9.storage.local.names import from_text
 
 # Large enough that a listing of parts is nothing and a request costs nothing beside what it brings; small enough that a
 # worker makes one in a minute. One below half of both is made anew together with what is new.
@@ -44,18 +44,18 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What earlier calls have done: whole `parts`, and of those that the manifest names, `shown`, what was `unread`."""
+    """The work of earlier calls: whole `parts`, and of those that the manifest names, `shown`, what was `unread`."""
 
     parts: Collection[str] = ()
     shown: Collection[str] = ()
     unread: Collection[str] = ()
 
     def holds(self, known: Known, row: Row | None) -> bool:
-        """Whether it is done what is to be done for a row."""
+        """Tell whether it is done what is to be done for a row."""
         return known.row == row and known.part in self.parts and not self.is_to_try(known)
 
     def is_to_try(self, known: Known) -> bool:
-        """Whether an image could not be read, and is tried again.
+        """Tell whether an image could not be read, and is tried again.
 
         A part that no manifest names is of a call that was killed: what it holds by now, it has tried again.
         """
@@ -72,7 +72,7 @@ class Part(NamedTuple):
 
 @dataclass
 class PackPlan:
-    """Where the rows of all images are, and of those to do; `parts` are to be made, `kept` is done."""
+    """The rows of all images and of those to do; `parts` are to be made, `kept` is done."""
 
     images: Path
     todo: Path

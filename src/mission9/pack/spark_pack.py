@@ -20,20 +20,20 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mission9.concurrency.watch import progress
+from mission9.concurrency.watchdog import progress
 from mission9.config import RunConfig
-from mission9.disk.names import IMAGE_EXTENSIONS, to_text
 from mission9.errors import ConservationError, InputError, TaskError
+from mission9.options import MAX_BYTES
 from mission9.output.tables import TableWriter
-from mission9.pack.layout import PACK_PLAN, PLAN_FILE, done_file
 from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
-from mission9.pack.store import Store
 from mission9.pack.write_part import Read, write_part
+from mission9.runners.spark_session import find_or_start_session, stop_session
 from mission9.schema import listed_time
-from mission9.session import find_or_start_session, stop_session
-from mission9.stages.layout import Layout, Strays, is_of_tools, tools_folder
-from mission9.stages.list_images import Listing
-from mission9.stages.read_bytes import MAX_BYTES
+from mission9.sources.layout import Layout, Strays, is_of_tools, tools_folder
+from mission9.sources.listing import Listing
+from mission9.sources.pack.layout import PACK_PLAN, PLAN_FILE, done_file
+from mission9.storage.file_store import FileStore
+from mission9.storage.local.names import IMAGE_EXTENSIONS, to_text
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 # Rows of an Arrow batch, which Spark bounds by their number: images are larger than other rows.
 _BATCH_SETTING, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", "64"
 
-_MOST_FOLDERS = 100_000  # that are looked at for splits
+_MAX_FOLDERS = 100_000  # that are looked at for splits
 
 _AUTHORITY = re.compile(r"[a-zA-Z][\w+.-]*:(?://[^/]*)?")
 _SUMMARY = "number int, key string, images long"
@@ -64,7 +64,7 @@ class _Top(NamedTuple):
     layout: Layout
 
 
-def write_by_spark(place: str, store: Store, folder: Path, listing: Listing) -> Written:
+def write_by_spark(place: str, store: FileStore, folder: Path, listing: Listing) -> Written:
     """Parts of all that Spark sees below a place, written by its tasks; the plan of them is written into `folder`.
 
     Raises:
@@ -94,7 +94,7 @@ def write_by_spark(place: str, store: Store, folder: Path, listing: Listing) -> 
             spark.conf.set(_BATCH_SETTING, before)
 
 
-def _written(spark: SparkSession, place: str, store: Store, folder: Path, listing: Listing) -> Written:
+def _written(spark: SparkSession, place: str, store: FileStore, folder: Path, listing: Listing) -> Written:
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
     if files.select("path").first() is None:
         raise InputError(f"Spark sees no files below {place}; give another --input")
@@ -162,7 +162,7 @@ def _tools(path: str, prefix: str) -> str | None:
 
 
 def _top(files: DataFrame, place: str, listing: Listing) -> _Top:
-    """How the paths begin that Spark gives: with the address of the store, where a place may leave it away."""
+    """Tell how the paths begin that Spark gives: with the address of the store, where a place may leave it away."""
     from pyspark.sql import functions
 
     path = files.select("path").first()[0]  # type: ignore[index]
@@ -173,7 +173,7 @@ def _top(files: DataFrame, place: str, listing: Listing) -> _Top:
         raise InputError(f"Spark calls a file below {place} {path}: give the folder as Spark has it")
     below = functions.substring("path", len(prefix) + 1, 4096)
     folder = functions.regexp_replace(below, "/?[^/]*$", "").alias("folder")
-    folders = [row.folder for row in files.select(folder).distinct().limit(_MOST_FOLDERS).collect()]
+    folders = [row.folder for row in files.select(folder).distinct().limit(_MAX_FOLDERS).collect()]
     return _Top(prefix, inner.rpartition("/")[2], _layout(place, folders, listing))
 
 
@@ -196,7 +196,7 @@ def _layout(place: str, folders: list[str], listing: Listing) -> Layout:
     return layout
 
 
-def _plan(store: Store, folder: Path, parts: list[Part]) -> PackPlan:
+def _plan(store: FileStore, folder: Path, parts: list[Part]) -> PackPlan:
     """The plan of the parts, which hold all images in order of path; it goes into the pack as well."""
     plan = PackPlan(folder / "plan.parquet", folder / "todo.parquet", parts, todo_images=sum(p.images for p in parts))
     with TableWriter(plan.images, PACK_PLAN) as writer:

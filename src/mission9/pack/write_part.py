@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from mission9.concurrency.ahead import work_ahead
-from mission9.concurrency.watch import progress
+from mission9.concurrency.prefetch import prefetch_map
+from mission9.concurrency.watchdog import progress
 from mission9.errors import ImageError
 from mission9.output.tables import TableWriter, opened, read_group
-from mission9.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
 from mission9.pack.plan_pack import Part, Row
-from mission9.pack.store import Store
 from mission9.schema import LISTING
-from mission9.sources import source_of
+from mission9.sources import open_source
+from mission9.sources.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
+from mission9.storage.file_store import FileStore
 
 # Images of a page: what a worker that does images in order fetches at one go.
 PAGE_BYTES = 1024 * 1024
@@ -63,24 +63,24 @@ class WriteParts:
     root: str
     todo: Path
     parts: tuple[Part, ...]
-    store: Store
+    store: FileStore
     max_bytes: int
 
     def __call__(self, number: int) -> bytes:
         part = self.parts[number]
-        if Path(done_file(part.key)).name in self.store.lengths(DONE):
+        if Path(done_file(part.key)).name in self.store.sizes(DONE):
             return b""
         rows = _rows(read_group(self.todo, part.number))
-        source = source_of(self.root)
+        source = open_source(self.root)
         read = partial(_read, root=self.root, max_bytes=self.max_bytes)
-        images = work_ahead((_Job(row, row.bytes) for row in rows), read, source.ahead)
+        images = prefetch_map((_Job(row, row.bytes) for row in rows), read, source.ahead)
         count = write_part(self.store, part.key, images)
         if count != part.images:
             raise RuntimeError(f"part {part.key} has {part.images} images, but {count} rows")
         return b""
 
 
-def write_part(store: Store, key: str, images: Iterable[Read]) -> int:
+def write_part(store: FileStore, key: str, images: Iterable[Read]) -> int:
     """Write a part of images that come in order of path, then the rows of the index; tell how many. Of none, nothing.
 
     Raises:
@@ -103,7 +103,7 @@ def _rows(table: pa.Table) -> Iterator[Row]:
 
 def _read(job: _Job, *, root: str, max_bytes: int) -> Read:
     try:
-        data = source_of(root).read(job.row.path, max_bytes=max_bytes)
+        data = open_source(root).read(job.row.path, max_bytes=max_bytes)
         return Read(job.row, data, hashlib.sha256(data).hexdigest())
     except ImageError as error:
         return Read(job.row, reason=error.reason, message=str(error))
@@ -113,7 +113,7 @@ def _read(job: _Job, *, root: str, max_bytes: int) -> Read:
 
 @dataclass
 class _Written:
-    """What a part holds: rows of the index, page by page."""
+    """The rows of the index of a part, page by page."""
 
     index: list[dict[str, Any]] = field(default_factory=list)
     pages: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -136,7 +136,7 @@ def _write(file: Path, images: Iterable[Read], key: str) -> _Written:
 
 
 def _pages(images: Iterable[Read], written: _Written, key: str) -> Iterator[list[Read]]:
-    """What was read, a page at a time; each image, and what could not be read, is noted in order."""
+    """Return what was read, a page at a time; each image, and what could not be read, is noted in order."""
     page: list[Read] = []
     size = 0
     for image in images:

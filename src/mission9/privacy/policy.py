@@ -1,41 +1,22 @@
-"""Where data may lie: before a run reads or writes anything, every bucket and other store of it is looked at."""
+"""Look at every bucket and other store of a run before it reads or writes anything: may the data lie there."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from mission9.errors import PolicyError
-from mission9.s3.address import Address, is_s3
-from mission9.urls import is_url, without_file
+from mission9.options import PolicyName
+from mission9.privacy.check import Check
+from mission9.storage.location import is_url, without_file
+from mission9.storage.s3.address import Address, is_s3
 
 if TYPE_CHECKING:
     from mission9.config import RunConfig
 
-PolicyName = Literal["eu", "none"]
 
 # The settings that may name something in a bucket.
 PLACES = ("input", "output", "weights", "pca_model", "estimate")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at of a bucket: what was found, and what to do where it is not as it should be.
-
-    `bucket` is its name, or the URL of another store.
-    """
-
-    bucket: str
-    what: str
-    is_met: bool
-    found: str
-    remedy: str = ""
-
-    @property
-    def told(self) -> str:
-        """What was found, in words."""
-        place = self.bucket if is_url(self.bucket) else f"s3://{self.bucket}"
-        return f"{place}, {self.what}: {self.found}"
 
 
 def policy_of(config: RunConfig) -> PolicyName:
@@ -50,7 +31,7 @@ def buckets_of(config: RunConfig) -> list[str]:
 
 
 def examine_policy(config: RunConfig) -> list[Check]:
-    """What the policy of a run finds of each of its buckets, and of a store that it knows nothing of; else nothing.
+    """Check each bucket of a run against its policy, and a store that it knows nothing of; nothing without a policy.
 
     Raises:
         SetupError: boto3 is not installed.
@@ -60,14 +41,14 @@ def examine_policy(config: RunConfig) -> list[Check]:
         return []
     checks = [_unknown(config.input)] if is_url(without_file(config.input)) else []
     if buckets := buckets_of(config):
-        from mission9.s3.policy import check_bucket  # loads boto3
+        from mission9.privacy.bucket_checks import check_bucket  # loads boto3
 
         checks += [check for bucket in buckets for check in check_bucket(bucket)]
     return checks
 
 
 def _unknown(url: str) -> Check:
-    """What is found of a store that has no way of asking where it lies, and who may read it."""
+    """Return what is found of a store that has no way of asking where it lies, and who may read it."""
     remedy = "bring the images, or a pack of them, into a folder, or a bucket that meets the policy"
     return Check(url, "store", is_met=False, found="nothing tells where it lies and who may read it", remedy=remedy)
 

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from mission9.config import RunConfig
-from mission9.privacy.encryption import KeyedRunner
-from mission9.runners import InProcessRunner, Runner, Task, open_runner
+from mission9.runners.base import InProcessRunner, Runner, Task
+from mission9.runners.factory import open_runner
+from mission9.runners.keyed import KeyedRunner
 
 
 class BackgroundRunner:
@@ -53,9 +54,7 @@ class BackgroundRunner:
         self._thread.submit(self._stack.close)
 
     def _start(self) -> Runner:
-        runner = self._stack.enter_context(open_runner(self._config))
-        runner.map(_import_stages, runner.parallelism)
-        return runner
+        return self._stack.enter_context(open_runner(self._config))
 
     def _map(self, starting: Future[Runner], task: Task) -> None:
         runner = starting.result()
@@ -102,7 +101,7 @@ class Runners:
         chosen = self._asked_for.get() if is_needed else self._given or InProcessRunner()
         self.now = KeyedRunner(chosen, self._key) if self._key else chosen
 
-    def go_on_here(self, *, is_little: bool, is_all_here: bool) -> None:
+    def switch_to_local(self, *, is_little: bool, is_all_here: bool) -> None:
         """Have this process work where there is little to do, or this machine's workers where all of it is here."""
         if not (is_little or is_all_here):
             return
@@ -119,10 +118,3 @@ class Runners:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-
-
-def _import_stages(number: int) -> bytes:  # noqa: ARG001 - a task's number
-    """The task that wakes the workers: Spark's first job takes seconds, whatever it does."""
-    import mission9.stages.extract_shard  # noqa: F401
-
-    return b""

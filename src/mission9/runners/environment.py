@@ -1,4 +1,4 @@
-"""What worker processes find in their environment, and what this process finds in its own."""
+"""The environment that worker processes find, and the one that this process finds."""
 
 import os
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ def safe_path() -> Iterator[None]:
 
 
 def is_submitted() -> bool:
-    """Whether spark-submit, or Databricks, started this program: then it has settled Spark's master and workers."""
+    """Tell whether spark-submit or Databricks started this program: it has settled Spark's master and workers then."""
     return "PYSPARK_GATEWAY_PORT" in os.environ or is_databricks()
 
 
 def is_databricks() -> bool:
-    """Whether this is a cluster of Databricks, whose session is not ours to stop."""
+    """Tell whether this is a cluster of Databricks, whose session is not ours to stop."""
     return "DATABRICKS_RUNTIME_VERSION" in os.environ

@@ -21,13 +21,13 @@ from typing import Self
 import cloudpickle
 import loky
 
-from mission9.concurrency.watch import PATIENCE, Patience, look_after, watched
+from mission9.concurrency.watchdog import PATIENCE, Patience, look_after, watched
 from mission9.devices import WORKER_VARIABLE
-from mission9.disk.failures import in_words
 from mission9.errors import SetupError, StorageError, TaskError
-from mission9.probes import SHARED_MEMORY, why_no_shared_memory
-from mission9.runners import Task, carry_out
+from mission9.runners.base import Task, carry_out
 from mission9.runners.environment import WORKERS, safe_path
+from mission9.storage.local.errors import describe_error
+from mission9.system import SHARED_MEMORY, why_no_shared_memory
 
 # A file that holds a task, and a name that no other task has: the system gives the same file's name again.
 Place = tuple[str, str]
@@ -61,7 +61,7 @@ class LocalRunner:
                 # Over hours many workers may die, as long as the run gets on.
                 attempts = 1 if len(results) > before else attempts + 1
                 if isinstance(failure, BrokenProcessPool):
-                    self._end(at_once=True)
+                    self._end(map_concurrent=True)
         raise TaskError(f"a task failed: {_told(failure)}") from failure
 
     def _try(self, place: Place, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
@@ -96,9 +96,9 @@ class LocalRunner:
                 raise SetupError(f"worker processes share memory in {SHARED_MEMORY}: {why}") from error
             raise
 
-    def _end(self, *, at_once: bool) -> None:
+    def _end(self, *, map_concurrent: bool) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True, kill_workers=at_once)
+            self._pool.shutdown(wait=True, kill_workers=map_concurrent)
             self._pool = None
 
     def __enter__(self) -> Self:
@@ -107,12 +107,12 @@ class LocalRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(at_once=error is not None)
+        self._end(map_concurrent=error is not None)
 
 
 @contextmanager
 def _shared(task: bytes) -> Iterator[Place]:
-    """Where workers find a task: it travels once, since it may hold the network's weights, and needs no disk."""
+    """Return where workers find a task: it travels once, since it may hold the network's weights, and needs no disk."""
     with os.fdopen(os.memfd_create("mission9-task"), "wb") as file:
         file.write(task)
         file.flush()
@@ -122,7 +122,7 @@ def _shared(task: bytes) -> Iterator[Place]:
 def _told(error: BaseException | None) -> str:
     if isinstance(error, BrokenProcessPool):
         return f"worker processes died {_ATTEMPTS} times, for want of memory perhaps ({str(error).splitlines()[0]})"
-    return in_words(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    return describe_error(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _begin(run: int, patience: Patience) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from mission9.concurrency.watch import PATIENCE, Patience, watched
+from mission9.concurrency.watchdog import PATIENCE, Patience, watched
 from mission9.config import RunConfig
-from mission9.disk.failures import in_words
 from mission9.errors import Mission9Error, StorageError, TaskError
-from mission9.runners import Task, carry_out
-from mission9.session import find_or_start_session, parallelism, silence, stop_session
+from mission9.runners.base import Task, carry_out
+from mission9.runners.spark_session import find_or_start_session, parallelism, silence, stop_session
+from mission9.storage.local.errors import describe_error
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,7 +105,7 @@ def _told(cause: str) -> Mission9Error:
     if name.endswith(StorageError.__name__):
         return StorageError(told)
     if (full := os.strerror(errno.ENOSPC)) in cause:  # of Spark's own files, which it does not name
-        return StorageError(in_words(OSError(errno.ENOSPC, full)))
+        return StorageError(describe_error(OSError(errno.ENOSPC, full)))
     return TaskError(f"a Spark task failed: {cause}")
 
 

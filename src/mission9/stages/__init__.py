@@ -1,16 +1,18 @@
-"""The stages of a run, in order: each a function over record batches or files, and none knows the next.
+"""The stages of a run, in order: each a function over record batches or files.
 
-list_images     folder -> rows: path, split, label, size, modification time
+reuse           rows -> the shards that hold what came of them before
+verify_content  rows -> those whose bytes are what they were
 plan_shards     rows -> a plan of shards, a few seconds of work each
+make_extraction settings -> engine and weights, for the workers
+calibrate_int8  images -> the ranges of a network in int8
 extract_shard   shard -> features and rejects, committed         (on the workers)
     prepare_images  rows -> pixels or a reason, read ahead
-    read_bytes      path -> bytes, or a reason
-    decode_apart    bytes -> pixels or a reason, in a child process
-    decode_image    bytes -> RGB picture, or a reason
     infer_features  rows -> outcomes: features or a reason
+collect_shards  committed shards -> the features of a result
+compact_shards  many small shards -> few
 fit_pca         Training features -> moments -> PCA model        (moments on the workers)
 project         features -> scores                               (on the workers)
-save_results    scores -> Parquet by label, one CSV
-report          counts that must add up -> run.json
-verify_output   output folder -> what is wrong in it
+make_scores     scores -> all tables of them
+save_results    scores of a split -> Parquet by label, one CSV
+measure_fidelity  what a precision costs
 """

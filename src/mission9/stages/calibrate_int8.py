@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mission9.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
 from mission9.errors import InputError
-from mission9.extraction import Extraction
+from mission9.models.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
+from mission9.models.extraction import Extraction
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 logger = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.concurrency.watch import progress
-from mission9.disk.files import link_or_copy, make_folder
+from mission9.concurrency.watchdog import progress
+from mission9.crypto.pseudonyms import Pseudonyms
 from mission9.errors import ConservationError
 from mission9.output.shards import GROUP_ROWS, Shard, features_file, read_marker, read_rejects, write_table
 from mission9.output.tables import TableWriter, read_group, read_table
-from mission9.privacy.pseudonyms import Pseudonyms
 from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
+from mission9.storage.local.files import link_or_copy, make_folder
 
 
 @dataclass(frozen=True)

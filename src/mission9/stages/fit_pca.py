@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from functools import reduce
 
 from mission9 import pca
-from mission9.network.mobilenet_v2 import FEATURES
 from mission9.pca import Moments, PCAModel
-from mission9.runners import Runner
-from mission9.schema import vectors
+from mission9.runners.base import Runner
+from mission9.schema import FEATURES, vectors
 from mission9.stages.collect_shards import Rows
 
 # A partial is 13 MB, so the driver holds about 300 MB at the most, whatever the number of images.
-MOST_PARTIALS = 24
+MAX_PARTIALS = 24
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def fit_pca(runner: Runner, rows: Sequence[Rows], n_components: int | float) -> 
     Raises:
         ConfigError: so many components are not possible.
     """
-    count = min(len(rows), runner.parallelism, MOST_PARTIALS)
+    count = min(len(rows), runner.parallelism, MAX_PARTIALS)
     groups = tuple(tuple(rows[n::count]) for n in range(count))
     partials = runner.map(MomentsOfRows(groups), count)
     moments = reduce(Moments.merge, map(Moments.from_bytes, partials), Moments.empty(FEATURES))

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mission9.engines import Engine, make_engine
-from mission9.extraction import Extraction
-from mission9.network.mobilenet_v2 import FEATURES
-from mission9.schema import OUTCOME
-from mission9.stages.decoder import MOST_IMAGES
+from mission9.decoding.worker import MAX_IMAGES
+from mission9.models.engines import make_engine
+from mission9.models.engines.base import Engine
+from mission9.models.extraction import Extraction
+from mission9.schema import FEATURES, OUTCOME
 from mission9.stages.prepare_images import ImageRow, Prepared, decode, prepare_ahead
 
 
@@ -34,7 +34,7 @@ def infer_features(
     engine = _engine(extraction, threads)
     images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
     # A GPU waits for no more images than it takes at a time.
-    fewest = 1 if extraction.engine.device == "cuda" else MOST_IMAGES
+    fewest = 1 if extraction.engine.device == "cuda" else MAX_IMAGES
     while batch := list(islice(images, max(engine.batch_size, fewest))):
         pixels = [image.pixels for image in batch if image.pixels is not None]
         features = engine(pixels) if pixels else np.empty((0, FEATURES), np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mission9.extraction import Extraction
+from mission9.models.extraction import Extraction
 from mission9.schema import NO_SPLIT, vectors
 from mission9.stages.collect_shards import Rows
 from mission9.stages.infer_features import infer_features
@@ -54,7 +54,7 @@ def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extracti
 
 
 def fidelity_in(report: Mapping[str, Any]) -> dict[str, float] | None:
-    """What a `run.json` holds of an earlier `Fidelity`; None if it holds none, or what somebody made of it."""
+    """Return what a `run.json` holds of an earlier `Fidelity`; None if it holds none, or what somebody made of it."""
     found, names = report.get("fidelity"), {"cosine_mean", "cosine_min"}
     if isinstance(found, dict) and names < found.keys() and all(isinstance(n, int | float) for n in found.values()):
         return found

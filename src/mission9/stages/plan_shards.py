@@ -16,11 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mission9.disk.files import appearing
+from mission9.output.layout import plan_file, todo_file
 from mission9.output.shards import Shard
 from mission9.output.tables import TableWriter
 from mission9.schema import LISTING, PLAN
-from mission9.stages.find_known import Known, plan_file, todo_file
+from mission9.stages.reuse import ReusableShards
+from mission9.storage.local.files import atomic_path
 
 # Large files make a shard shorter.
 SHARD_BYTES = 64 * 1024 * 1024
@@ -28,14 +29,14 @@ SHARD_BYTES = 64 * 1024 * 1024
 # A part's features are 40 to 80 MB, a size that readers like. It ends where a label does, so that new images of one
 # label leave most parts as they are.
 PART_IMAGES = 8192
-MOST_PART_IMAGES = 2 * PART_IMAGES
+MAX_PART_IMAGES = 2 * PART_IMAGES
 
 Ends = Callable[[pa.RecordBatch], list[int]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the rows of parts and of shards to compute are, and what these are; and below which root their images."""
+    """The rows of parts and of shards to compute, and what these are; and the root of their images."""
 
     images: Path
     todo: Path
@@ -48,13 +49,13 @@ class Plan:
         return sum(shard.images for shard in self.shards)
 
 
-def plan_shards(listing: Iterable[pa.RecordBatch], known: Known, folder: Path, shard_images: int) -> Plan:
+def plan_shards(listing: Iterable[pa.RecordBatch], known: ReusableShards, folder: Path, shard_images: int) -> Plan:
     """Cut a listing into parts, and what is not known of each into shards; both files appear in `folder`."""
     parts: list[Shard] = []
     shards: list[Shard] = []
     with (
-        appearing(plan_file(folder)) as images,
-        appearing(todo_file(folder)) as todo,
+        atomic_path(plan_file(folder)) as images,
+        atomic_path(todo_file(folder)) as todo,
         TableWriter(images, PLAN) as part_writer,
         TableWriter(todo, LISTING) as shard_writer,
     ):
@@ -83,7 +84,7 @@ def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[S
     ]
 
 
-def _part_key(keys: pa.Array, known: Known, shards: list[Shard]) -> str:
+def _part_key(keys: pa.Array, known: ReusableShards, shards: list[Shard]) -> str:
     """The key of the one shard that holds a part and nothing else, so that nothing is to be compacted; or a new key."""
     first = str(keys[0])
     if len(pc.unique(keys)) == 1:
@@ -107,20 +108,20 @@ def _cut(batches: Iterable[pa.RecordBatch], ends: Ends) -> Iterator[pa.RecordBat
 
 
 def _ends_of_parts(rows: pa.RecordBatch) -> list[int]:
-    """Where parts end; the last, which may go on, has no end yet."""
+    """Return where parts end; the last, which may go on, has no end yet."""
     ends, start = [], 0
     splits, labels = rows["split"].to_pylist(), rows["label"].to_pylist()
     for at in range(1, len(rows)):
         images = at - start
         label_ends = images >= PART_IMAGES and labels[at] != labels[at - 1]
-        if label_ends or images == MOST_PART_IMAGES or splits[at] != splits[at - 1]:
+        if label_ends or images == MAX_PART_IMAGES or splits[at] != splits[at - 1]:
             ends.append(at)
             start = at
     return ends
 
 
 def _ends_of_shards(rows: pa.RecordBatch, most: int) -> list[int]:
-    """Where shards end among rows of one split."""
+    """Return where shards end among rows of one split."""
     ends, start, size = [], 0, 0
     for at, row_size in enumerate(rows["bytes"].to_pylist()):
         if at > start and (at - start == most or size + row_size > SHARD_BYTES):

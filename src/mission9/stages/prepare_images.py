@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.concurrency.ahead import AHEAD_IMAGES, HERE, Ahead, work_ahead
-from mission9.disk.names import label_folder
+from mission9.concurrency.prefetch import AHEAD_IMAGES, LOCAL, PrefetchLimits, prefetch_map
+from mission9.decoding.isolated import Decoded, decode_apart
+from mission9.decoding.worker import MAX_IMAGES, DecoderSettings
 from mission9.errors import ImageError, Reason
-from mission9.extraction import Extraction
+from mission9.models.extraction import Extraction
 from mission9.schema import SPLITS
-from mission9.sources import source_of
-from mission9.stages.decode_apart import Decoded, decode_apart
-from mission9.stages.decoder import MOST_IMAGES, DecoderSettings
+from mission9.sources import open_source
+from mission9.storage.local.names import label_folder
 
 # Bytes of the images that are decoded at one go, but for the last.
 RUN_BYTES = 8 * 1024 * 1024
@@ -68,16 +68,18 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
     first = next(rows, None)
     if first is None:
         return
-    rows, reading = chain([first], rows), source_of(first.root).ahead
+    rows, reading = chain([first], rows), open_source(first.root).ahead
     read = partial(read_image, extraction=extraction)
     if extraction.engine.device == "cuda":
-        ahead = Ahead(devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES))
-        if reading != HERE:
-            yield from work_ahead(work_ahead(rows, read, reading), partial(_decode_one, extraction=extraction), ahead)
+        ahead = PrefetchLimits(devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES))
+        if reading != LOCAL:
+            yield from prefetch_map(
+                prefetch_map(rows, read, reading), partial(_decode_one, extraction=extraction), ahead
+            )
         else:
-            yield from work_ahead(rows, partial(prepare, extraction=extraction), ahead)
+            yield from prefetch_map(rows, partial(prepare, extraction=extraction), ahead)
     else:
-        for run in _runs(work_ahead(rows, read, reading)):
+        for run in _runs(prefetch_map(rows, read, reading)):
             yield from decode(run, extraction=extraction)
 
 
@@ -98,7 +100,7 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
         stage = "read"
         data = row.content
         if data is None:
-            data = source_of(row.root).read(row.path, max_bytes=extraction.max_bytes)
+            data = open_source(row.root).read(row.path, max_bytes=extraction.max_bytes)
     except ImageError as error:
         return Prepared(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
     digest = hashlib.sha256(data).hexdigest()
@@ -120,7 +122,7 @@ def _check_keys(row: ImageRow) -> None:
 
 
 def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
-    """What was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
+    """Return what was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
     readable = [image.data for image in images if image.reason is None]
     settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
     found = iter(decode_apart(readable, settings))
@@ -139,7 +141,7 @@ def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
     run: list[Prepared] = []
     for image in images:
         run.append(image)
-        if len(run) == MOST_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:
+        if len(run) == MAX_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:
             yield run
             run = []
     if run:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mission9.disk.files import appearing, make_folder
 from mission9.output.tables import TableWriter, read_table
 from mission9.pca import PCAModel
-from mission9.runners import Runner
+from mission9.runners.base import Runner
 from mission9.schema import projected, vectors
 from mission9.stages.collect_shards import Rows
+from mission9.storage.local.files import atomic_path, make_folder
 
 _CHUNKS_A_WORKER = 4
 
@@ -29,7 +29,7 @@ class ProjectRows:
 
     def __call__(self, number: int) -> bytes:
         schema = projected(self.model.n_components_)
-        with appearing(_chunk(self.folder, number)) as file, TableWriter(file, schema) as writer:
+        with atomic_path(_chunk(self.folder, number)) as file, TableWriter(file, schema) as writer:
             for rows in self.groups[number]:
                 for batch in rows.read(["path", "split", "label", "features"]).to_batches():
                     writer.write_batch(project_batch(batch, self.model))

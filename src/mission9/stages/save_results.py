@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mission9.disk.files import files_in, make_folder, open_to_write, patiently
-from mission9.disk.names import label_folder
 from mission9.errors import ImageError, OutputError
 from mission9.output.csv_text import guarded
 from mission9.output.tables import TableWriter
 from mission9.schema import projected, vectors
+from mission9.storage.local.files import files_in, make_folder, open_to_write, retry_io
+from mission9.storage.local.names import label_folder
 
 # Labels written to at a time. Rows come in order of path, so that one is enough unless folders of one name lie
 # apart; a label that comes again after so many others begins a second file.
@@ -95,7 +95,7 @@ class LabelWriter:
                 folder = self._folder / label_folder(label, with_letters_escaped=with_letters_escaped)
             except ImageError:  # it is too long with that
                 break
-            if not patiently(folder.exists):
+            if not retry_io(folder.exists):
                 make_folder(folder)
                 return folder
         raise OutputError(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mission9.errors import ImageError
 from mission9.output.shards import committed_features
 from mission9.output.tables import read_table
-from mission9.sources import source_of
+from mission9.sources import open_source
 
 _READERS = 16  # waiting for disks and networks, not computing
 
@@ -46,6 +46,6 @@ class VerifyContent:
 
     def _digest(self, path: str) -> str:
         try:
-            return hashlib.sha256(source_of(self.root).read(path, max_bytes=self.max_bytes)).hexdigest()
+            return hashlib.sha256(open_source(self.root).read(path, max_bytes=self.max_bytes)).hexdigest()
         except ImageError:
             return ""

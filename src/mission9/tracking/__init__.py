@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import mission9
-from mission9.disk.scratch import scratch_folder
+from mission9 import _package
 from mission9.errors import Mission9Error, SetupError, TrackingError
-from mission9.evaluate import Evaluation, evaluate
-from mission9.output.folder import MODEL_FOLDER, REPORT
-from mission9.output.page_file import PAGE
+from mission9.output.layout import MODEL_FOLDER, PAGE, REPORT
 from mission9.pca import PCAModel
-from mission9.privacy.redact import redact
-from mission9.results import Results, of_one_result
-from mission9.tracking.server import be_patient, in_words, no_answer
+from mission9.redact import redact
+from mission9.results.evaluate import Evaluation, evaluate
+from mission9.results.reader import Results, of_one_result
+from mission9.storage.local.scratch import scratch_folder
+from mission9.tracking.server import be_patient, describe_error, no_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +39,6 @@ MODEL = "model"
 MODULES = "mission9.zip"
 RESULT_TAG = "mission9.result"
 
-_PACKAGE = Path(mission9.__file__).parent
 _REFUSED = "MLflow does not take the results"
 
 # What the served model imports; MLflow would guess.
@@ -78,7 +76,7 @@ def why_files_are_refused(uri: str) -> str:
             store.log_artifact(str(probe))  # type: ignore[no-untyped-call]
             store.delete_artifacts()  # type: ignore[no-untyped-call]
         except (mlflow.exceptions.MlflowException, OSError) as error:
-            return in_words(error)
+            return describe_error(error)
     return ""
 
 
@@ -145,7 +143,7 @@ def _send(result: Prepared, uri: str) -> str:
     except Mission9Error:
         raise
     except Exception as error:  # of any of the libraries that stores of runs and of files are reached by
-        raise TrackingError(f"{_REFUSED}: {in_words(error)}") from error
+        raise TrackingError(f"{_REFUSED}: {describe_error(error)}") from error
 
 
 class _Log:
@@ -293,7 +291,7 @@ def sent_model(folder: Path, target: Path) -> Path:
 
 
 def served_model(folder: Path) -> dict[str, Any]:
-    """What `mlflow.pyfunc.log_model` and `save_model` take to make a model of a copy that `sent_model` made.
+    """Return what `mlflow.pyfunc.log_model` and `save_model` take to make a model of a copy that `sent_model` made.
 
     This package is put beside the copy as one archive of its modules, since each file is a request.
     """
@@ -301,15 +299,15 @@ def served_model(folder: Path) -> dict[str, Any]:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-    from mission9.sample import VARIETIES, draw, jpeg
-    from mission9.stages.report import versions
+    from mission9.datasets.demo import VARIETIES, draw, jpeg
+    from mission9.output.run_report import versions
 
     components = PCAModel.load(folder).n_components_
     pinned = versions(_SERVING)
     columns = Schema([ColSpec(DataType.binary, "image")])
     scores = Schema([TensorSpec(np.dtype(np.float32), (-1, components))])
     return {
-        "python_model": str(_PACKAGE / "tracking" / "pyfunc_model.py"),
+        "python_model": str(_package.FOLDER / "tracking" / "pyfunc_model.py"),
         "artifacts": {"pca_model": str(folder)},
         "code_paths": [str(_write_modules(folder.with_name(MODULES)))],
         "signature": ModelSignature(columns, scores),
@@ -321,6 +319,6 @@ def served_model(folder: Path) -> dict[str, Any]:
 def _write_modules(archive: Path) -> Path:
     """Write the modules of this package, and none of its data, into an archive that Python imports from."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
-        for file in sorted(_PACKAGE.rglob("*.py")):
-            out.write(file, file.relative_to(_PACKAGE.parent))
+        for file in sorted(_package.FOLDER.rglob("*.py")):
+            out.write(file, file.relative_to(_package.FOLDER.parent))
     return archive

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 if (_modules := Path(__file__).with_name("code") / "mission9.zip").exists():
     sys.path.insert(0, str(_modules))
 
-from mission9.projector import Projector
+from mission9.results.projector import Projector
 
 IMAGE, PCA_MODEL = "image", "pca_model"
 

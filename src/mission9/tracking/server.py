@@ -1,4 +1,4 @@
-"""How long MLflow's client waits for a server, and what its failures mean.
+"""Limit how long MLflow's client waits for a server, and tell what its failures mean.
 
 The limit is on a server's silence: until it is connected, and until each answer. Nothing limits work that goes on.
 """
@@ -10,8 +10,8 @@ import re
 import socket
 from urllib.parse import urlsplit
 
-from mission9.privacy.redact import redact
-from mission9.probes import unreachable
+from mission9.redact import redact
+from mission9.system import unreachable
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
@@ -49,7 +49,7 @@ def _number(text: str) -> float:
     return float(text) if text.isdigit() and int(text) else _FIRST_ANSWER
 
 
-def in_words(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Say in a line what an error of MLflow's client, or of a library below it, tells."""
     text = str(error) or type(error).__name__
     if found := re.search(r"too many (\d{3}) error responses", text):

@@ -1,5 +1,5 @@
-"""What spark-submit is given to run: `spark-submit --py-files mission9.zip spark_main.py run --input …`."""
+"""The program for spark-submit: `spark-submit --py-files mission9.zip spark_main.py run --input …`."""
 
-from mission9.cli import program
+import runpy
 
-program()
+runpy.run_module("mission9", run_name="__main__")

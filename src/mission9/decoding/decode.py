@@ -1,0 +1,199 @@
+"""Bytes -> an RGB picture, or the reason why not. Pure; no files."""
+
+from __future__ import annotations
+
+import io
+import struct
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from mission9.decoding.png_chunks import PNG_SIGNATURE, without_ornament
+from mission9.errors import ImageError
+
+# Parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
+ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+# Pillow decodes these in Python, and fills what a file of a kilobyte leaves out byte by byte, for seconds.
+_SLOW_CODECS = ("bmp_rle",)
+_MAX_SLOW_PIXELS = 10_000_000
+
+# How files of other formats begin, after so many bytes: told by name, and never parsed.
+_OTHER_FORMATS = (
+    (0, b"%!PS", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "PSD"),
+    (0, b"DDS ", "DDS"),
+    (0, b"\x00\x00\x01\x00", "ICO"),
+    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"<svg", "SVG"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    *((0, b"P%d" % number, "PPM") for number in range(1, 8)),
+)
+
+# How files of accepted formats begin: where the rest of a header cannot be read, it is damaged.
+_BEGINNINGS = (
+    (PNG_SIGNATURE, "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
+    *((start, "TIFF") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+)
+
+_WHITE = (255, 255, 255, 255)
+_STRIP_PIXELS = 1_000_000
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
+    """The whole first frame as an upright RGB picture: EXIF orientation applied, transparency over white.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    return to_picture(open_image(data, max_pixels=max_pixels))
+
+
+def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
+    """An image by its header; no pixel is decoded yet.
+
+    Raises:
+        ImageError: it is none, or too large.
+    """
+    if not data:
+        raise ImageError("empty", "the file holds no bytes")
+    image = _open(data)
+    is_slow = any(tile.codec_name in _SLOW_CODECS for tile in getattr(image, "tile", ()))
+    most = min(max_pixels, _MAX_SLOW_PIXELS) if is_slow else max_pixels
+    if image.width * image.height > most:
+        raise ImageError("too_many_pixels", f"{image.width} x {image.height} is more than {most} pixels")
+    return image
+
+
+def to_picture(image: Image.Image) -> Image.Image:
+    """Return what `open_image` gave, decoded and as `to_rgb` has it.
+
+    Raises:
+        ImageError: with the reason.
+    """
+    try:
+        image.load()
+        return to_rgb(image)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("out_of_memory", f"decoding {image.width} x {image.height} pixels took too much") from error
+    except Exception as error:  # decoders fail on damaged data in every way there is
+        raise _decode_error(error) from error
+
+
+def _open(data: bytes) -> Image.Image:
+    if data.startswith(PNG_SIGNATURE):
+        data = without_ornament(data)
+    try:
+        return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except Exception as error:
+        raise _decode_error(error) from error
+
+
+def _unidentified(data: bytes) -> ImageError:
+    accepted = ", ".join(ACCEPTED_FORMATS)
+    for start, magic, name in _OTHER_FORMATS:
+        if data.startswith(magic, start):
+            return ImageError("unsupported_format", f"{name} is not taken: convert it to one of {accepted}")
+    for magic, name in _BEGINNINGS:
+        if data.startswith(magic):
+            return ImageError("corrupt", f"it begins as a {name} does, and its header is damaged or cut short")
+    return ImageError("not_an_image", f"no {accepted} begins like this")
+
+
+def _decode_error(error: Exception) -> ImageError:
+    text = str(error) or type(error).__name__
+    cut_short = isinstance(error, EOFError | struct.error) or "truncated" in text.lower()
+    return ImageError("truncated" if cut_short else "corrupt", text.splitlines()[0][:200])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as upright RGB: EXIF orientation applied, deep grey scaled, transparency over white.
+
+    A BMP that is transparent everywhere is taken as opaque, as other programs do.
+
+    Raises:
+        ImageError: every pixel of another picture is transparent.
+    """
+    is_bmp = image.format == "BMP"
+    image = _upright(image)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_bytes(image)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    result, is_seen = _over_white(image.convert("LA") if image.mode == "La" else image)
+    if is_seen:
+        return result
+    if is_bmp:
+        return image.convert("RGB")
+    raise ImageError("transparent", "every pixel is transparent: there is nothing to see")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        # Pillow would copy a picture that needs no turning.
+        is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return image if is_upright else ImageOps.exif_transpose(image)
+    except Exception:  # broken metadata says nothing about the picture
+        return image
+
+
+def _over_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """A picture with transparency over white, and whether any of it is seen."""
+    result, is_seen = Image.new("RGB", image.size), False
+    for top, bottom in _strips(image):
+        strip = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        is_seen = is_seen or strip.getchannel("A").getbbox() is not None
+        result.paste(Image.alpha_composite(Image.new("RGBA", strip.size, _WHITE), strip).convert("RGB"), (0, top))
+    return result, is_seen
+
+
+def _strips(image: Image.Image) -> list[tuple[int, int]]:
+    """First and last rows of strips of about a million pixels, so that conversions need little memory at a time."""
+    bounds = [*range(0, image.height, max(1, _STRIP_PIXELS // image.width)), image.height]
+    return list(pairwise(bounds))
+
+
+def _to_bytes(image: Image.Image) -> NDArray[np.uint8]:
+    """Deep grey pixels scaled to 0..255; Pillow's own conversion would clip 16-bit pictures to plain white.
+
+    The range is that of the mode or, for 32 bits, the smallest usual one that holds the values: 0..1 (floats),
+    0..255, 0..65535, else the picture's own.
+    """
+    pixels = np.asarray(image)
+    strips = [slice(*strip) for strip in _strips(image)]
+    low, high = 0.0, 65535.0
+    if not image.mode.startswith("I;16"):
+        smallest = min(float(_finite(pixels[strip]).min()) for strip in strips)
+        largest = max(float(_finite(pixels[strip]).max()) for strip in strips)
+        limits = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        fitting = [limit for limit in limits if largest <= limit] if smallest >= 0 else []
+        low, high = (0.0, fitting[0]) if fitting else (smallest, largest)
+    scale = 255.0 / max(high - low, np.finfo(np.float64).tiny)
+    result = np.empty(pixels.shape, np.uint8)
+    for strip in strips:
+        result[strip] = np.rint((_finite(pixels[strip]) - low) * scale).astype(np.uint8)
+    return result
+
+
+def _finite(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(pixels.astype(np.float64), posinf=0.0, neginf=0.0)

@@ -1,0 +1,8 @@
+"""MobileNetV2 as data, and the engines that compute it.
+
+mobilenet_v2  the architecture, as a table
+weights       its weights, checked, by name or from a file
+preprocess    decoded picture -> the pixels that these weights were trained on
+extraction    what workers need to make features: engine, weights, limits
+engines       torch, OpenVINO, int8
+"""

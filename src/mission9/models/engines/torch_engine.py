@@ -1,0 +1,132 @@
+"""Features by torch, on a GPU or on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mission9.concurrency.watchdog import progress
+from mission9.errors import SetupError
+from mission9.models.engines.base import Images
+from mission9.models.engines.torch_model import MobileNetV2Features
+from mission9.models.preprocess import MEAN, STD
+from mission9.schema import FEATURES
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZES = {"cpu": 16, "cuda": 256}
+
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# In whose words memory runs out where torch.OutOfMemoryError does not say so: CUDA's; cuBLAS's and cuDNN's; torch's
+# where no algorithm of cuDNN's finds room to work in; the CPU's.
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine", "can't allocate memory")
+
+
+class TorchEngine:
+    """N times (224, 224, 4) uint8 -> (N, 1280) float32; pixels travel as uint8 and are normalised on the device.
+
+    `device` is "cpu" or "cuda:<index>"; `threads` is for the CPU, 0 for all cores, and holds for the whole process.
+    `precision` (float32, bfloat16, float16) is that of the convolutions; images come in and are pooled in float32.
+
+    Where the device has not the memory for `batch_size` images at a time, it is halved until they fit, for good.
+
+    Raises:
+        SetupError: when called; there is not the memory for one image.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, NDArray[np.float32]],
+        *,
+        device: str,
+        threads: int,
+        batch_size: int | None,
+        precision: str = "float32",
+    ) -> None:
+        self._device = torch.device(device)
+        self._type = _TYPES[precision]
+        self.batch_size = batch_size or BATCH_SIZES[self._device.type]
+        torch.set_num_threads(threads or os.cpu_count() or 1)
+        model = MobileNetV2Features()
+        model.load_tensors({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
+        model.fuse()  # before weights are rounded to the precision
+        self._model = model.to(self._device, self._type)
+        for parameter in self._model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._mean = 255 * torch.tensor(MEAN, device=self._device).view(1, 3, 1, 1)
+        self._std = 255 * torch.tensor(STD, device=self._device).view(1, 3, 1, 1)
+
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        features = np.empty((len(images), FEATURES), np.float32)
+        at, wanted = 0, self.batch_size
+        while at < len(images):
+            part = self._infer_or_halve(images[at : at + self.batch_size])
+            progress()
+            if part is not None:
+                features[at : at + len(part)] = part
+                at += len(part)
+        if self.batch_size < wanted:
+            told = "%s has not the memory for %d images at a time: %d from now on"
+            logger.warning(told, self._device, wanted, self.batch_size)
+        return features
+
+    @torch.inference_mode()
+    def on_device(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, 224, 224, 4) uint8 on the engine's device -> (N, 1280) float32 there, all N at a time."""
+        # Channels last in memory already: the permuted view is what the convolutions like best.
+        x = (pixels[..., : len(MEAN)].permute(0, 3, 1, 2).float() - self._mean) / self._std
+        with _true_float32():
+            features: torch.Tensor = self._model(x.to(self._type))
+            return features
+
+    def _infer_or_halve(self, images: Images) -> NDArray[np.float32] | None:
+        """The features; None where there is not the memory, and then `batch_size` is half of what did not fit."""
+        try:
+            return self._infer(images)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(images) == 1:
+                why = str(error).partition("\n")[0]
+                raise SetupError(f"{self._device} cannot infer even one image at a time: {why}") from error
+        # Out here the error is gone, and with it the tensors in the frames that it held.
+        self.batch_size = len(images) // 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _infer(self, images: Images) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(np.stack(list(images)))
+        if self._device.type == "cuda":
+            pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+        features: NDArray[np.float32] = self.on_device(pixels).cpu().numpy()
+        return features
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def _true_float32() -> Iterator[None]:
+    """Convolutions of float32 in float32: by default cuDNN computes them in TF32, of 10 bits for 23.
+
+    The settings are the process's; whoever else uses torch in it finds them as they were.
+    """
+    kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined] # made when imported
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision

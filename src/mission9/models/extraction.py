@@ -1,0 +1,55 @@
+"""The description by which a worker turns images into features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from mission9.models.engines.base import EngineSpec
+from mission9.models.engines.int8 import Int8Network
+from mission9.models.weights import Weights
+from mission9.options import Preprocess
+
+# Raised when the code changes so that the same image gives other features.
+FEATURES_VERSION = 3
+
+# Images of a shard: a few seconds of work for a core, or for a GPU and the cores that decode for it.
+SHARD_IMAGES = {"cpu": 256, "cuda": 8192}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """The settings that travel to the workers; small, but for the weights' 9 MB.
+
+    `int8` is the network in that precision, without which the weights themselves are the network.
+    """
+
+    engine: EngineSpec
+    weights: Weights
+    int8: Int8Network | None = None
+    preprocess: Preprocess
+    max_pixels: int
+    max_bytes: int
+
+    @property
+    def shard_images(self) -> int:
+        """Return how many images make a shard of a few seconds."""
+        return SHARD_IMAGES[self.engine.device]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the features that this extraction gives; another fingerprint, another table."""
+        facts = {
+            "version": FEATURES_VERSION,
+            "weights": self.weights.sha256,
+            "preprocess": self.preprocess,
+            "engine": self.engine.engine,
+            "device": self.engine.device,
+            "precision": self.engine.precision,
+            "int8": self.int8.sha256 if self.int8 else None,
+            # Other limits reject other images.
+            "max_pixels": self.max_pixels,
+            "max_bytes": self.max_bytes,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,212 @@
+"""Load weights, checked: by name or from a file, never by running what a file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import io
+import os
+import pickle  # for the name of its error only
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from mission9.errors import SetupError, WeightsError
+from mission9.models.mobilenet_v2 import tensor_shapes
+from mission9.storage.local.untrusted import MAX_WEIGHTS_BYTES, check_archive, read_file, read_tensors
+from mission9.storage.s3.address import Address, is_s3
+
+# No trained network comes near; a flipped bit of an exponent does, and its overflow would not always show.
+LARGEST_VALUE = 1e8
+
+Tensors = Mapping[str, NDArray[np.float32]]
+
+_DEMO, _IMAGENET = "demo", "imagenet"
+
+DEMO_FILE = "mobilenet_v2-demo.safetensors"
+SAVED_FILE = "weights.safetensors"  # beside a PCA model, so that new images can be projected anywhere
+
+# torchvision's MobileNet_V2_Weights.IMAGENET1K_V2; the file's name holds the first 8 digits of its SHA-256.
+IMAGENET_URL = "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth"
+IMAGENET_SHA256 = "7ebf99e03e254b273379b23edca7ec0da9f48273b23a332b93c1c99d49e86e8f"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """MobileNetV2's feature weights under torchvision's names, as safetensors bytes of float32.
+
+    Bytes, since they travel to the workers and lie beside a saved PCA model; `sha256` is of them, so it names the
+    weights themselves, whatever kind of file they came in.
+    """
+
+    name: str
+    data: bytes
+    sha256: str = field(init=False)  # not when first asked for: a thread may be sending this to the workers then
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha256", hashlib.sha256(self.data).hexdigest())
+
+    def tensors(self) -> Tensors:
+        return safetensors.numpy.load(self.data)
+
+
+def check_weights(which: str) -> None:
+    """Refuse what names no weights, without reading any.
+
+    Raises:
+        WeightsError: it is neither a name nor a file of a kind that is read.
+    """
+    if which in (_DEMO, _IMAGENET):
+        return
+    if not (_is_there(Address.of(which)) if is_s3(which) else Path(which).is_file()):
+        raise WeightsError(f"there is no weights file {which}; give imagenet, demo, or a .pth or .safetensors file")
+    if Path(which).suffix not in (".pth", ".pt", ".safetensors"):
+        raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
+
+
+def load_weights(which: str | Path) -> Weights:
+    """The weights called `imagenet` (downloaded once) or `demo` (bundled), or those in a .pth or .safetensors file.
+
+    Raises:
+        WeightsError: no such file, not readable, not MobileNetV2's features, or holding more than tensors.
+        SetupError: `imagenet` cannot be downloaded, or torch is needed and not installed.
+    """
+    which = str(which)
+    check_weights(which)
+    if which == _DEMO:
+        bundled = importlib.resources.files("mission9") / "data" / DEMO_FILE
+        with importlib.resources.as_file(bundled) as path:
+            return _checked(which, _read_safetensors(path))
+    if which == _IMAGENET:
+        return _checked(which, _read_pth(_download_imagenet()))
+    place = Address.of(which) if is_s3(which) else Path(which)
+    return _checked(which, _read_safetensors(place) if place.name.endswith(".safetensors") else _read_pth(place))
+
+
+def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
+    """The weights that lie beside a PCA model.
+
+    Raises:
+        WeightsError: they are damaged, or not the ones that the model was made with.
+    """
+    weights = _checked(name, _read_safetensors(folder / SAVED_FILE))
+    if weights.sha256 != sha256:
+        raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights of the model: copy both anew")
+    return weights
+
+
+def _checked(name: str, tensors: Mapping[str, NDArray[np.floating]]) -> Weights:
+    _check_shapes(name, {tensor: array.shape for tensor, array in tensors.items()})
+    kept = {}
+    for tensor in tensor_shapes():
+        array = np.ascontiguousarray(tensors[tensor], np.float32)
+        if not (np.abs(array) < LARGEST_VALUE).all():  # NaN is not less than anything
+            raise WeightsError(f"weights {name} are damaged: {tensor} holds NaN, or values beyond {LARGEST_VALUE:g}")
+        kept[tensor] = array
+    return Weights(name, safetensors.numpy.save(kept))
+
+
+def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for tensor, shape in tensor_shapes().items():
+        if tensor not in shapes:
+            raise WeightsError(f"weights {name} are not MobileNetV2's: there is no tensor {tensor}")
+        if shapes[tensor] != shape:
+            raise WeightsError(
+                f"weights {name} are not MobileNetV2's: {tensor} has shape {shapes[tensor]}, not {shape}"
+            )
+
+
+def _is_there(address: Address) -> bool:
+    from mission9.storage.s3.objects import head  # loads what other runs do not need
+
+    return head(address, WeightsError) is not None
+
+
+def _read_safetensors(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
+    data = _read(path)
+    try:
+        return read_tensors(data)
+    except ValueError as error:
+        raise WeightsError(f"weights file {path} is not a whole safetensors file ({error}); get it anew") from error
+
+
+def _read_pth(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
+    try:
+        import torch
+    except ImportError as error:
+        raise SetupError(
+            f"reading {path.name} needs torch (pip install 'mission9[torch]'); a .safetensors file does not"
+        ) from error
+    data = _read(path)
+    try:
+        check_archive(data)
+        # weights_only refuses everything but tensors and plain containers, without running it.
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to load the file unsafely
+        raise WeightsError(
+            f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, which "
+            "are refused and were not run; get it anew from a source you trust, best as .safetensors"
+        ) from error
+    except Exception as error:  # damaged files make the parser fail in every way there is
+        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
+    return _arrays(path, state)
+
+
+def _read(path: Path | Address) -> bytes:
+    if isinstance(path, Address):
+        from mission9.storage.s3.objects import get
+
+        return get(path, MAX_WEIGHTS_BYTES, WeightsError)
+    try:
+        return read_file(path, MAX_WEIGHTS_BYTES)
+    except OSError as error:
+        raise WeightsError(f"weights file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(f"weights file {path} is not MobileNetV2's: {error}") from error
+
+
+def _arrays(path: Path | Address, state: object) -> Mapping[str, NDArray[np.floating]]:
+    import torch
+
+    if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsError(f"weights file {path} does not hold a state dict (names and tensors)")
+    tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+    # Before the conversion, which would fill in what a tensor of one number, repeated a billion times, only promises.
+    _check_shapes(str(path), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    try:
+        return {name: tensors[name].float().numpy() for name in tensor_shapes()}
+    except Exception as error:  # tensors that are nowhere, or sparse
+        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
+
+
+def _download_imagenet() -> Path:
+    import pooch
+    import requests
+
+    try:
+        return Path(
+            pooch.retrieve(
+                IMAGENET_URL,
+                known_hash=f"sha256:{IMAGENET_SHA256}",
+                fname=os.path.basename(IMAGENET_URL),
+                path=pooch.os_cache("mission9"),
+            )
+        )
+    except (requests.RequestException, OSError) as error:
+        offline = isinstance(error, requests.ConnectionError)
+        why = "there is no connection to its server" if offline else _first_sentence(error)
+        raise SetupError(
+            f"the imagenet weights cannot be downloaded: {why}. Fetch {IMAGENET_URL} elsewhere and give the file with "
+            "--weights mobilenet_v2-7ebf99e0.pth, or use --weights demo"
+        ) from error
+    except ValueError as error:  # pooch's word for a wrong hash
+        raise WeightsError(f"what {IMAGENET_URL} gave is not the file it should be: {error}") from error
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].partition(". ")[0][:200]

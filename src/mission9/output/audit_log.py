@@ -1,0 +1,151 @@
+"""Log what was done to an output, a line of JSON each, chained: each holds the SHA-256 of the line before.
+
+A line that is changed, taken out or put in breaks the chain. Lines cut off the end leave it whole, so that the last
+line's SHA-256 is also kept elsewhere: in `run.json`, in the receipts of erasure, and beside the tombstones. The record
+of an erasure holds the SHA-256 of its receipt.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from mission9._package import __version__
+from mission9.output.layout import AUDIT_LOG, ERASED_FILE, RECEIPTS
+from mission9.storage.file_store import FileStore
+
+MODEL_SHA256 = "model_sha256"  # of a result's PCA model
+
+_FIRST = "0" * 64  # what the first record holds in the place of a SHA-256
+
+Action = Literal["run", "erase", "retain", "erased"]
+
+
+def append(state: FileStore, action: Action, facts: dict[str, Any]) -> dict[str, Any]:
+    """Add a record; return where the log ends with it."""
+    lines = _lines(state)
+    record = {
+        "n": len(lines) + 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "action": action,
+        "by": f"{_user()}@{socket.gethostname()}",
+        "version": __version__,
+        **facts,
+        "previous": _head(lines),
+    }
+    line = json.dumps(record, ensure_ascii=False).encode()
+    state.write(AUDIT_LOG, b"".join(each + b"\n" for each in [*lines, line]))
+    return _end([*lines, line])
+
+
+def ended(state: FileStore) -> dict[str, Any]:
+    """Return the end of the log as `run.json` notes it: the number of records, and the SHA-256 of the last line."""
+    return _end(_lines(state))
+
+
+def verify(state: FileStore, report: dict[str, Any]) -> Iterator[str]:
+    """Return what is wrong with the log of an output whose `run.json` is `report`, a sentence each."""
+    said = list(_noted(state, report))  # before the log is read: another may be adding to both
+    lines = _lines(state)
+    if not lines:
+        yield f"there is no record in {AUDIT_LOG}: no run has come to an end here, or it was deleted"
+    yield from _problems_of_chain(lines)
+    for where, noted in said:
+        yield from _problems_of_end(lines, where, noted)
+    for number, line in enumerate(lines, 1):
+        yield from _problems_of_receipt(state, number, _record(line) or {})
+
+
+def noted(state: FileStore, fact: str) -> set[str]:
+    """Return what the records say of a fact, where it is a text."""
+    values = ((_record(line) or {}).get(fact) for line in _lines(state))
+    return {value for value in values if isinstance(value, str)}
+
+
+def records(state: FileStore) -> int:
+    """Return how many records there are."""
+    return len(_lines(state))
+
+
+def _problems_of_chain(lines: list[bytes]) -> Iterator[str]:
+    previous = _FIRST
+    for number, line in enumerate(lines, 1):
+        record = _record(line)
+        if record is None:
+            yield f"record {number} of {AUDIT_LOG} is damaged"
+        elif record.get("previous") != previous or record.get("n") != number:
+            yield f"record {number} of {AUDIT_LOG} does not follow the one before, which was changed, or one is missing"
+        previous = _sha256(line)
+
+
+def _problems_of_end(lines: list[bytes], where: str, noted: dict[str, Any]) -> Iterator[str]:
+    count = noted.get("records")
+    if not isinstance(count, int) or count < 0:
+        yield f"{where} does not say where {AUDIT_LOG} ended"
+    elif len(lines) < count:
+        yield f"{AUDIT_LOG} has {len(lines)} records, and had {count} by {where}: its end is missing"
+    elif _head(lines[:count]) != noted.get("head"):
+        yield f"record {count} of {AUDIT_LOG} is not the one that {where} notes"
+
+
+def _problems_of_receipt(state: FileStore, number: int, record: dict[str, Any]) -> Iterator[str]:
+    if record.get("action") != "erased":
+        return
+    name = str(record.get("receipt")).rpartition("/")[2]
+    content = state.read(f"{RECEIPTS}/{name}")
+    if content is None:
+        yield f"{RECEIPTS}/{name}, of which record {number} tells, is missing"
+    elif _sha256(content) != record.get("receipt_sha256"):
+        yield f"{RECEIPTS}/{name} is not the one of which record {number} tells: it was changed"
+
+
+def _noted(state: FileStore, report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return what is said elsewhere of where the log ended once."""
+    if report:
+        yield "run.json", _object(report.get("audit"))
+    if tombstones := state.read(ERASED_FILE):
+        yield ERASED_FILE, _object((_record(tombstones) or {}).get("audit"))
+    for name in state.names(RECEIPTS):
+        receipt = _record(state.read(f"{RECEIPTS}/{name}") or b"") or {}
+        yield f"{RECEIPTS}/{name}", _object(receipt.get("audit"))
+
+
+def _lines(state: FileStore) -> list[bytes]:
+    return (state.read(AUDIT_LOG) or b"").splitlines()
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _end(lines: list[bytes]) -> dict[str, Any]:
+    return {"records": len(lines), "head": _head(lines)}
+
+
+def _head(lines: list[bytes]) -> str:
+    """The SHA-256 of the last line; what the first record holds, where there is none."""
+    return _sha256(lines[-1]) if lines else _FIRST
+
+
+def _sha256(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"

@@ -1,0 +1,192 @@
+"""Shards in a bucket: committed by workers that see nothing else of the output, and brought to the driver's mirror."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mission9.concurrency.background import background_thread
+from mission9.errors import Mission9Error
+from mission9.output.layout import DONE
+from mission9.output.shards import Shard, commit, damaged, features_file, read_marker, rejects_file
+from mission9.storage.local.files import atomic_path, files_in
+from mission9.storage.local.scratch import scratch_folder
+from mission9.storage.local.untrusted import MIB
+from mission9.storage.s3.address import Address
+from mission9.storage.s3.listing import list_below
+from mission9.storage.s3.objects import ObjectInfo, delete, fetch, get_or_none, map_concurrent, put
+from mission9.storage.s3.range_reader import RangeReader
+from mission9.storage.s3.raw_keys import is_odd
+
+logger = logging.getLogger(__name__)
+
+_LOOK_EVERY = 1.0  # seconds between looks at what workers have committed
+_MARKER = ".json"
+
+
+@dataclass(frozen=True)
+class SharedShards:
+    """The folder of one features table's shards in a bucket, and the rows of its plan; travels to the workers."""
+
+    folder: Address
+    todo: Address
+
+    def rows(self, number: int) -> pa.Table:
+        """The images of a shard.
+
+        Raises:
+            StorageError: the plan cannot be read.
+        """
+        footer = _footer(self.todo)
+        with RangeReader(self.todo) as file, pq.ParquetFile(file, metadata=footer, pre_buffer=True) as plan:
+            return plan.read_row_group(number)
+
+    def holds(self, key: str) -> bool:
+        """Tell whether a shard is committed."""
+        return get_or_none(self.folder / f"{key}{_MARKER}", MIB) is not None
+
+    def commit(self, shard: Shard, features: pa.Table, rejects: pa.Table, mirror: Path) -> None:
+        """Put a shard's features, rejects, then the marker into the bucket; and into the mirror, if it is here.
+
+        A table that this try has no rows for may be there of one that failed, and goes before the marker comes.
+
+        Raises:
+            RuntimeError: rows are missing or too many.
+            StorageError: the bucket does not take them.
+        """
+        with scratch_folder() as scratch:
+            commit(scratch, shard, features, rejects)
+            files = sorted(files_in(scratch), key=lambda file: file.suffix == _MARKER)
+            *tables, marker = files
+            for file in tables:
+                put(self.folder / file.name, file)
+            delete(self.folder / name for name in _tables(shard.key).difference(file.name for file in tables))
+            put(self.folder / marker.name, marker)
+            with suppress(OSError):  # then it is fetched
+                for file in files if mirror.is_dir() else ():
+                    with atomic_path(mirror / file.name) as whole:
+                        shutil.copyfile(file, whole)
+
+
+@lru_cache(maxsize=4)
+def _footer(todo: Address) -> pq.FileMetaData:
+    """Return what tells where a plan's row groups are, as long as there are many; each run's has a name of its own."""
+    with RangeReader(todo) as file:
+        return pq.read_metadata(file)
+
+
+def _tables(key: str) -> set[str]:
+    """The names that a shard's tables have, if it has them."""
+    return {file(Path(), key).name for file in (features_file, rejects_file)}
+
+
+def shared_name(name: str, run_id: str) -> str:
+    """Return what a file of a folder of shards is called in a bucket.
+
+    The plan of a result bears its name there: two cannot be replaced at once, and the pointer says which result stands.
+    """
+    return f"done-{run_id}.parquet" if name == DONE else name
+
+
+def bring(
+    folder: Address,
+    mirror: Path,
+    *,
+    only: Collection[str] | None = None,
+    run_id: str = "",
+    brought: set[ObjectInfo] | None = None,
+) -> None:
+    """Make a mirror hold the shards that are committed in a bucket, of the keys `only`; markers come last.
+
+    Without `only`, what the bucket does not hold is taken away from the mirror, and the last plan is brought too, and
+    that of the result called `run_id`. What is in `brought` is here already, and what comes is added.
+
+    Raises:
+        StorageError: the bucket cannot be read.
+    """
+    there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
+    there = {name: found for name, found in there.items() if _is_ours(name)}
+    keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
+    if only is None:
+        if (done := there.get(shared_name(DONE, run_id))) is not None:
+            there[DONE] = done
+        plans = {name for name in there if name in ("images.parquet", DONE)}
+        _remove_others(mirror, keys | {name.partition(".")[0] for name in plans})
+    else:
+        keys, plans = keys.intersection(only), set()
+    wanted = [name for name in there if name.partition(".")[0] in keys or name in plans]
+    brought = set() if brought is None else brought
+    missing = [name for name in wanted if there[name] not in brought and not _is_here(mirror / name, there[name])]
+    for group in (
+        [name for name in missing if not name.endswith(_MARKER)],
+        [name for name in missing if name.endswith(_MARKER)],
+    ):
+        map_concurrent(lambda name: fetch(Address(folder.bucket, there[name].key), mirror / name), group)
+    broken = {key for key in {name.partition(".")[0] for name in missing} if not _is_whole(folder, mirror, key)}
+    brought.update(there[name] for name in wanted if name.partition(".")[0] not in broken)
+
+
+def _is_whole(folder: Address, mirror: Path, key: str) -> bool:
+    """Tell whether what came of a shard is what its marker says; files that are damaged are deleted."""
+    files = damaged(mirror, key)
+    for file in files:
+        logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
+        file.unlink()
+    return not files and read_marker(mirror, key) is not None
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a file of shards may be called so: they lie side by side, and no name leads elsewhere."""
+    return bool(name) and "/" not in name and not is_odd(name)
+
+
+def _remove_others(mirror: Path, names: Collection[str]) -> None:
+    for file in files_in(mirror):
+        if file.name.partition(".")[0] not in names:
+            file.unlink(missing_ok=True)
+
+
+def _is_here(file: Path, found: ObjectInfo) -> bool:
+    """Tell whether a mirror holds an object: tables by their length, since markers tell of their content."""
+    try:
+        if file.stat().st_size != found.size:
+            return False
+        is_table = file.name.endswith((".features.parquet", ".rejects.parquet"))
+        return is_table or hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() == found.etag.strip('"')
+    except OSError:
+        return False
+
+
+@contextmanager
+def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[None]:
+    """Bring shards to the mirror as workers commit them; in the end, all that are.
+
+    Raises:
+        StorageError: the bucket cannot be read.
+    """
+    # Where the bucket encrypts with a key of its own, ETags tell nothing of contents: what came once is remembered.
+    look = partial(bring, folder, mirror, only=keys, brought=set())
+    with background_thread(partial(_look_until, look)):
+        yield
+    look()
+
+
+def _look_until(look: Callable[[], None], ended: threading.Event) -> None:
+    wait = _LOOK_EVERY
+    while not ended.wait(wait):
+        try:
+            look()
+            wait = _LOOK_EVERY
+        except (Mission9Error, OSError) as error:  # the last look tells of what stays
+            logger.debug("shards cannot be brought: %s", error)
+            wait = min(2 * wait, 30.0)

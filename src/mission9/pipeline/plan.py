@@ -1,0 +1,80 @@
+"""The images of a run -> what of them is to do, by which shards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+
+from mission9.config import RunConfig
+from mission9.errors import InputError, OutputError
+from mission9.models.extraction import Extraction
+from mission9.output.local import Output
+from mission9.output.run_report import Report, SplitCounts
+from mission9.output.tombstones import Tombstones
+from mission9.pca import check_components
+from mission9.schema import FEATURES
+from mission9.sources import resolve_root
+from mission9.sources.list_images import check_links, list_images
+from mission9.sources.listing import Listing, ListingCounts, fitting_split
+from mission9.stages.plan_shards import Plan, plan_shards
+from mission9.stages.reuse import ReusableShards, nothing_is_as_it_was
+from mission9.stages.verify_content import VerifyContent
+from mission9.storage.location import real_root
+
+logger = logging.getLogger(__name__)
+
+# So few images are extracted in this process before Spark would have started.
+FEW_IMAGES = 256
+
+
+def make_plan(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
+    """List the images of a run, hold them against what was done before, and cut what is to do into shards.
+
+    Raises:
+        InputError: there are no images.
+        OutputError: the results would lie among them.
+        ConfigError: there are too few for the components that are asked for.
+    """
+    found, folder = ListingCounts(), output.shards(extraction.fingerprint)
+    root, results = resolve_root(config.input), output.place
+    if real_root(config.input) == results:
+        raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
+    output.bring_shards(extraction.fingerprint)
+    rows = images_of(root, config, output, found)
+    check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
+    known = ReusableShards(folder, check=nothing_is_as_it_was if config.overwrite else check)
+    plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
+    output.share_plan(extraction.fingerprint, plan.images, plan.todo, name_of(plan))
+    report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
+    report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
+    report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
+    report.layout = found.understood
+    logger.info("list: %s images in %s: %s", f"{report.listed:,}", config.input, report.layout)
+    return replace(plan, root=root)
+
+
+def images_of(root: str, config: RunConfig, output: Output, found: ListingCounts) -> Iterator[pa.RecordBatch]:
+    """The images of a run: those that are found below the root of its input, without those that were erased."""
+    rows = list_images(root, found, Listing.of(config, exclude=output.place))
+    erased = Tombstones.of(output.state_files)
+    if erased.is_pending:
+        logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)
+    return erased.exclude(rows, found)
+
+
+def _checked(rows: Iterator[pa.RecordBatch], found: ListingCounts, config: RunConfig) -> Iterator[pa.RecordBatch]:
+    """The same rows; in the end, before a plan of them takes the place of an earlier one, what speaks against it."""
+    yield from rows
+    check_links(config.input, found)
+    if not found.listed:
+        raise InputError(f"there are no images in {config.input}{found.in_brackets()}; give another --input")
+    if config.pca_model is None:
+        check_components(config.components, found.listed[fitting_split(found.listed)], FEATURES)
+
+
+def name_of(plan: Plan) -> str:
+    """Name the rows that a plan has to do: workers of a run that was killed must not read those of the next."""
+    return plan.shards[0].key if plan.shards else "nothing"

@@ -1,0 +1,133 @@
+"""Show how far a run is: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from mission9.concurrency.background import background_thread
+from mission9.output.shards import Shard
+from mission9.storage.local.untrusted import read_json
+
+logger = logging.getLogger(__name__)
+
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+_LOOK_EVERY = 0.5  # seconds between looks at what is committed
+
+
+class Done(NamedTuple):
+    """Images that are done, and how many of them were rejected."""
+
+    images: int
+    rejected: int
+
+
+class ShardWatch:
+    """Counts of a plan's shards so far, by their markers: the same under every runner and Spark."""
+
+    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+        self._folder = folder
+        self._left = {f"{shard.key}.json" for shard in shards}
+        self._done = Done(0, 0)
+
+    def look(self) -> Done:
+        """The sum over all markers there are; each is read once."""
+        try:
+            there = self._left.intersection(os.listdir(self._folder))
+        except OSError:  # whoever writes there has a word for it
+            return self._done
+        for name in there:
+            try:
+                marker = read_json(self._folder / name)
+                features, rejects = marker["features"]["rows"], marker["rejects"]["rows"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # no progress, and whoever reads it next has a word for it
+            self._left.remove(name)
+            self._done = Done(self._done.images + features + rejects, self._done.rejected + rejects)
+        return self._done
+
+
+class Display:
+    """The display of a run on `console`: on a terminal the stage at work, with a bar where images are counted."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._bar = _bar(console) if console is not None and console.is_terminal else None
+        self._is_counting = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show that a stage is at work."""
+        if self._bar is None:
+            with background_thread(partial(self._tell_time, name)):
+                yield
+            return
+        with self._bar as bar:
+            task = bar.add_task(name, total=None, told="")
+            try:
+                yield
+            finally:
+                bar.remove_task(task)
+
+    @contextmanager
+    def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
+        """Show, within a stage, how many of `total` images are done."""
+        follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
+        self._is_counting = True
+        try:
+            with background_thread(partial(follow, total, look)):
+                yield
+        finally:
+            self._is_counting = False
+
+    def _tell_time(self, stage: str, ended: threading.Event) -> None:
+        """Say now and then that a stage is still at work, unless it counts."""
+        start = time.monotonic()
+        while not ended.wait(LINE_EVERY):
+            if not self._is_counting:
+                logger.info("%s: at work for %s", stage, _duration(time.monotonic() - start))
+
+    def _follow_on_bar(self, total: int, look: Callable[[], Done], ended: threading.Event) -> None:
+        assert self._bar is not None  # noqa: S101 (for mypy)
+        task = self._bar.task_ids[-1]
+        start = time.monotonic()
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(_LOOK_EVERY)
+            done = look()
+            told = _told(done, total, time.monotonic() - start)
+            self._bar.update(task, total=total, completed=done.images, told=told, refresh=True)
+
+
+def _bar(console: Console) -> Progress:
+    told = TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), BarColumn(None), told)
+    return Progress(*columns, console=console, transient=True, expand=True)
+
+
+def _follow_in_lines(total: int, look: Callable[[], Done], ended: threading.Event) -> None:
+    start = time.monotonic()
+    while not ended.wait(LINE_EVERY):
+        logger.info("extract: %s", _told(look(), total, time.monotonic() - start))
+
+
+def _told(done: Done, total: int, seconds: float) -> str:
+    rate = done.images / max(seconds, 1e-3)
+    left = f", {_duration((total - done.images) / rate)} left" if rate else ""
+    return f"{done.images:,} of {total:,} images, {done.rejected:,} rejected, {rate:,.0f} images/s{left}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

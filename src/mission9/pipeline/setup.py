@@ -1,0 +1,93 @@
+"""Settle engine, weights, a given model and the int8 network before the work of a run begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mission9.config import RunConfig
+from mission9.crypto.parquet import check_encryption
+from mission9.errors import ConfigError
+from mission9.model_facts import ModelFacts
+from mission9.models.engines.int8 import Int8Network
+from mission9.models.extraction import Extraction
+from mission9.models.weights import check_weights
+from mission9.output.local import Output
+from mission9.output.tombstones import Tombstones
+from mission9.pca import PCAModel
+from mission9.pipeline.plan import FEW_IMAGES, images_of
+from mission9.results.reader import of_one_model
+from mission9.runners.background import Runners
+from mission9.schema import FEATURES
+from mission9.sources import resolve_root
+from mission9.sources.list_images import has_more_images
+from mission9.sources.listing import ListingCounts
+from mission9.stages.calibrate_int8 import calibrate_int8
+from mission9.stages.extract_shard import GetReady, wake
+from mission9.stages.make_extraction import _with_weights, settle_engine
+
+
+def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extraction, PCAModel | None]:
+    """The extraction of a run, and the model that it is given, if any; runners begin to start meanwhile.
+
+    Raises:
+        UsageError: a setting is not possible, or the weights or the model cannot be used.
+        SetupError: this machine lacks a device or a package.
+    """
+    check_encryption(output.state, config.encrypt_key, config.output)
+    engine = settle_engine(config)
+    check_weights(config.weights)
+    if output.is_empty and has_more_images(config.input, FEW_IMAGES):
+        runners.begin()  # it takes seconds, in which the rest gets ready
+        runners.warm_up(wake)
+    extraction = _with_weights(config, engine)
+    model, network = _given_model(config, extraction, output)
+    extraction = _calibrated(config, extraction, output, network)
+    runners.warm_up(GetReady(extraction))
+    return extraction, model
+
+
+def _given_model(
+    config: RunConfig, extraction: Extraction, output: Output
+) -> tuple[PCAModel | None, Int8Network | None]:
+    """The model that `--pca-model` names, without moments, and the int8 network that it was made with, if it was.
+
+    Raises:
+        ConfigError: it was made of other features, or may have seen an image that was erased from `output`.
+    """
+    if config.pca_model is None:
+        return None, None
+    model, facts, network = of_one_model(config.pca_model, _read_model)
+    if model.sha256 in Tombstones.of(output.state_files).retired:
+        raise ConfigError(
+            f"the PCA model in {config.pca_model} may have seen images that were erased from {config.output} since: "
+            "erase them from its own output too and give the model that is there then, or fit anew without --pca-model"
+        )
+    theirs = (facts.weights_sha256, facts.preprocess, facts.precision)
+    if theirs != (extraction.weights.sha256, extraction.preprocess, extraction.engine.precision):
+        options = f"--weights {facts.weights} --preprocess {facts.preprocess} --precision {facts.precision}"
+        raise ConfigError(
+            f"the PCA model in {config.pca_model} means nothing to other features than it was made of: give {options}, "
+            "or fit anew without --pca-model"
+        )
+    return model, network
+
+
+def _read_model(folder: Path) -> tuple[PCAModel, ModelFacts, Int8Network | None]:
+    model = PCAModel.load(folder, features=FEATURES)
+    facts = ModelFacts.of(model, folder)
+    return model.without_moments(), facts, Int8Network.load(folder) if facts.precision == "int8" else None
+
+
+def _calibrated(config: RunConfig, extraction: Extraction, output: Output, network: Int8Network | None) -> Extraction:
+    """The extraction with its int8 network, if it is to have one: a given one, that of an earlier run, or a new one."""
+    if extraction.engine.precision != "int8":
+        return extraction
+    folder = output.calibration(extraction.fingerprint)
+    network = network or Int8Network.load(folder)
+    if network is None:
+        root = resolve_root(config.input)
+        listing = images_of(root, config, output, ListingCounts())
+        network = calibrate_int8(root, listing, extraction, scratch=output.work)
+        network.save(folder)
+    return replace(extraction, int8=network)

@@ -1,0 +1,65 @@
+"""A folder of images, or a prefix in a bucket -> how many carry metadata that tell of people, by kind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+from mission9.decoding.metadata import KINDS, Kind, MetadataReader
+from mission9.errors import ImageError
+from mission9.options import MAX_BYTES
+from mission9.sources import open_source, resolve_root
+from mission9.sources.list_images import list_images
+from mission9.sources.listing import Listing, ListingCounts
+
+
+@dataclass
+class Audit:
+    """Images that were looked at, of them how many carry each kind, and any; and those that could not be read."""
+
+    images: int = 0
+    carriers: int = 0
+    unreadable: int = 0
+    kinds: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+
+
+def audit_images(place: str, *, all_files: bool = False) -> Audit:
+    """Count the images below a place that carry metadata; pixels are not decoded, and no name is told.
+
+    Raises:
+        InputError: there is no such folder, or it cannot be read.
+    """
+    root, audit = resolve_root(place), Audit()
+    outcomes: Counter[frozenset[Kind] | None] = Counter()
+    with ExitStack() as readers, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        work = partial(_kinds, root, threading.local(), readers)
+        for path_batch in _paths(root, all_files=all_files):
+            outcomes.update(pool.map(work, path_batch))
+    for kinds, count in outcomes.items():
+        audit.images += count
+        audit.unreadable += count if kinds is None else 0
+        audit.carriers += count if kinds else 0
+        for kind in kinds or ():
+            audit.kinds[kind] += count
+    return audit
+
+
+def _paths(root: str, *, all_files: bool) -> Iterator[list[str]]:
+    for batch in list_images(root, ListingCounts(), Listing(all_files=all_files, splits_from="folders")):
+        yield batch["path"].to_pylist()
+
+
+def _kinds(root: str, own: threading.local, readers: ExitStack, path: str) -> frozenset[Kind] | None:
+    """Return what an image carries; None where it cannot be read. Each thread has a reader of its own."""
+    if not hasattr(own, "reader"):
+        own.reader = readers.enter_context(MetadataReader())
+    try:
+        return frozenset(own.reader.kinds(open_source(root).read(path, max_bytes=MAX_BYTES)))
+    except ImageError:
+        return None

@@ -1,0 +1,172 @@
+"""A pack as a source of images: a path -> its bytes, by the index; what is read on is fetched a page at a time.
+
+A pack may be brought up to date while it is read. Its old index goes then, with the parts that were made anew: who
+finds one gone looks again, in the pack that stands by then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pyarrow as pa
+
+from mission9.concurrency.prefetch import LOCAL, REMOTE
+from mission9.concurrency.watchdog import progress
+from mission9.errors import ConfigError, ImageError, InputError, Mission9Error, Reason, SetupError
+from mission9.schema import LISTING
+from mission9.sources.listing import Listing, ListingCounts
+from mission9.sources.pack.index import Gone, Index
+from mission9.sources.pack.layout import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    find_index,
+    part_file,
+    split_index,
+)
+from mission9.storage.file_store import FileStore, file_store, is_missing
+from mission9.storage.local.names import from_text
+from mission9.storage.s3.address import is_s3
+
+# Of each source in a process: pages of a megabyte.
+_PAGES = 16
+_MAX_PAGE = 8 * 1024 * 1024  # of one large image, or of somebody who means no good
+
+
+class PackSource:
+    """The images of a pack, as its index told when the root was settled; or later, if that is gone."""
+
+    def __init__(self, root: str) -> None:
+        self._place, name = split_index(root)
+        self._store: FileStore = file_store(self._place)
+        self._lock = threading.Lock()
+        self._index = Index(self._store, name)
+        self._pages = _Pages(self._store)
+        self.ahead = REMOTE if is_s3(root) else LOCAL
+
+    def check(self) -> None:
+        """A pack that is settled is there."""
+
+    def rows(self, found: ListingCounts, listing: Listing) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
+        """The listing of which the pack was made, with what was skipped then; what it left out stays left out.
+
+        Raises:
+            InputError: the index is damaged, or gone.
+        """
+        manifest = Manifest.of(self._store.read(MANIFEST, MAX_MANIFEST_BYTES) or b"", self._place)
+        found.skipped.update(manifest.skipped)
+        for rows in self._all(LISTING.names):
+            batch = rows.combine_chunks().to_batches()[0].cast(LISTING)
+            found.listed.update(batch["split"].to_pylist())
+            yield batch
+
+    def names(self) -> Iterator[bytes]:
+        """The names of the images."""
+        for rows in self._all(["path"]):
+            for path in rows["path"].to_pylist():
+                yield from_text(path).rpartition(b"/")[2]
+
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        """The image that was packed, to the byte.
+
+        Raises:
+            ImageError: with the reason; also that for which it could not be packed.
+        """
+        index: Index | None = self._index
+        while index is not None:
+            try:
+                return self._image(index, path, max_bytes)
+            except Gone as error:
+                gone, index = error, self._index_after(index)
+        raise ImageError("vanished", f"{gone}: pack the images again") from gone
+
+    def _image(self, index: Index, path: str, max_bytes: int) -> bytes:
+        facts = index.facts(path)
+        if facts["reason"] is not None:
+            raise ImageError(cast(Reason, facts["reason"]), facts["message"])
+        if facts["length"] > max_bytes:
+            raise ImageError("too_many_bytes", f"{facts['length']} bytes are more than {max_bytes}")
+        data = self._pages.image(facts)
+        progress()
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            file = part_file(facts["part"])
+            raise ImageError("unreadable", f"{file} is damaged, and holds other bytes: pack again with --overwrite")
+        return data
+
+    def _index_after(self, index: Index) -> Index | None:
+        """The index of the pack that stands, if that is another by now."""
+        with self._lock:
+            if self._index is index:
+                root = find_index(self._place)
+                name = split_index(root)[1] if root is not None else index.name
+                self._index = Index(self._store, name) if name != index.name else index
+            return self._index if self._index is not index else None
+
+    def _all(self, columns: list[str]) -> Iterator[pa.Table]:
+        try:
+            yield from self._index.tables(columns)
+        except Gone as gone:
+            raise InputError(f"{gone}, since the pack was made anew meanwhile: give the same command again") from gone
+
+
+@dataclass
+class _Page:
+    """A page that somebody has asked an image of; its bytes, once somebody has asked for another."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    is_first: bool = True
+    data: bytes | None = None
+
+
+class _Pages:
+    """Pages of parts.
+
+    The first image that is asked of one comes alone: whoever asks for a few, here and there, need not wait for a
+    megabyte each. With the second all of it comes.
+    """
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[tuple[str, int], _Page] = OrderedDict()
+
+    def image(self, facts: dict[str, Any]) -> bytes:
+        """The bytes of an image.
+
+        Raises:
+            ImageError: they cannot be read.
+            Gone: their part is not there.
+        """
+        page = self._page((facts["part"], facts["page"]))
+        with page.lock:
+            if page.is_first or facts["page_bytes"] > _MAX_PAGE:
+                page.is_first = False
+                return self._read(facts, facts["at"], facts["length"])
+            if page.data is None:
+                page.data = self._read(facts, facts["page"], facts["page_bytes"])
+        start = facts["at"] - facts["page"]
+        return page.data[start : start + facts["length"]]
+
+    def _page(self, key: tuple[str, int]) -> _Page:
+        with self._lock:
+            page = self._pages.setdefault(key, _Page())
+            self._pages.move_to_end(key)
+            while len(self._pages) > _PAGES:
+                self._pages.popitem(last=False)
+            return page
+
+    def _read(self, facts: dict[str, Any], at: int, length: int) -> bytes:
+        try:
+            return self._store.read_range(part_file(facts["part"]), at, length)
+        except (SetupError, ConfigError):
+            raise
+        except (OSError, Mission9Error) as error:
+            if is_missing(error):
+                raise Gone(f"{part_file(facts['part'])} is not there any more") from error
+            text = error.strerror if isinstance(error, OSError) else None
+            raise ImageError("unreadable", text or str(error)) from error

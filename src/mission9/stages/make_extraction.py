@@ -1,0 +1,50 @@
+"""Settings -> the engine and the weights that workers use."""
+
+from __future__ import annotations
+
+from mission9.config import RunConfig
+from mission9.models.engines import check_cpu, choose_engine
+from mission9.models.engines.base import EngineSpec
+from mission9.models.extraction import Extraction
+from mission9.models.weights import load_weights
+from mission9.runners.factory import works_elsewhere
+
+
+def make_extraction(config: RunConfig) -> Extraction:
+    """Settle engine and weights on this side, so that workers neither choose nor download.
+
+    Raises:
+        UsageError: a setting is not possible, or the weights cannot be used.
+        SetupError: this machine lacks a device or a package.
+    """
+    return _with_weights(config, settle_engine(config))
+
+
+def settle_engine(config: RunConfig) -> EngineSpec:
+    """The engine of a run, settled by looking at this machine alone: before weights are read, or anything starts.
+
+    Raises:
+        ConfigError: the settings do not go together.
+        SetupError: this machine lacks a device or a package.
+    """
+    elsewhere = works_elsewhere(config)
+    engine = choose_engine(
+        engine=config.engine,
+        device=config.device,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        elsewhere=elsewhere,
+    )
+    if not elsewhere:
+        check_cpu(engine)
+    return engine
+
+
+def _with_weights(config: RunConfig, engine: EngineSpec) -> Extraction:
+    return Extraction(
+        engine=engine,
+        weights=load_weights(config.weights),
+        preprocess=config.preprocess,
+        max_pixels=config.max_pixels,
+        max_bytes=config.max_bytes,
+    )

@@ -1,0 +1,250 @@
+"""Files by their names below a place, in a folder or in a bucket: one port for what packs and outputs keep."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from mission9.errors import Mission9Error, OutputError
+from mission9.storage.local.files import (
+    atomic_path,
+    files_in,
+    make_folder,
+    open_to_read,
+    remove_file,
+    remove_folder,
+    retry_io,
+    sync_file_system,
+    write_atomic,
+)
+from mission9.storage.local.lock import sign, take_lock
+from mission9.storage.local.scratch import scratch_folder
+from mission9.storage.local.untrusted import MIB, read_file
+from mission9.storage.s3.address import Address, is_s3
+
+MAX_BYTES = 256 * MIB  # of a file that is read as a whole, where its reader knows no less
+
+# Raises `StorageError` if a lock was lost.
+CheckLock = Callable[[], None]
+
+
+class FileStore(Protocol):
+    """Files by their names below a place; each appears whole. Travels to workers."""
+
+    def __str__(self) -> str: ...
+
+    def check(self) -> None:
+        """Refuse a place that can hold no files.
+
+        Raises:
+            OutputError: it is a file, or the top of a bucket.
+        """
+
+    def lock(self, name: str) -> AbstractContextManager[CheckLock]:
+        """Keep others from writing, by a file of that name.
+
+        Raises:
+            OutputError: another is writing, or nobody can.
+        """
+
+    def names(self, folder: str) -> list[str]:
+        """The names of what lies directly in a folder, files and folders, sorted; not what is hidden."""
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The files below a folder by name, with their bytes."""
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
+        """The content of a file; None if there is none."""
+
+    def read_range(self, name: str, at: int, length: int) -> bytes:
+        """A piece of a file; less where the file ends."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file to read from here and there."""
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """A file on this machine to write to, which takes its place at the end."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Make a file, or put it in the place of one."""
+
+    def remove(self, names: Collection[str]) -> None: ...
+
+    def sweep(self, folders: Iterable[str], partial: re.Pattern[str]) -> None:
+        """Delete what writers that were killed had begun in some folders, by its names."""
+
+    def sync(self) -> None:
+        """Wait until all that was written is where no power cut takes it."""
+
+
+def file_store(place: str) -> FileStore:
+    """The store of a folder, or of a prefix of a bucket."""
+    return BucketStore(Address.of(place)) if is_s3(place) else FolderStore(Path(place).absolute())
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether what a store raises says that there is no such file."""
+    if isinstance(error, Mission9Error):
+        from mission9.storage.s3.objects import is_gone  # a bucket's, which is in use already
+
+        return is_gone(error)
+    return isinstance(error, FileNotFoundError)
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def check(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise OutputError(f"the output {self.root} is a file; give a folder with --output")
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[CheckLock]:
+        file = self.root / name
+        try:
+            was_there = [folder for folder in (self.root, file.parent) if folder.exists()]
+            lock = take_lock(file, f"another is writing {self.root}")
+        except OSError as error:
+            raise OutputError(f"the folder {self.root} cannot be written: {error.strerror}; give another") from error
+        with lock:
+            sign(lock)
+            try:
+                yield lambda: None  # the system lets nobody take it
+            finally:
+                for folder in (file.parent, self.root):
+                    if folder not in was_there and os.listdir(folder) in ([file.name], []):
+                        remove_folder(folder)
+
+    def names(self, folder: str) -> list[str]:
+        place = self.root / folder
+        return sorted(file.name for file in files_in(place) if file.name[0] != ".") if place.is_dir() else []
+
+    def sweep(self, folders: Iterable[str], partial: re.Pattern[str]) -> None:
+        for folder in (self.root / name for name in folders):
+            for file in files_in(folder) if folder.is_dir() else ():
+                if partial.fullmatch(file.name):
+                    remove_file(file)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        return {name: (self.root / folder / name).stat().st_size for name in self.names(folder)}
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
+        file = self.root / name
+        return read_file(file, max_bytes) if file.exists() else None
+
+    def read_range(self, name: str, at: int, length: int) -> bytes:
+        def read() -> bytes:
+            with (self.root / name).open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), length, at)
+
+        return retry_io(read)
+
+    def open(self, name: str) -> IO[bytes]:
+        return open_to_read(self.root / name)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        file = self.root / name
+        make_folder(file.parent)
+        with atomic_path(file) as whole:
+            yield whole
+            with whole.open("rb") as written:
+                os.fsync(written.fileno())
+
+    def write(self, name: str, content: bytes) -> None:
+        make_folder((self.root / name).parent)
+        write_atomic(self.root / name, content)
+
+    def remove(self, names: Collection[str]) -> None:
+        for name in names:
+            remove_file(self.root / name)
+
+    def sync(self) -> None:
+        sync_file_system(self.root)
+
+
+@dataclass(frozen=True)
+class BucketStore:
+    """A prefix in a bucket."""
+
+    root: Address
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def check(self) -> None:
+        if not self.root.key:
+            raise OutputError(f"the output would lie at the top of {self.root}: give {self.root}/PREFIX")
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[CheckLock]:
+        from mission9.storage.s3.lease import leased
+
+        with leased(self.root / name) as lease:
+            yield lease.check
+
+    def names(self, folder: str) -> list[str]:
+        from mission9.storage.s3.listing import list_level
+
+        place = self.root / folder if folder else self.root
+        objects, prefixes = list_level(place, OutputError)
+        found = (*(place.relative(there.key) for there in objects), *(prefix.name for prefix in prefixes))
+        return sorted(filter(None, found))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        from mission9.storage.s3.listing import list_below
+
+        place = self.root / folder
+        return {place.relative(found.key): found.size for page in list_below(place) for found in page}
+
+    def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
+        from mission9.storage.s3.objects import get_or_none
+
+        return get_or_none(self.root / name, max_bytes)
+
+    def read_range(self, name: str, at: int, length: int) -> bytes:
+        from mission9.storage.s3.range_reader import get_range
+
+        return get_range(self.root / name, at, length)
+
+    def open(self, name: str) -> IO[bytes]:
+        from mission9.storage.s3.range_reader import RangeReader
+
+        reader: Any = RangeReader(self.root / name)
+        return reader  # type: ignore[no-any-return]
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        from mission9.storage.s3.objects import put
+
+        with scratch_folder() as scratch:
+            file = scratch / "file"
+            yield file
+            put(self.root / name, file)
+
+    def write(self, name: str, content: bytes) -> None:
+        from mission9.storage.s3.objects import put
+
+        put(self.root / name, content)
+
+    def remove(self, names: Collection[str]) -> None:
+        from mission9.storage.s3.objects import delete
+
+        delete([self.root / name for name in names])
+
+    def sweep(self, folders: Iterable[str], partial: re.Pattern[str]) -> None:
+        """Do nothing: an object appears whole."""
+
+    def sync(self) -> None:
+        """Do nothing: what a bucket has answered for is kept."""

@@ -1,0 +1,90 @@
+"""Addresses in other stores than S3: gs://, abfs://, hdfs://, ftp:// and what else fsspec knows."""
+
+from __future__ import annotations
+
+import os
+import re
+from os import PathLike
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from mission9.errors import ConfigError
+from mission9.storage.s3.address import Address, is_s3
+
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://")
+_HALF_URL = re.compile(r"[a-zA-Z][\w+.-]+:/")
+_FILE = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+_USER = re.compile(r"[^/]*@")
+
+# A web server does not say what it holds in a way that can be relied on.
+_NO_STORES = ("http", "https")
+
+_AT_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")  # CONTAINER@ACCOUNT, which is no secret
+
+
+def is_url(place: str | Path) -> bool:
+    """Tell whether a place is in a store of fsspec."""
+    return isinstance(place, str) and _URL.match(place) is not None and not is_s3(place)
+
+
+def as_text(place: object) -> object:
+    """A path of pathlib's, or of another of the kind, as text; what else there is as it is.
+
+    Raises:
+        ConfigError: it was made of an address, of which pathlib keeps one slash.
+    """
+    if not isinstance(place, PathLike):
+        return place
+    text = os.fsdecode(place)
+    if _HALF_URL.match(text):
+        raise ConfigError(f"{text} was an address before it became a path: give it as text")
+    return text
+
+
+def without_file(place: str) -> str:
+    """The path of a file:// address; what else there is as it is."""
+    return unquote(_FILE.sub("", place, count=1)) if _FILE.match(place) else place
+
+
+def store_url(place: str) -> str:
+    """The address as it travels to workers.
+
+    Raises:
+        ConfigError: it holds credentials, is of a web server, or is no address.
+    """
+    try:
+        parts, links = urlsplit(place), [urlsplit(link) for link in place.split("::")]
+    except ValueError as error:
+        raise ConfigError(f"{place} is no address ({error}): give the folder of your images, or a URL") from error
+    for link in links:
+        _check(link, place)
+    return place.rstrip("/") if parts.path.strip("/") else place
+
+
+def _check(parts: SplitResult, place: str) -> None:
+    """Check a link of a chained address, as zip://images::ftp://host/archive.zip has two.
+
+    Raises:
+        ConfigError: it holds credentials, or is of a web server.
+    """
+    if _USER.match(parts.netloc) and parts.scheme.lower() not in _AT_ACCOUNT:
+        name = f"FSSPEC_{parts.scheme.upper()}_USERNAME"
+        raise ConfigError(
+            f"credentials have no place in an address: set them in the environment, as {name} for what fsspec calls "
+            "username, or in fsspec's own settings"
+        )
+    if parts.scheme.lower() in _NO_STORES:
+        raise ConfigError(f"{place} is of a web server, which has no folders: download the images to a folder")
+
+
+def real_root(place: str) -> str:
+    """Resolve a place to one text for all folders and processes: an absolute path, s3://bucket/prefix, or a URL."""
+    place = without_file(place)
+    if is_url(place):
+        return store_url(place)
+    return str(Address.of(place)) if is_s3(place) else os.path.realpath(place)
+
+
+def is_here(place: str) -> bool:
+    """Tell whether a place is a path on this machine: to look there asks no server."""
+    return not (is_s3(place) or is_url(place))

@@ -1,0 +1,60 @@
+"""s3://bucket/key, and what is below it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mission9.errors import ConfigError
+
+_S3 = re.compile(r"s3a?://", re.IGNORECASE)
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+
+
+def is_s3(place: str | Path) -> bool:
+    """Tell whether a place is in a bucket: s3://, or s3a://, as Hadoop calls the same."""
+    return isinstance(place, str) and _S3.match(place) is not None
+
+
+@dataclass(frozen=True)
+class Address:
+    """An object, or all that is below a prefix; `key` has no slash at its ends."""
+
+    bucket: str
+    key: str = ""
+
+    @staticmethod
+    def of(text: str) -> Address:
+        """The address that a text says.
+
+        Raises:
+            ConfigError: it names no bucket, or no key can be like that.
+        """
+        bucket, _, key = _S3.sub("", text, count=1).partition("/")
+        if not _BUCKET.fullmatch(bucket):
+            raise ConfigError(f"{text} names no bucket: give s3://BUCKET/PREFIX (credentials have no place in it)")
+        parts = key.strip("/").split("/") if key.strip("/") else []
+        if any(part in ("", ".", "..") or not part.isprintable() for part in parts):
+            raise ConfigError(f"{text}: names between slashes may not be empty, . or .., nor hold what does not print")
+        return Address(bucket, "/".join(parts))
+
+    def __truediv__(self, below: str) -> Address:
+        return Address(self.bucket, f"{self.key}/{below}" if self.key else below)
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}".rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Return what comes after the last slash."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Address:
+        """Return what holds it."""
+        return Address(self.bucket, self.key.rpartition("/")[0])
+
+    def relative(self, key: str) -> str:
+        """Return what is left of the key of an object below this."""
+        return key[len(self.key) + 1 :] if self.key else key

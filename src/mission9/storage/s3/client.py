@@ -1,0 +1,70 @@
+"""The one client that a process has of each bucket, and how patient it is."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from mission9.errors import SetupError
+from mission9.storage.s3.environment import check_environment, credentials_told, endpoint, is_unsigned, region
+from mission9.storage.s3.profile import credentials_of_profile
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+# 500, 503, timeouts and connections that break are tried again, waiting longer each time, by chance up to twice as
+# long as the last; 403 and 404 are not. A minute in all, so that a server that is gone is told within it.
+MAX_TRIES = 10
+PATIENCE = timedelta(seconds=60)
+_FIRST_WAIT, _LONGEST_WAIT, _LONGER = timedelta(milliseconds=100), timedelta(seconds=8), 2
+
+AT_ONCE = 32  # requests at a time, which wait for the network, not for a core
+
+# Of a body of 256 MB on a slow line; one that stands still is given up sooner.
+_REQUEST_TIMEOUT, _STILL_TIMEOUT, _CONNECT_TIMEOUT = timedelta(minutes=10), timedelta(seconds=30), timedelta(seconds=5)
+
+
+def store_of(bucket: str) -> S3Store:
+    """The client that this process has of a bucket; any thread may use it, and it must not be sent to another process.
+
+    Raises:
+        SetupError: obstore is not installed, or boto3, which some profiles need.
+        ConfigError: the environment says what cannot be, or the endpoint would be reached without encryption.
+    """
+    settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    return _store_of(bucket, os.getpid(), settings)
+
+
+@lru_cache(maxsize=32)
+def _store_of(bucket: str, process: int, settings: tuple[tuple[str, str], ...]) -> S3Store:  # noqa: ARG001 (a key)
+    try:
+        from obstore.store import S3Store
+    except ImportError as error:
+        raise SetupError("obstore is not installed, which reads s3:// addresses: pip install 'mission9[s3]'") from error
+    check_environment()
+    url = endpoint()
+    options: dict[str, Any] = {"skip_signature": is_unsigned()}
+    options |= {"endpoint": url.rstrip("/")} if url else {}
+    provider = None
+    if credentials_told().startswith("of the profile"):
+        keys, provider = credentials_of_profile()
+        options |= keys
+    options |= {"region": region()} if region() else {}
+    return S3Store(
+        bucket,
+        client_options={
+            "allow_http": url.lower().startswith("http://"),
+            "timeout": _REQUEST_TIMEOUT,
+            "read_timeout": _STILL_TIMEOUT,
+            "connect_timeout": _CONNECT_TIMEOUT,
+        },
+        retry_config={
+            "max_retries": MAX_TRIES,
+            "retry_timeout": PATIENCE,
+            "backoff": {"init_backoff": _FIRST_WAIT, "max_backoff": _LONGEST_WAIT, "base": _LONGER},
+        },
+        credential_provider=provider,
+        **options,
+    )
