@@ -92,8 +92,8 @@ def _check_not_all(rejected: Counter[str], sampled: int, config: RunConfig) -> N
     if rejected.total() == sampled:
         raise InputError(
             f"all of the {sampled:,} images of {config.input} that were tried were rejected "
-            f"({describe_rejects(rejected)}), which tells nothing of how long a run takes: give another --input, or mend "
-            "what is wrong with them"
+            f"({describe_rejects(rejected)}), which tells nothing of how long a run takes: give another --input, or "
+            "mend what is wrong with them"
         )
 
 
