@@ -26,7 +26,7 @@ KINDS = {
     "term": (signal.SIGTERM, ""),
     "jvm": (signal.SIGKILL, r"bin/java (?!.*launcher\.Main).*deploy\.SparkSubmit"),  # and not what starts it
     "worker": (signal.SIGKILL, r"loky\.backend\.popen|spark_daemon"),
-    "decoder": (signal.SIGKILL, r"mission9\.stages\.decoder"),
+    "decoder": (signal.SIGKILL, r"mission9\.decoding\.worker"),
     "stop": (signal.SIGSTOP, r"loky\.backend\.popen|spark_daemon"),
     "executor": (signal.SIGKILL, "CoarseGrainedExecutorBackend"),
     "cluster-worker": (signal.SIGKILL, r"deploy\.worker\.Worker"),

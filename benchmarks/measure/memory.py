@@ -120,7 +120,7 @@ def kind_of(process: psutil.Process, root: int) -> str:
     command = " ".join(process.cmdline())
     if "resource_tracker" in command:
         return "other"
-    if "stages.decoder" in command:
+    if "decoding.worker" in command:
         return "decoder"
     parent = process.parent()
     return "daemon" if parent is not None and parent.name() == "java" else "worker"
