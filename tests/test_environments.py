@@ -106,7 +106,7 @@ def test_times_that_no_table_can_hold_are_the_nearest_that_can(
     assert "of Training" in next(found for found in examine(made) if found.what == "input").found
     assert main(["subset", "--input", made.input, "--output", str(tmp_path / "subset"), "--percentage", "50"]) == 0
     assert main(["pack", "--input", made.input, "--output", str(tmp_path / "pack"), "--workers", "1"]) == 0
-    assert main(["retain", made.output, "--days", "1"]) == 0
+    assert main(["erase", made.output, "--older-than", "1"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert run(made, InProcessRunner()).images_inferred == 0
     latest = (1 << 63) - 1

@@ -498,13 +498,13 @@ def test_plans_that_cannot_be_read_are_no_empty_ones(
     for name in names:
         spoil(shards / name)
     before = state_of(output)
-    assert main(["retain", str(output), "--days", "30"]) == 2
+    assert main(["erase", str(output), "--older-than", "30"]) == 2
     assert f"{shards} is missing or damaged" in capsys.readouterr().err
     with pytest.raises(OutputError, match="run again"):
         erased_from(output, ERASED[0])
     assert state_of(output) == before
     run_into(output, images)
-    assert main(["retain", str(output), "--days", "30"]) == 0
+    assert main(["erase", str(output), "--older-than", "30"]) == 0
     assert "4 images erased" in capsys.readouterr().out
     assert names_in(output, ERASED) == set()
 
@@ -517,32 +517,32 @@ def make_old(images: Path, names: list[str]) -> None:
 
 
 def test_retain_erases_what_is_old(output: Path, images: Path, others: Others, capsys: Any) -> None:
-    assert main(["retain", str(output), "--days", "30"]) == 0
+    assert main(["erase", str(output), "--older-than", "30"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     make_old(images, ERASED)
     run_into(output, images)
-    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
     assert "4 images erased" in capsys.readouterr().out
     assert names_in(output, ERASED) == set()
     assert not [name for name in ERASED if (images / name).exists()]
     assert_is_of_the_others(output, images, others, [])
-    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
 def test_retain_finds_the_images_that_a_run_left_out(output: Path, images: Path, capsys: Any) -> None:
     make_old(images, ERASED)
     run_into(output, images)
-    assert main(["retain", str(output), "--days", "30"]) == 0
+    assert main(["erase", str(output), "--older-than", "30"]) == 0
     run_into(output, images)  # which lists none of them
     (images / "never seen.jpg").write_bytes(b"by any run")
     make_old(images, ["never seen.jpg"])
     os.utime(images / ERASED[0])  # it changed since
-    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
     assert "source: 3 files" in capsys.readouterr().out
     assert [name for name in ERASED if (images / name).exists()] == ERASED[:1]
     assert (images / "never seen.jpg").exists()
-    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
     assert capsys.readouterr().out == f"nothing to do: {output} holds nothing of them, nor does the input\n"
 
 
@@ -575,7 +575,7 @@ def test_retain_deletes_no_file_that_changed_since(output: Path, images: Path) -
 @pytest.mark.parametrize("days", ["0", "-1", "nan", "inf", "1e300", "36501"])
 def test_retain_takes_no_time_that_cannot_be_meant(tmp_path: Path, days: str, capsys: Any) -> None:
     (tmp_path / "_state").mkdir()
-    assert main(["retain", str(tmp_path), "--days", days]) == 2
+    assert main(["erase", str(tmp_path), "--older-than", days]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -596,7 +596,7 @@ def test_what_was_killed_is_in_the_receipt_of_what_goes_on(
 ) -> None:
     make_old(images, ERASED)
     run_into(output, images)
-    command = ["retain", str(output), "--days", "30"]
+    command = ["erase", str(output), "--older-than", "30"]
     killed(output, Request("retain", days=30), monkeypatch)
     assert main(command) == 0
     words = capsys.readouterr().out
@@ -782,5 +782,5 @@ def test_what_changed_nobody_knows_when_is_not_old(
     assert any(left.startswith("2 images of which nobody knows when they changed") for left in receipt.not_reached)
     assert (images / unknown[0]).exists()
     assert names_in(output, unknown) == set(unknown)
-    assert main(["retain", str(output), "--days", "30", "--source"]) == 0
+    assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
     assert "2 images are kept: nobody knows when they changed" in caplog.text

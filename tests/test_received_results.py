@@ -61,7 +61,7 @@ def commands(output: Path) -> list[list[str]]:
     ids.write_text(ERASED)
     images = str(output.parent / "images")
     again = ["run", "--input", images, "--output", str(output), "--weights", "demo", "--components", "3", "--no-report"]
-    return [["erase", str(output), "--ids", str(ids)], ["retain", str(output), "--days", "1e-9"], again]
+    return [["erase", str(output), "--ids", str(ids)], ["erase", str(output), "--older-than", "1e-9"], again]
 
 
 def change(file: Path, **facts: object) -> None:

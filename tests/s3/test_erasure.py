@@ -250,7 +250,7 @@ def test_a_prefix_that_holds_no_output_is_told(bucket: Bucket, tmp_path: Path, c
     for place in (f"{bucket}/typo", f"{bucket}/other"):
         for command in (
             ["audit", "--verify", place],
-            ["retain", place, "--days", "1"],
+            ["erase", place, "--older-than", "1"],
             ["erase", place, "--ids", str(ids_file(tmp_path))],
         ):
             assert main(command) == 2

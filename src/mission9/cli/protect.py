@@ -13,6 +13,7 @@ from cyclopts.types import PositiveFloat
 from mission9.cli.app import PROTECT, app
 from mission9.cli.console import say
 from mission9.config import Flag
+from mission9.errors import ConfigError
 
 if TYPE_CHECKING:
     from mission9.erasure.receipt import Receipt
@@ -66,7 +67,8 @@ def erase(
     output: str = "data/Results",
     /,
     *,
-    ids: Path,
+    ids: Path | None = None,
+    older_than: PositiveFloat | None = None,
     source: Flag = False,
     input_: _Input = None,
     pseudonymise: str | None = None,
@@ -79,6 +81,7 @@ def erase(
     ```bash
     mission9 erase results --ids ids.txt
     mission9 erase results --ids ids.txt --source --input photos
+    mission9 erase results --older-than 365 --source
     ```
 
     Parameters
@@ -87,6 +90,8 @@ def erase(
         The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     ids:
         File with a path of the tables a line.
+    older_than:
+        Erase the images whose file, or object, changed last more than so many days ago, in the place of --ids.
     source:
         Delete the images too; of objects, all versions.
     input_:
@@ -98,45 +103,14 @@ def erase(
     from mission9.erasure.ids import read_ids
     from mission9.erasure.selection import Request
 
-    names, pseudonyms = read_ids(ids), Pseudonyms.of(pseudonymise)
-    _carry_out(output, Request("erase", names, ids, with_source=source, input=input_, pseudonyms=pseudonyms))
-
-
-@app.command(group=PROTECT)
-def retain(
-    output: str = "data/Results",
-    /,
-    *,
-    days: PositiveFloat,
-    source: Flag = False,
-    input_: _Input = None,
-    pseudonymise: str | None = None,
-) -> None:
-    """Erase from a result the images that changed last more than so many days ago, as erase does.
-
-    ```bash
-    mission9 retain results --days 365
-    mission9 retain results --days 365 --source
-    ```
-
-    Parameters
-    ----------
-    output:
-        The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
-    days:
-        Keep images whose file, or object, changed since.
-    source:
-        Delete the images too; of objects, all versions.
-    input_:
-        Where the images are now; by default where the run read them.
-    pseudonymise:
-        Key of the pseudonyms in the tables, env:NAME or a file.
-    """
-    from mission9.crypto.pseudonyms import Pseudonyms
-    from mission9.erasure.selection import Request
-
     pseudonyms = Pseudonyms.of(pseudonymise)
-    _carry_out(output, Request("retain", days=days, with_source=source, input=input_, pseudonyms=pseudonyms))
+    if (ids is None) == (older_than is None):
+        raise ConfigError("mission9 erase needs --ids or --older-than, and not both (mission9 erase --help)")
+    if ids is not None:
+        request = Request("erase", read_ids(ids), ids, with_source=source, input=input_, pseudonyms=pseudonyms)
+    else:
+        request = Request("retain", days=older_than or 0, with_source=source, input=input_, pseudonyms=pseudonyms)
+    _carry_out(output, request)
 
 
 def _carry_out(output: str, request: Request) -> None:
