@@ -120,7 +120,9 @@ def test_a_folder_that_cannot_be_read_is_told(source: Path, tmp_path: Path, monk
         return scandir(place)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(InputError, match="Pêche cannot be read: Permission denied; mend or move it"):
+    with pytest.raises(
+        InputError, match="Pêche cannot be read: Permission denied; fix its permissions or disk, or move it"
+    ):
         make_subset(source, tmp_path / "out", 10)
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,4 @@
-"""Errors, by who can mend them; each carries the exit code of the command line."""
+"""Errors, by who can fix them; each carries the exit code of the command line."""
 
 from __future__ import annotations
 

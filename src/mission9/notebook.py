@@ -150,7 +150,7 @@ def _content(row: Row) -> bytes:
 def label_map(pca: NDArray[np.float32], labels: NDArray[np.object_]) -> Figure:
     """Draw (N, k) scores by their first two components.
 
-    The largest labels, `MOST_NAMED` at most, are named, each by a colour that no other has; all others are light
+    The largest labels, `MAX_NAMED` at most, are named, each by a colour that no other has; all others are light
     grey. Of labels of one size those are named that are evenly spread by name.
     """
     from matplotlib import colormaps

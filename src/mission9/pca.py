@@ -293,7 +293,7 @@ def _largest_eigenpairs(covariance: Floats, count: int, *, rank: int) -> tuple[F
     last = len(covariance) - 1
     # More threads make OpenBLAS slower at this, and by far beside another busy process.
     with threadpool_limits(1, user_api="blas"):
-        if count <= rank <= len(covariance) // 5:  # a tenth of the time, for the few images of a first try
+        if count <= rank <= len(covariance) // 5:  # a seventh of the time for 64 rows
             vectors, lengths, _ = svd(_factor(covariance, rank), full_matrices=False)
             return lengths[:count] ** 2, vectors.T[:count]
         # Few of many take a third of the time of all.

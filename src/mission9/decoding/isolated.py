@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
 
 
 def decode_apart(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError]:
-    """The pixels of at most `MOST_IMAGES` encoded images, or the reason why there are none, in their order.
+    """The pixels of at most `MAX_IMAGES` encoded images, or the reason why there are none, in their order.
 
     They are decoded by one of this process's children, which is started if all are busy. An image that takes the child
     with it is `timeout` or `decoder_crashed`.

@@ -120,7 +120,7 @@ def cluster_request(job: Job) -> dict[str, Any]:
 
 
 def configurations() -> list[dict[str, Any]]:
-    """Tell how EMR is told to hand out GPUs."""
+    """Build the settings by which EMR hands out GPUs."""
     text = (files("mission9.deploy") / "files" / "emr-configurations.json").read_text("utf-8")
     found: list[dict[str, Any]] = json.loads(text)
     return found

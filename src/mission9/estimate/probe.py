@@ -93,7 +93,7 @@ def _check_not_all(rejected: Counter[str], sampled: int, config: RunConfig) -> N
         raise InputError(
             f"all of the {sampled:,} images of {config.input} that were tried were rejected "
             f"({describe_rejects(rejected)}), which tells nothing of how long a run takes: give another --input, or "
-            "mend what is wrong with them"
+            "fix these images"
         )
 
 

@@ -36,7 +36,7 @@ def carry_out(task: Task, number: int) -> bytes:
     """Return what a task gives, on a worker.
 
     Raises:
-        StorageError: a disk fails in a way that another try does not mend.
+        StorageError: a disk fails in a way that another try does not fix.
     """
     with translate_errors(only_final=True):
         return task(number)

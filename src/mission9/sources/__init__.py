@@ -1,6 +1,6 @@
 """Sources of images, and how their bytes are read: a folder, a bucket, a pack, or a store of fsspec.
 
-A source is named by a text, its root, which is what travels to workers; `settled` makes it of what users write.
+A source is named by a text, its root, which is what travels to workers; `resolve_root` makes it of what users give.
 """
 
 from __future__ import annotations

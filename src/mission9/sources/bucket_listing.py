@@ -78,7 +78,7 @@ class Top:
 
 
 def list_objects(top: Top, *, exclude: Address | None = None) -> Iterator[Entry]:
-    """Every object below a prefix but those below `leave_out`, in the order of the keys' bytes.
+    """Every object below a prefix but those below `exclude`, in the order of the keys' bytes.
 
     Raises:
         InputError: they cannot be listed.

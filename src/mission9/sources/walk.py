@@ -148,7 +148,9 @@ def _read(folder: bytes, read: Callable[[bytes], Got]) -> Got:
         return retry_io(lambda: read(folder))
     except OSError as error:
         where = to_text(folder.rstrip(b"/"))
-        raise InputError(f"the folder {where} cannot be read: {error.strerror}; mend or move it") from error
+        raise InputError(
+            f"the folder {where} cannot be read: {error.strerror}; fix its permissions or disk, or move it"
+        ) from error
 
 
 def _entries(folder: bytes) -> tuple[list[bytes], set[bytes]]:

@@ -18,6 +18,6 @@ def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: O
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
         name = scores_folder(split)
-        csv = None if for_writing() else output.work / f"{name}_csv"  # which would tell what is encrypted beside it
+        csv = None if for_writing() else output.work / f"{name}_csv"  # a CSV would show what the tables encrypt
         save_results(scores, output.work / name, csv, components=model.n_components_, plain_csv=plain_csv)
     remove_folder(chunks)

@@ -1,4 +1,4 @@
-"""The files of a pack, and how one is told from a folder of images."""
+"""The files of a pack, and the test that tells a pack from a folder of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List what is below a prefix, all of it or one level; what fails is told in a line."""
+"""List what is below a prefix, all of it or one level; errors are one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read, write, copy and delete objects; what fails is told in a line."""
+"""Read, write, copy and delete objects; errors are one line each."""
 
 from __future__ import annotations
 
