@@ -250,6 +250,28 @@ program()
 """
 
 
+READING_STILL = """
+import io, sys, time
+import pyarrow.csv
+from mission9.cli import program
+
+class Slow(io.BytesIO):
+    def read(self, size=-1):
+        time.sleep(0.05)
+        return super().read(size)
+
+options = pyarrow.csv.ReadOptions(block_size=1000)
+pyarrow.csv.open_csv(Slow(b"1,2,3,4\\n" * 5000), read_options=options).read_next_batch()
+program()
+"""
+
+
+def test_a_thread_of_arrow_that_reads_still_does_not_abort_the_end() -> None:
+    command = [sys.executable, "-c", READING_STILL, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+
+
 def test_an_old_java_is_named(
     arguments: list[str],
     tmp_path: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -34,7 +35,22 @@ def program() -> NoReturn:
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment
         signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without taking Python apart.
+
+    Arrow's threads may still hold a file of Python's; one that asks for Python while it is taken apart ends the process
+    with SIGABRT, or keeps it for ever (https://github.com/apache/arrow/issues/34314).
+    """
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # whoever read the output is gone, or the disk is full
+        code = code or 1
+    os._exit(code)
 
 
 def task() -> None:
