@@ -14,7 +14,7 @@ from mission9 import RunConfig, run
 from mission9.cli import main
 from mission9.errors import Mission9Error
 from mission9.output.local import Output
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.output.shards import read_marker
 from mission9.results.verify import verify_output
 from mission9.schema import LISTING
@@ -226,6 +226,6 @@ def test_rows_of_earlier_fidelity_that_are_none(config: RunConfig) -> None:
 
 def test_a_run_that_says_who_it_is_in_no_text(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mission9.storage.local.lock._SAY_WHO", 0.1)
-    with open_output(config.output, overwrite=False) as output:
+    with output_at(config.output).open(overwrite=False) as output:
         (output.state / "lock").write_bytes(b"\xff\xfe\x00")
         assert retry_io(lambda: main(["run", "--input", config.input, "--output", config.output])) == 2

@@ -26,7 +26,7 @@ from mission9.erasure.search import Search
 from mission9.erasure.selection import Request
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
 from mission9.output.local import Output
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.output.run_report import Report
 from mission9.output.tombstones import Tombstones
 from mission9.pack.make_pack import make_pack
@@ -228,7 +228,7 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
     report["config"]["input"] = "images"
     (output / "run.json").write_text(json.dumps(report))
     before = state_of(place)
-    with pytest.raises(ConfigError, match="may be another folder from here: give --input"):
+    with pytest.raises(ConfigError, match="nothing is deleted unless you name it too: give --input"):
         erased_from(output, *ERASED, with_source=True)
     assert state_of(place) == before
     erased_from(output, *ERASED, with_source=True, input=str(images))
@@ -291,7 +291,7 @@ def test_nothing_outside_of_the_images_is_ever_deleted(output: Path, images: Pat
 
 
 def test_it_refuses_beside_a_run_and_a_run_beside_it(output: Path) -> None:
-    with open_output(str(output), overwrite=False), pytest.raises(OutputError, match="another run is writing"):
+    with output_at(str(output)).open(overwrite=False), pytest.raises(OutputError, match="another run is writing"):
         erased_from(output, *ERASED)
     assert erased_from(output, *ERASED) is not None
 

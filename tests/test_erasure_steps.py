@@ -18,7 +18,7 @@ from mission9.erasure.rewrite import rewrite
 from mission9.erasure.selection import Request
 from mission9.output.layout import done_file, plan_file
 from mission9.output.local import Output
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.output.shards import read_features, read_marker, read_rejects
 from mission9.output.tables import read_table
 from mission9.output.tombstones import Tombstones
@@ -129,7 +129,7 @@ def test_killed_at_each_change_of_the_shards_nothing_is_left_that_no_marker_vouc
         restore()
         is_killed = killed_at(moment, monkeypatch, lambda: rewrite(shards, erased))
         killed = copy_tree(shards, tmp_path / f"killed at {moment}")
-        with open_output(config.output, overwrite=False):  # by whatever command
+        with output_at(config.output).open(overwrite=False):  # by whatever command
             assert_is_swept(shards)
         for opened in (True, False):  # and by the same one, before or after that
             if not opened:

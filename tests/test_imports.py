@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from scripts.imports import ORDER, back_arrows, circles, floors, imports, modules, room_of
+
+import mission9
 
 GRAPH = imports(modules())
 
@@ -99,3 +102,15 @@ for batch in infer_features(rows, extraction):
 def test_torch_infers_where_only_what_it_needs_is_installed() -> None:
     done = subprocess.run([sys.executable, "-c", INFERENCE, *ABSENT], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["0 None 1280", "1 None 1280", "2 None 1280", "3 not_an_image 0"], done.stderr
+
+
+# The questions what kind of place a text names, and the modules that may ask: they make the ports that all others take.
+KINDS = re.compile(r"\b(is_s3|is_url|is_index)\(")
+FACTORIES = {"storage/location.py", "storage/file_store.py", "sources/__init__.py", "output/open.py"}
+DEFINITIONS = {"storage/s3/address.py", "sources/pack/layout.py"}
+
+
+def test_four_modules_ask_what_kind_of_place_a_text_names() -> None:
+    package = Path(mission9.__file__).parent
+    asking = {file.relative_to(package).as_posix() for file in package.rglob("*.py") if KINDS.search(file.read_text())}
+    assert asking == FACTORIES | DEFINITIONS

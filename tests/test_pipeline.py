@@ -30,7 +30,7 @@ from mission9.erasure.erase import erase
 from mission9.erasure.selection import Request
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.output.layout import PAGE
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.output.report_file import page_problem
 from mission9.results.projector import Projector
 from mission9.results.verify import verify_output
@@ -415,7 +415,7 @@ def test_killed_while_publishing_the_next_run_has_the_new_result_whole(
     except KeyboardInterrupt:
         assert not Path(config.output, "run.json").exists()
     monkeypatch.undo()
-    with open_output(config.output, overwrite=False):
+    with output_at(config.output).open(overwrite=False):
         pass
     assert Path(config.output, "run.json").exists()
     run_id = json.loads(Path(config.output, "run.json").read_bytes())["run_id"]
@@ -492,7 +492,7 @@ def test_too_few_images_left_to_fit_on_are_told_with_the_rejects(
 
 
 def test_an_output_that_is_a_file_or_in_use(config: RunConfig, in_process: InProcessRunner) -> None:
-    with open_output(config.output, overwrite=False), pytest.raises(OutputError, match="another run.*pid"):
+    with output_at(config.output).open(overwrite=False), pytest.raises(OutputError, match="another run.*pid"):
         run(config, in_process)
     with open(config.output + "file", "w"), pytest.raises(OutputError, match="is a file"):
         run(with_changes(config, output=config.output + "file"), in_process)

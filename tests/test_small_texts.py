@@ -16,7 +16,7 @@ from mission9.errors import SetupError
 from mission9.estimate.instances import note
 from mission9.models import engines
 from mission9.models.engines import choose_engine
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.output.run_report import Report
 from tests.conftest import REPOSITORY
 
@@ -64,7 +64,7 @@ def test_subsets_are_listed_by_their_size(tmp_path: Path, capsys: pytest.Capture
 def test_verify_advises_nothing_that_replaces_what_save_pca_results_wrote(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open_output(str(tmp_path / "out"), overwrite=False) as output:
+    with output_at(str(tmp_path / "out")).open(overwrite=False) as output:
         (output.work / "all_pca").mkdir(parents=True)
         output.publish()
     assert main(["verify", str(tmp_path / "out")]) == 2

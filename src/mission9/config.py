@@ -30,8 +30,8 @@ from mission9.options import (
     SplitsFrom,
 )
 from mission9.schema import FEATURES
-from mission9.storage.location import as_text, is_url, store_url, without_file
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.location import as_text, normalized, without_file
+from mission9.storage.s3.address import address_of
 
 Flag = Annotated[bool, Parameter(negative="")]
 
@@ -202,12 +202,8 @@ class RunConfig(BaseSettings):
     def _is_in_reach(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        if is_s3(value):
-            return str(Address.of(value))
-        value = found_input(without_file(value)) if info.field_name == "input" else without_file(value)
-        if is_url(value) and info.field_name != "input":
-            raise ValueError("folders, and s3:// addresses, are read and written here: give one, or mount the store")
-        return store_url(value) if is_url(value) else value
+        is_input = info.field_name == "input"
+        return normalized(found_input(without_file(value)) if is_input else value, any_store=is_input)
 
     @field_validator("components", mode="before")
     @classmethod
@@ -234,7 +230,7 @@ class RunConfig(BaseSettings):
 
     @model_validator(mode="after")
     def _is_encrypted_in_a_folder(self) -> Self:
-        if self.encrypt_key is not None and is_s3(self.output):
+        if self.encrypt_key is not None and address_of(self.output):
             raise ValueError("only results in a folder are encrypted by mission9: have the bucket do it (--policy eu)")
         return self
 

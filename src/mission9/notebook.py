@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,12 +19,12 @@ from mission9.decoding.worker import THUMBNAIL, DecoderSettings
 from mission9.errors import ConfigError, ImageError, InputError, OutputError
 from mission9.models.preprocess import thumbnail_size
 from mission9.options import MAX_BYTES, MAX_PIXELS
-from mission9.output.open import state_of
+from mission9.output.open import output_at
 from mission9.privacy.policy import enforce_policy
 from mission9.sources import open_source, resolve_root
 from mission9.sources.list_images import check_folder, check_links, list_images
 from mission9.sources.listing import Listing, ListingCounts
-from mission9.storage.location import is_here, real_root
+from mission9.storage.location import local_path, real_root
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +57,8 @@ def read_config(given: Mapping[str, Any]) -> RunConfig:
     config = RunConfig(**settings)
     if os.path.normpath(config.input) == default and not os.path.lexists(default):
         return _on_sample(config, has_weights="weights" in settings)
-    if is_here(config.input) and not os.path.exists(config.input):
+    folder = local_path(config.input)
+    if folder is not None and not folder.exists():
         raise InputError(
             f"there is no folder {os.path.abspath(config.input)}: correct DATASET_PATH, which counts from "
             f"{os.getcwd()}, or get Fruits-360: mission9 fetch"
@@ -93,9 +93,7 @@ def _setting(name: str) -> str:
 
 
 def _on_sample(config: RunConfig, *, has_weights: bool) -> RunConfig:
-    before: dict[str, Any] = {}
-    with suppress(OutputError):  # no run has written there
-        before = state_of(config.output)[1]
+    before = output_at(config.output).last_report()
     of_others = before.get("config", {}).get("input", SAMPLE)
     if real_root(of_others) != real_root(SAMPLE):
         raise OutputError(

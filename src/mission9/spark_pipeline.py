@@ -19,7 +19,7 @@ from mission9.dataframes import image_table, scores_table
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.output.layout import REPORT, scores_folder
 from mission9.output.local import Output
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.pca import Moments, PCAModel
 from mission9.privacy.policy import enforce_policy
 from mission9.runners.spark_session import find_or_start_session, parallelism, stop_session
@@ -32,7 +32,7 @@ from mission9.stages.infer_features import infer_features
 from mission9.stages.make_extraction import make_extraction, settle_engine
 from mission9.stages.project import project_batch
 from mission9.stages.save_results import save_results
-from mission9.storage.s3.address import is_s3
+from mission9.storage.s3.address import address_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -151,12 +151,12 @@ class SparkImagePipeline:
         if self.config.pseudonymise or self.config.encrypt_key:
             raise ConfigError("pseudonyms and encrypted tables are made by whole runs only: mission9 run")
         place = RunConfig(output=output).output
-        if is_s3(place):
+        if address_of(place):
             raise OutputError("rows of a DataFrame are saved in a folder: give one, or df.write.parquet('s3a://...')")
         table, splits = scores_table(df, "pca")
         if not splits:
             raise InputError("there are no rows to save: give what apply_pca returned")
-        with open_output(place, overwrite=self.config.overwrite) as folder:
+        with output_at(place).open(overwrite=self.config.overwrite) as folder:
             if (folder.root / REPORT).exists():
                 raise OutputError(f"{place} holds the result of a run; give another folder")
             for split in splits:

@@ -16,23 +16,23 @@ import pytest
 from benchmarks.measure.readers import read_result
 
 from mission9.errors import InputError, OutputError
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.results.verify import verify_output
 from tests.support.forks import Forks
 
 HOLDER = """
 import sys, time
-from mission9.output.open import open_output
-with open_output(sys.argv[1], overwrite=False):
+from mission9.output.open import output_at
+with output_at(sys.argv[1]).open(overwrite=False):
     print("open", flush=True)
     time.sleep(600)
 """
 
 WRITER = """
 import json, sys
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 for number in range(int(sys.argv[2])):
-    with open_output(sys.argv[1], overwrite=False) as output:
+    with output_at(sys.argv[1]).open(overwrite=False) as output:
         for name in ("features", "pca_model", "training_pca"):
             (output.work / name).mkdir()
             (output.work / name / "number").write_text(str(number))
@@ -91,11 +91,11 @@ def test_the_second_run_names_the_first_and_the_lock_of_one_that_was_killed_is_t
         assert holder.stdout.readline() == "open\n"
         with (
             pytest.raises(OutputError, match=f"another run .*{socket.gethostname()}.*{holder.pid}.*since"),
-            open_output(str(tmp_path / "out"), overwrite=False),
+            output_at(str(tmp_path / "out")).open(overwrite=False),
         ):
             pass
         holder.kill()
-    with open_output(str(tmp_path / "out"), overwrite=False) as output:
+    with output_at(str(tmp_path / "out")).open(overwrite=False) as output:
         assert json.loads((output.state / "lock").read_text())["pid"] == os.getpid()
 
 
@@ -119,7 +119,7 @@ def test_a_run_that_has_just_begun_is_named_and_not_one_that_was_killed_before(
         soon.start()
         with (
             pytest.raises(OutputError, match=f"{os.getpid()}.*now"),
-            open_output(str(tmp_path / "out"), overwrite=True),
+            output_at(str(tmp_path / "out")).open(overwrite=True),
         ):
             pass
         soon.join()
@@ -129,7 +129,7 @@ def test_a_lock_that_was_taken_away_with_its_folder_locks_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another run's request turned out to be impossible just when this one had opened the lock."""
-    first = open_output(str(tmp_path / "out"), overwrite=False)
+    first = output_at(str(tmp_path / "out")).open(overwrite=False)
     first.__enter__()
     flock = fcntl.flock
 
@@ -139,9 +139,9 @@ def test_a_lock_that_was_taken_away_with_its_folder_locks_nothing(
         flock(*arguments)
 
     monkeypatch.setattr("mission9.storage.local.lock.fcntl.flock", late)
-    with open_output(str(tmp_path / "out"), overwrite=False):
+    with output_at(str(tmp_path / "out")).open(overwrite=False):
         assert not (tmp_path / "out" / "run.json").exists()
-        with pytest.raises(OutputError, match="another run"), open_output(str(tmp_path / "out"), overwrite=False):
+        with pytest.raises(OutputError, match="another run"), output_at(str(tmp_path / "out")).open(overwrite=False):
             pass
 
 

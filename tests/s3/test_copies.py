@@ -14,7 +14,7 @@ import pytest
 from mission9.errors import StorageError
 from mission9.output.bucket import results
 from mission9.output.bucket.output import open_bucket_output
-from mission9.output.open import model_here, result_here
+from mission9.output.open import output_at
 from mission9.storage.s3 import objects
 from mission9.storage.s3.address import Address
 from tests.s3.conftest import Bucket
@@ -30,7 +30,7 @@ def test_no_key_leads_out_of_the_folder_that_a_prefix_is_copied_to(bucket: Bucke
     bucket.put("m/pca_model/pca.json", b"{}")
     bucket.put_odd(f"m/pca_model/{way}", b"theirs")
     with pytest.raises(StorageError, match=r"pca_model holds .*owned', a key with .*delete it"):
-        model_here(f"{bucket}/m/pca_model")
+        output_at(f"{bucket}/m/pca_model").model()
     bucket.put_odd(f"out/_state/int8/{way}", b"theirs")
     with (
         pytest.raises(StorageError, match=r"int8 holds .*owned', a key with .*delete it"),
@@ -65,8 +65,8 @@ def test_of_many_that_copy_at_once_each_gets_all_of_it(bucket: Bucket) -> None:
 
     def copy(number: int) -> list[str]:
         if number % 2:
-            return files_below(model_here(f"{bucket}/m/pca_model"))
-        return of_run(result_here(f"{bucket}/r"))
+            return files_below(output_at(f"{bucket}/m/pca_model").model())
+        return of_run(output_at(f"{bucket}/r").result())
 
     with ThreadPoolExecutor(6) as pool:
         found = list(pool.map(copy, range(24)))
@@ -86,15 +86,15 @@ def test_a_result_that_is_replaced_while_it_is_copied_is_copied_anew(
         return there(address)
 
     monkeypatch.setattr(results, "_objects", half_of)
-    assert of_run(result_here(f"{bucket}/r")) == [SECOND] * 3
+    assert of_run(output_at(f"{bucket}/r").result()) == [SECOND] * 3
 
 
 def test_half_a_result_is_none(bucket: Bucket) -> None:
     put_result(bucket, FIRST)
     bucket.delete(f"r/runs/{FIRST}/features/part-00000.parquet")
     with pytest.raises(StorageError, match=r"part-00000.parquet is not there.*: make it again by mission9 run"):
-        result_here(f"{bucket}/r")
-    assert files_below(result_here(f"{bucket}/r", to_verify=True)) == [  # which says what is missing
+        output_at(f"{bucket}/r").result()
+    assert files_below(output_at(f"{bucket}/r").result(to_verify=True)) == [  # which says what is missing
         *("_state/checksums.json", "pca_model/pca.json", "run.json"),
     ]
 
@@ -112,17 +112,19 @@ def test_a_model_that_is_replaced_while_it_is_copied_is_copied_anew(
             bucket.put(f"m/pca_model/{name}", b"new")
 
     monkeypatch.setattr(results, "fetch", fetch_and_replace)
-    folder = model_here(f"{bucket}/m/pca_model")
+    folder = output_at(f"{bucket}/m/pca_model").model()
     assert [(folder / name).read_bytes() for name in "ab"] == [b"new"] * 2
 
 
 def test_a_copy_stays_for_as_long_as_a_process_may_read_it(bucket: Bucket) -> None:
     put_result(bucket, FIRST)
-    code = "import sys; from mission9.output.open import result_here; print(result_here(sys.argv[1], to_verify=True))"
+    code = (
+        "import sys; from mission9.output.open import output_at; print(output_at(sys.argv[1]).result(to_verify=True))"
+    )
     ended = subprocess.run([sys.executable, "-c", code, f"{bucket}/r"], capture_output=True, text=True, check=True)
     assert of_run(Path(ended.stdout.strip())) == [FIRST] * 3
-    first = result_here(f"{bucket}/r")
+    first = output_at(f"{bucket}/r").result()
     assert not Path(ended.stdout.strip()).exists()
     put_result(bucket, SECOND)
-    assert of_run(result_here(f"{bucket}/r")) == [SECOND] * 3
+    assert of_run(output_at(f"{bucket}/r").result()) == [SECOND] * 3
     assert of_run(first) == [FIRST] * 3

@@ -24,7 +24,7 @@ from mission9.errors import OutputError
 from mission9.output.bucket.mirror import mirror_of
 from mission9.output.bucket.output import open_bucket_output
 from mission9.output.layout import PAGE
-from mission9.output.open import model_here
+from mission9.output.open import output_at
 from mission9.pipeline.run import run
 from mission9.results.reader import Results
 from mission9.results.verify import verify_output
@@ -112,7 +112,9 @@ def test_nothing_is_left_in_any_version(versioned: Versioned, images: Path, tmp_
     for components in (4, 3):  # the first result is deleted, and kept as old versions
         run(RunConfig(input=source, output=place, **SETTINGS | {"components": components}))
     Results.of(place)  # a copy in the user's cache
-    models = [model_here(f"{address}/pca_model") for address in (place, f"{place}/runs/{Results.of(place).root.name}")]
+    models = [
+        output_at(f"{address}/pca_model").model() for address in (place, f"{place}/runs/{Results.of(place).root.name}")
+    ]
     assert all(model.is_dir() for model in models)
     assert versioned.names_in(ERASED) == set(ERASED)
     receipt = erased_from(place, with_source=True, input=source)

@@ -17,7 +17,7 @@ from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.errors import InputError, ModelError, OutputError, TooManyRejects, WeightsError
 from mission9.models.weights import load_weights
-from mission9.output.open import result_here
+from mission9.output.open import output_at
 from mission9.pipeline.run import run
 from mission9.results.projector import Projector
 from mission9.results.reader import Results
@@ -226,7 +226,7 @@ def test_a_model_in_a_bucket_places_new_images(bucket: Bucket, tree: Path, tmp_p
 
 def test_a_result_that_is_not_there_is_told(bucket: Bucket) -> None:
     with pytest.raises(OutputError, match=f"there is no result in {bucket}/results"):
-        result_here(f"{bucket}/results")
+        output_at(f"{bucket}/results").result()
 
 
 def test_damage_in_the_bucket_is_found_and_mended(bucket: Bucket, tree: Path) -> None:

@@ -18,7 +18,7 @@ from mission9.datasets.fetch.find_layout import Variant
 from mission9.datasets.fetch.kaggle import VERSION
 from mission9.datasets.subset import PERCENTAGES
 from mission9.options import SplitsFrom
-from mission9.output.open import page_place
+from mission9.output.open import output_at
 
 if TYPE_CHECKING:
     from mission9.output.run_report import Report
@@ -281,6 +281,6 @@ def _print_report(report: Report) -> None:
     fitted_on = report.fitted_on or "the images that the given model was fitted on"
     print(f"{report.n_components} components keep {report.variance_kept:.1%} of the variance of {fitted_on}")
     print(", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.seconds.items()))
-    if page := page_place(report.config["output"], report.run_id):
+    if page := output_at(report.config["output"]).page(report.run_id):
         say(f"to look at in a browser: {page}")
     say(f"results in {report.config['output']}; images inferred in this run: {report.images_inferred:,}")

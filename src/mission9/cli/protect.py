@@ -141,10 +141,11 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
 
 def _verify_log(output: str) -> int:
     from mission9.output.audit_log import records, verify
-    from mission9.output.open import state_of
+    from mission9.output.open import existing_output
 
-    state, report = state_of(output)
-    problems = list(verify(state, report))
+    there = existing_output(output)
+    state = there.state_files()
+    problems = list(verify(state, there.last_report()))
     for problem in problems:
         say(problem)
     say(f"{len(problems)} problems in the log of {output}" if problems else f"{records(state)} records, whole")

@@ -97,10 +97,10 @@ def export(output: str = "data/Results", /, *, onnx: Path) -> None:
         File to write.
     """
     from mission9.output.layout import MODEL_FOLDER
-    from mission9.output.open import result_here
+    from mission9.output.open import output_at
     from mission9.results.export import export_onnx
 
-    export_onnx(result_here(output) / MODEL_FOLDER, onnx)
+    export_onnx(output_at(output).result() / MODEL_FOLDER, onnx)
     say(f"{onnx}: (n, 224, 224, 3) uint8 RGB -> scores; its metadata says how pictures are resized")
 
 
@@ -148,11 +148,11 @@ def report(output: str = "data/Results", /, *, input_: Annotated[str | None, Par
         Where the images are now, for thumbnails; by default where the run read them.
     """
     from mission9.html_report import write_report
-    from mission9.output.open import share_page
+    from mission9.output.open import output_at
     from mission9.results.reader import of_one_result
 
     root, seconds = of_one_result(output, lambda found: (found.root, write_report(found, found.root / PAGE, input_)))
-    file, place = root / PAGE, share_page(output, root)
+    file, place = root / PAGE, output_at(output).put_page(root)
     parts = ", ".join(f"{part} {spent:.1f} s" for part, spent in seconds.items())
     say(f"{place}: {file.stat().st_size / 1e6:.1f} MB ({parts})")
 

@@ -9,7 +9,7 @@ from mission9.deploy.emr import OFFERED, REGIONS, RELEASE, Job, run_arguments
 from mission9.errors import ConfigError
 from mission9.privacy.policy import PLACES
 from mission9.redact import redact
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.s3.address import address_of
 from mission9.storage.s3.environment import is_loopback
 
 
@@ -44,8 +44,8 @@ def check_places(job: Job) -> None:
     """
     bucket, results = job.stack["Bucket"], job.stack["Results"]
     for name in PLACES:
-        place = str(getattr(job.run, name) or "")
-        if is_s3(place) and Address.of(place).bucket != bucket:
+        place = address_of(getattr(job.run, name))
+        if place and place.bucket != bucket:
             raise ConfigError(
                 f"{_option(name)} {place} is in another bucket than that of the stack {job.name}, s3://{bucket}, and "
                 "its machines reach no other: copy it there"
@@ -57,9 +57,9 @@ def check_places(job: Job) -> None:
 def _check_run(run: RunConfig) -> None:
     for name in PLACES:
         place = getattr(run, name)
-        if name != "weights" and place is not None and not is_s3(place):
+        if name != "weights" and place is not None and not address_of(place):
             raise ConfigError(f"{_option(name)} {place} is on this machine: give s3://BUCKET/PREFIX")
-    if run.weights != "demo" and not is_s3(run.weights):
+    if run.weights != "demo" and not address_of(run.weights):
         raise ConfigError(
             f"--weights {run.weights} cannot be had there, without the internet: copy the file to the bucket, and give "
             "s3://BUCKET/FILE, best as .safetensors"

@@ -10,7 +10,7 @@ from mission9.doctor.finding import Finding
 from mission9.errors import Mission9Error
 from mission9.privacy.policy import buckets_of, examine_policy
 from mission9.runners.spark_session import hadoop_aws
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.s3.address import Address, address_of
 from mission9.storage.s3.environment import credentials_told, endpoint, region
 from mission9.storage.s3.lease import check_server
 from mission9.storage.s3.listing import list_below
@@ -35,8 +35,8 @@ def examine_s3(config: RunConfig) -> Iterator[Finding]:
     for bucket in buckets:
         yield _reached(Address(bucket))
     yield from _policy(config)
-    if is_s3(config.output):
-        yield _written(Address.of(config.output))
+    if output := address_of(config.output):
+        yield _written(output)
         yield _readers()
 
 

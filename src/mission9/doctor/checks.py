@@ -28,7 +28,7 @@ from mission9.redact import redact
 from mission9.runners.factory import works_elsewhere
 from mission9.sources.list_images import check_folder, check_links, list_images
 from mission9.sources.listing import FITTING, Listing, ListingCounts, fitting_split
-from mission9.storage.s3.address import is_s3
+from mission9.storage.location import local_path
 from mission9.system import (
     SHARED_MEMORY,
     SHARED_REMEDY,
@@ -157,7 +157,7 @@ def _memory(config: RunConfig) -> Iterator[Finding]:
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
     # A result in a bucket is made in the user's cache, and then put there.
-    folder = existing(user_cache_path("mission9") if is_s3(config.output) else Path(config.output))
+    folder = existing(local_path(config.output) or user_cache_path("mission9"))
     free = shutil.disk_usage(folder).free
     status: Status = "ok" if free >= _LITTLE_ROOM else "warning"
     text = f"{size_text(free)} free for {config.output}; an image's features take 5 KB"
@@ -200,9 +200,10 @@ def _input(config: RunConfig) -> Iterator[Finding]:
 
 
 def _output(config: RunConfig) -> Iterator[Finding]:
-    if is_s3(config.output):
+    path = local_path(config.output)
+    if path is None:
         return  # told with the rest of buckets
-    output = Output(Path(config.output).absolute())
+    output = Output(path.absolute())
     check_may_begin(output, overwrite=config.overwrite)
     folder, remedy = existing(output.root), "give another --output, or change its permissions"
     if not folder.is_dir():

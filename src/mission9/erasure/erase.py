@@ -7,38 +7,32 @@ import json
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-from mission9.crypto.parquet import encrypted_by, is_encrypted, key_of
+from mission9.crypto.parquet import encrypted_by
 from mission9.crypto.pseudonyms import check_key
-from mission9.erasure.leftovers import (
-    HiddenData,
-    copy_of_standing,
-    delete_unseen,
-    files_to_search,
-    forget_copies,
-    is_unseen_left,
-)
+from mission9.erasure.leftovers import files_to_search
 from mission9.erasure.rebuild import CurrentResult, RebuildResult, remake
 from mission9.erasure.receipt import Receipt, keep
 from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.search import Search, holds_erased_paths
 from mission9.erasure.selection import Request, chosen
-from mission9.erasure.source_files import Deleted, delete_sources, is_there, source_root
-from mission9.errors import ErasureError
+from mission9.erasure.source_files import deletable_source
+from mission9.errors import ErasureError, OutputError
 from mission9.output.audit_log import MODEL_SHA256, noted
-from mission9.output.layout import STATE, done_file, plan_file
+from mission9.output.layout import done_file, plan_file
 from mission9.output.local import Output
-from mission9.output.open import check_output, open_output
+from mission9.output.open import existing_output
+from mission9.output.place import HiddenData, OutputPlace
 from mission9.output.run_report import report_of
 from mission9.output.tables import row_groups
 from mission9.output.tombstones import Pending, Tombstones
+from mission9.sources.deletion import Deleted
 from mission9.storage.local.errors import translate_errors
 from mission9.storage.local.files import sync_file_system
-from mission9.storage.s3.address import is_s3
+from mission9.storage.local.scratch import clear_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -52,38 +46,34 @@ def erase(place: str, request: Request) -> Receipt | None:
         ErasureError: something is left.
         StorageError: a disk or bucket fails; the same command goes on.
     """
-    check_output(place)
-    with translate_errors(place), encrypted_by(_key(place)), open_output(place, overwrite=False) as output:
+    there = existing_output(place)
+    with translate_errors(place), encrypted_by(there.encryption_key()), there.open(overwrite=False) as output:
         for fingerprint in output.fingerprints():
             output.bring_shards(fingerprint)
-        return _Erasure(output, place, request).carry_out()
-
-
-def _key(place: str) -> str | None:
-    """Return where the key is of an output that is encrypted."""
-    return key_of(Path(place)) if not is_s3(place) and is_encrypted(Path(place, STATE)) else None
+        return _Erasure(output, there, request).carry_out()
 
 
 class _Erasure:
     """One erasure; `names` are the paths of the images in it, `public` what the tables call them."""
 
-    def __init__(self, output: Output, place: str, request: Request) -> None:
+    def __init__(self, output: Output, place: OutputPlace, request: Request) -> None:
         self._output, self._place, self._request = output, place, request
         self._state = output.state_files
         self._erased = Tombstones.of(self._state)
         self._config: dict[str, Any] = {}
         if found := output.last_report():
-            report = report_of(found, place)
+            report = report_of(found, place.name)
             self._config = report.config
-            check_key(request.pseudonyms, report.pseudonyms, place)
-        self._root = source_root(request.input, str(self._config.get("input", ""))) if request.with_source else ""
-        self._names, self._undated = chosen(request, output, self._erased, self._root)
+            check_key(request.pseudonyms, report.pseudonyms, place.name)
+        of_run = str(self._config.get("input", ""))
+        self._source = deletable_source(request.input, of_run) if request.with_source else None
+        self._names, self._undated = chosen(request, output, self._erased, self._source)
         self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
         """All steps in order; one that was killed before is gone on with."""
         new = [name for name in self._names if not self._erased.has(name)]
-        sources = [name for name in self._names if self._root and is_there(self._root, name)]
+        sources = [name for name in self._names if self._source and self._source.has(name)]
         was_pending = self._erased.is_pending
         if not (new or sources or was_pending):
             return None
@@ -91,10 +81,11 @@ class _Erasure:
         self._delete(sources)
         self._rewrite()
         remade = self._remake(standing, is_touched=was_pending or self._erased.pending.rows_of_shards > 0)
-        forget_copies(self._place)
-        unseen = delete_unseen(self._place)
+        clear_scratch()  # of processes that were killed
+        self._place.forget_copies()
+        hidden = self._place.delete_hidden()
         searched = self._prove_absence()
-        return self._keep_receipt(remade, unseen, searched, missed=len(self._names) - len(sources))
+        return self._keep_receipt(remade, hidden, searched, missed=len(self._names) - len(sources))
 
     def _note(self, new: Collection[str]) -> CurrentResult | None:
         """Note the images, for later runs to leave out and the same call to go on with; return the standing result."""
@@ -106,10 +97,16 @@ class _Erasure:
         pending.rows_of_shards += sum(rows_of(folder, Tombstones(erased.key, hashes)) for folder in shards)
         pending.images |= erased.hashes_of(self._names)
         erased.hashes |= hashes
-        standing = copy_of_standing(self._output, self._place, erased.holds)
+        standing = self._standing()
         erased.retired |= self._models_that_may_have_seen(standing)
         erased.save(self._state)
         return standing
+
+    def _standing(self) -> CurrentResult | None:
+        try:
+            return CurrentResult.of(self._place.result(), self._erased.holds)
+        except OutputError:
+            return None
 
     def _models_that_may_have_seen(self, standing: CurrentResult | None) -> set[str]:
         """The PCA models of all results until now, but for one that stands and was fitted on none of the images."""
@@ -119,11 +116,9 @@ class _Erasure:
         return models
 
     def _delete(self, sources: Collection[str]) -> None:
-        if sources:
-            logger.info("deleting %s images in %s", f"{len(sources):,}", self._root)
-            self._erased.pending.source.update(asdict(delete_sources(self._root, sources)))
-            if not is_s3(self._root):
-                sync_file_system(Path(self._root))  # a power cut must bring none of them back
+        if self._source and sources:
+            logger.info("deleting %s images in %s", f"{len(sources):,}", self._source.root)
+            self._erased.pending.source.update(asdict(self._source.delete(sources)))
             self._erased.save(self._state)
 
     def _rewrite(self) -> None:
@@ -163,11 +158,11 @@ class _Erasure:
             count += 1
             if search.is_in(file) or holds_erased_paths(file, self._erased.holds):
                 found.append(told)
-        if is_unseen_left(self._place):
+        if self._place.has_hidden():
             found.append("old versions of objects, or unfinished uploads")
         if found:
             raise ErasureError(
-                f"something of the erased images is left in {self._place}: {', '.join(found[:5])}; see who writes "
+                f"something of the erased images is left in {self._place.name}: {', '.join(found[:5])}; see who writes "
                 "there, then give the same command again"
             )
         return count
@@ -179,7 +174,7 @@ class _Erasure:
                 for group in row_groups(plan, ["path"]) if plan.exists() else ():
                     yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
 
-    def _keep_receipt(self, remade: RebuildResult, unseen: HiddenData, searched: int, *, missed: int) -> Receipt:
+    def _keep_receipt(self, remade: RebuildResult, hidden: HiddenData, searched: int, *, missed: int) -> Receipt:
         """Keep a receipt, and a record in the audit log, that all of it is gone."""
         pending = self._erased.pending
         sync_file_system(self._output.root)  # nor what a receipt says is gone
@@ -191,8 +186,8 @@ class _Erasure:
             rows_of_shards=pending.rows_of_shards,
             result=asdict(remade),
             source=asdict(Deleted()) | pending.source,
-            old_versions=unseen.versions,
-            unfinished_uploads=unseen.uploads,
+            old_versions=hidden.versions,
+            unfinished_uploads=hidden.uploads,
             searched_files=searched,
             searched_by_hash_alone=self._unnamed,
             run_id=str(self._output.last_report().get("run_id", "")),
@@ -212,9 +207,7 @@ class _Erasure:
 
     def _not_reached(self, missed: int) -> list[str]:
         """Return what an erasure cannot reach, and a person must see to."""
-        left = ["copies and backups that others made"]
-        if is_s3(self._place):
-            left.append("copies in the caches of other machines and users")
+        left = ["copies and backups that others made", *self._place.copies]
         left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
         left.append("results that others made with a PCA model from here (--pca-model): erase from those too")
         if not self._request.with_source:
@@ -223,8 +216,8 @@ class _Erasure:
             left.append(f"{unnamed:,} images of an erasure that was cut short, unless it was to delete them")
         if self._undated:
             left.append(f"{self._undated:,} images of which nobody knows when they changed: erase them by their ids")
-        if missed and self._request.with_source:
-            left.append(f"{missed:,} images that are not in {self._root}: they were gone, or are elsewhere")
+        if missed and self._source:
+            left.append(f"{missed:,} images that are not in {self._source.root}: they were gone, or are elsewhere")
         return left
 
     def _digest(self) -> str:

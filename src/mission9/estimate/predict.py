@@ -14,8 +14,7 @@ from mission9.estimate.interval import Interval
 from mission9.estimate.probe import Probe
 from mission9.estimate.saved import HERE
 from mission9.storage.local.files import write_atomic
-from mission9.storage.location import is_url
-from mission9.storage.s3.address import is_s3
+from mission9.storage.location import local_path
 
 # Of a whole run, beside listing and extraction: seconds however many images, and for each image of gathering, fitting
 # and projecting. From the cost curve in docs/performance.md, and wide.
@@ -81,9 +80,9 @@ def file_to_keep(place: str) -> Path:
     Raises:
         ConfigError: none can be written there.
     """
-    if is_s3(place) or is_url(place):
+    file = local_path(place)
+    if file is None:
         raise ConfigError(f"--save {place}: an estimate is kept in a file; give one, and put it there afterwards")
-    file = Path(place)
     folder = file.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"--save {place}: there is no folder {folder}; make it, or give another file")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from mission9.errors import ConfigError
 from mission9.estimate.interval import Interval
-from mission9.storage.local.untrusted import read_file
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.file_store import read_place
 
 HERE = "this machine"
 
@@ -23,7 +21,7 @@ def read_estimate(place: str) -> dict[str, Any]:
         ConfigError: there is none, or it is no estimate.
     """
     try:
-        found = json.loads(_bytes(place))
+        found = json.loads(read_place(place, _MAX_BYTES, ConfigError))
         images, predictions = found["images"], found["predictions"]
         for item in predictions:
             Interval(*item["run_minutes"]).holds(0.0)
@@ -31,17 +29,6 @@ def read_estimate(place: str) -> dict[str, Any]:
         return {"images": int(images), "predictions": list(predictions)}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{place} is no estimate: mission9 estimate --save writes one") from error
-
-
-def _bytes(place: str) -> bytes:
-    if is_s3(place):
-        from mission9.storage.s3.objects import get
-
-        return get(Address.of(place), _MAX_BYTES, ConfigError)
-    try:
-        return read_file(Path(place), _MAX_BYTES)
-    except OSError as error:
-        raise ConfigError(f"the estimate {place} cannot be read: {error.strerror}") from error
 
 
 def compare(estimate: dict[str, Any], *, seconds: float, inferred: int, elsewhere: bool) -> dict[str, Any]:

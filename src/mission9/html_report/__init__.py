@@ -36,7 +36,7 @@ from mission9.redact import shown as told
 from mission9.results.reader import Results
 from mission9.sources import resolve_root
 from mission9.storage.local.files import remove_file, write_atomic
-from mission9.storage.location import is_here
+from mission9.storage.location import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _judged(results: Results, sample: Sample) -> tuple[Judgement | None, str]:
 def _root(given: str | None, of_run: str) -> str | None:
     """Return where images lie; None where that is not known, or nobody may be asked: a report does without."""
     images = given or of_run
-    if not given and not is_here(of_run):
+    if not given and local_path(of_run) is None:
         place = told(of_run)
         logger.warning("no thumbnails: the result names %s, which is read with --input %s alone", place, place)
         return None

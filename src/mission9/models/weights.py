@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mission9.errors import SetupError, WeightsError
 from mission9.models.mobilenet_v2 import tensor_shapes
-from mission9.storage.local.untrusted import MAX_WEIGHTS_BYTES, check_archive, read_file, read_tensors
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.file_store import is_file, read_place
+from mission9.storage.local.untrusted import MAX_WEIGHTS_BYTES, check_archive, read_tensors
 
 # No trained network comes near; a flipped bit of an exponent does, and its overflow would not always show.
 LARGEST_VALUE = 1e8
@@ -62,7 +62,7 @@ def check_weights(which: str) -> None:
     """
     if which in (_DEMO, _IMAGENET):
         return
-    if not (_is_there(Address.of(which)) if is_s3(which) else Path(which).is_file()):
+    if not is_file(which, WeightsError):
         raise WeightsError(f"there is no weights file {which}; give imagenet, demo, or a .pth or .safetensors file")
     if Path(which).suffix not in (".pth", ".pt", ".safetensors"):
         raise WeightsError(f"weights file {which}: its name must end in .pth, .pt or .safetensors")
@@ -80,11 +80,10 @@ def load_weights(which: str | Path) -> Weights:
     if which == _DEMO:
         bundled = importlib.resources.files("mission9") / "data" / DEMO_FILE
         with importlib.resources.as_file(bundled) as path:
-            return _checked(which, _read_safetensors(path))
+            return _checked(which, _read_safetensors(str(path)))
     if which == _IMAGENET:
-        return _checked(which, _read_pth(_download_imagenet()))
-    place = Address.of(which) if is_s3(which) else Path(which)
-    return _checked(which, _read_safetensors(place) if place.name.endswith(".safetensors") else _read_pth(place))
+        return _checked(which, _read_pth(str(_download_imagenet())))
+    return _checked(which, _read_safetensors(which) if which.endswith(".safetensors") else _read_pth(which))
 
 
 def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
@@ -93,7 +92,7 @@ def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
     Raises:
         WeightsError: they are damaged, or not the ones that the model was made with.
     """
-    weights = _checked(name, _read_safetensors(folder / SAVED_FILE))
+    weights = _checked(name, _read_safetensors(str(folder / SAVED_FILE)))
     if weights.sha256 != sha256:
         raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights of the model: copy both anew")
     return weights
@@ -120,28 +119,23 @@ def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
             )
 
 
-def _is_there(address: Address) -> bool:
-    from mission9.storage.s3.objects import head  # loads what other runs do not need
-
-    return head(address, WeightsError) is not None
-
-
-def _read_safetensors(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
-    data = _read(path)
+def _read_safetensors(path: str) -> Mapping[str, NDArray[np.floating]]:
+    data = read_place(path, MAX_WEIGHTS_BYTES, WeightsError)
     try:
         return read_tensors(data)
     except ValueError as error:
         raise WeightsError(f"weights file {path} is not a whole safetensors file ({error}); get it anew") from error
 
 
-def _read_pth(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
+def _read_pth(path: str) -> Mapping[str, NDArray[np.floating]]:
     try:
         import torch
     except ImportError as error:
         raise SetupError(
-            f"reading {path.name} needs torch (pip install 'mission9[torch]'); a .safetensors file does not"
+            f"reading {os.path.basename(path)} needs torch (pip install 'mission9[torch]'): install it, or give a "
+            ".safetensors file"
         ) from error
-    data = _read(path)
+    data = read_place(path, MAX_WEIGHTS_BYTES, WeightsError)
     try:
         check_archive(data)
         # weights_only refuses everything but tensors and plain containers, without running it.
@@ -156,20 +150,7 @@ def _read_pth(path: Path | Address) -> Mapping[str, NDArray[np.floating]]:
     return _arrays(path, state)
 
 
-def _read(path: Path | Address) -> bytes:
-    if isinstance(path, Address):
-        from mission9.storage.s3.objects import get
-
-        return get(path, MAX_WEIGHTS_BYTES, WeightsError)
-    try:
-        return read_file(path, MAX_WEIGHTS_BYTES)
-    except OSError as error:
-        raise WeightsError(f"weights file {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise WeightsError(f"weights file {path} is not MobileNetV2's: {error}") from error
-
-
-def _arrays(path: Path | Address, state: object) -> Mapping[str, NDArray[np.floating]]:
+def _arrays(path: str, state: object) -> Mapping[str, NDArray[np.floating]]:
     import torch
 
     if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):

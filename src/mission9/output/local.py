@@ -81,6 +81,11 @@ class Output:
     root: Path
 
     @property
+    def is_mirror(self) -> bool:
+        """Tell whether this is the copy here of an output elsewhere."""
+        return False
+
+    @property
     def place(self) -> str:
         """Return where results are, as `names.real_root` has places."""
         return os.path.realpath(self.root)

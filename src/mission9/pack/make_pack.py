@@ -30,7 +30,7 @@ from mission9.storage.file_store import CheckLock, FileStore, file_store
 from mission9.storage.local.errors import translate_errors
 from mission9.storage.local.names import to_text
 from mission9.storage.local.scratch import scratch_folder
-from mission9.storage.location import is_url, real_root, without_file
+from mission9.storage.location import real_root
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def make_pack(
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers} can do nothing: give 1 or more")
-    store = _store(output)
+    store = file_store(output)
     check_folder(input)
     root = resolve_root(input)
     if real_root(input) == real_root(output):
@@ -91,7 +91,7 @@ def make_pack_by_spark(
     """
     from mission9.pack.spark_pack import write_by_spark  # loads what other packs do not need
 
-    store = _store(output)
+    store = file_store(output)
     images, pack = real_root(input), real_root(output)
     if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
         raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
@@ -102,12 +102,6 @@ def make_pack_by_spark(
             report.splits.update(group["split"].to_pylist())
         _shown(store, written.plan, report, check)
     return report
-
-
-def _store(output: str) -> FileStore:
-    if is_url(without_file(output)):
-        raise OutputError(f"packs are written to folders and s3:// addresses, not to {output}: give one")
-    return file_store(without_file(output))
 
 
 def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, found: ListingCounts) -> None:

@@ -19,7 +19,7 @@ from mission9.models.weights import SAVED_FILE
 from mission9.output.audit_log import MODEL_SHA256, append
 from mission9.output.layout import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER
 from mission9.output.local import Output
-from mission9.output.open import open_output
+from mission9.output.open import output_at
 from mission9.output.run_report import Report
 from mission9.output.shards import read_marker
 from mission9.pca import PCAModel, check_components
@@ -43,7 +43,6 @@ from mission9.stages.measure_fidelity import fidelity_in, measure_fidelity
 from mission9.stages.plan_shards import Plan
 from mission9.storage.local.errors import translate_errors
 from mission9.storage.local.files import write_atomic
-from mission9.storage.s3.address import is_s3
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     with (
         translate_errors(config.output, config.input),
         encrypted_by(config.encrypt_key),
-        open_output(config.output, overwrite=config.overwrite) as output,
+        output_at(config.output).open(overwrite=config.overwrite) as output,
         Runners(config, runner) as runners,
     ):
         extraction, model = settle(config, output, runners)
@@ -83,7 +82,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         watch = ShardWatch(output.shards(extraction.fingerprint), plan.shards)
         with stage("extract"), display.counting(plan.images_to_do, watch.look):
             _extract(runners.now, extraction, output, plan, report)
-        runners.switch_to_local(is_little=report.listed <= SMALL_TABLE, is_all_here=is_s3(output.place))
+        runners.switch_to_local(is_little=report.listed <= SMALL_TABLE, is_all_here=output.is_mirror)
         with stage("compact"):
             collected = _compact(runners.now, output, plan, report, request.pseudonyms)
         _check_rejects(output, report)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mission9.storage.location import is_url
-
 
 @dataclass(frozen=True)
 class Check:
@@ -23,5 +21,5 @@ class Check:
     @property
     def told(self) -> str:
         """Return what was found, in words."""
-        place = self.bucket if is_url(self.bucket) else f"s3://{self.bucket}"
+        place = self.bucket if "://" in self.bucket else f"s3://{self.bucket}"
         return f"{place}, {self.what}: {self.found}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mission9.errors import PolicyError
 from mission9.options import PolicyName
 from mission9.privacy.check import Check
-from mission9.storage.location import is_url, without_file
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.location import local_path
+from mission9.storage.s3.address import address_of
 
 if TYPE_CHECKING:
     from mission9.config import RunConfig
@@ -21,13 +21,13 @@ PLACES = ("input", "output", "weights", "pca_model", "estimate")
 
 def policy_of(config: RunConfig) -> PolicyName:
     """The policy that a run follows: what it asks for, else `eu` where images or results are in a bucket."""
-    return config.policy or ("eu" if is_s3(config.input) or is_s3(config.output) else "none")
+    return config.policy or ("eu" if address_of(config.input) or address_of(config.output) else "none")
 
 
 def buckets_of(config: RunConfig) -> list[str]:
     """The buckets that a run reads or writes, each once."""
-    places = [str(getattr(config, name) or "") for name in PLACES]
-    return list(dict.fromkeys(Address.of(place).bucket for place in places if is_s3(place)))
+    addresses = (address_of(getattr(config, name)) for name in PLACES)
+    return list(dict.fromkeys(address.bucket for address in addresses if address))
 
 
 def examine_policy(config: RunConfig) -> list[Check]:
@@ -39,7 +39,8 @@ def examine_policy(config: RunConfig) -> list[Check]:
     """
     if policy_of(config) == "none":
         return []
-    checks = [_unknown(config.input)] if is_url(without_file(config.input)) else []
+    is_known = address_of(config.input) or local_path(config.input)
+    checks = [] if is_known else [_unknown(config.input)]
     if buckets := buckets_of(config):
         from mission9.privacy.bucket_checks import check_bucket  # loads boto3
 

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from mission9.errors import OutputError
 from mission9.output.layout import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, scores_folder
 from mission9.output.local import Output
-from mission9.output.open import model_here, result_here
+from mission9.output.open import output_at
 from mission9.output.run_report import report_of
 from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.schema import vectors
 from mission9.storage.local.files import files_below, files_in
 from mission9.storage.local.names import label_of_folder
-from mission9.storage.s3.address import is_s3
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ class Results:
         Raises:
             OutputError: there are none, or they are just being written.
         """
-        output = Output(result_here(root))
+        output = Output(output_at(root).result())
         return Results(output.root, asdict(report_of(output.last_report(), root)))
 
     @property
@@ -130,9 +129,8 @@ def of_one_result(root: str | Path, read: Callable[[Results], T]) -> T:
     Raises:
         OutputError: there is no result, or one takes the place of the other again and again.
     """
-    if is_s3(root):  # of which there is a copy here, that stays as it is
-        return read(Results.of(root))
-    return of_one_run(Output(Path(root).absolute()), lambda: read(Results.of(root)))
+    output = Output(output_at(root).result())
+    return of_one_run(output, lambda: read(Results(output.root, asdict(report_of(output.last_report(), root)))))
 
 
 def of_one_model(place: str | Path, read: Callable[[Path], T]) -> T:
@@ -142,9 +140,9 @@ def of_one_model(place: str | Path, read: Callable[[Path], T]) -> T:
         ModelError: there is none.
         OutputError: one result takes the place of the other again and again.
     """
-    folder = model_here(place)
+    folder = output_at(place).model()
     output = Output(folder.absolute().parent)
-    if is_s3(place) or not output.state.is_dir():
+    if not output.state.is_dir():  # as for a copy of a model in a bucket
         return read(folder)
     return of_one_run(output, lambda: read(folder))
 

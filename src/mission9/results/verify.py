@@ -26,7 +26,7 @@ from mission9.output.layout import (
     done_file,
 )
 from mission9.output.local import Output
-from mission9.output.open import result_here
+from mission9.output.open import output_at
 from mission9.output.report_file import page_problem
 from mission9.output.run_report import report_of
 from mission9.output.shards import damaged, read_marker, read_rejects
@@ -37,7 +37,6 @@ from mission9.results.verify_scores import ScoresCheck
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, is_as_written
 from mission9.storage.local.files import file_sha256, files_below
 from mission9.storage.local.names import from_text
-from mission9.storage.s3.address import is_s3
 
 # What reading a damaged file ends in.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
@@ -54,12 +53,13 @@ def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[s
         OutputError: there is no result in `root`.
         ConfigError: it was made with another key.
     """
-    folder = result_here(root, to_verify=True)
+    place = output_at(root)
+    folder = place.result(to_verify=True)
     if pseudonyms:
         check_key(pseudonyms, str(Output(folder).last_report().get("pseudonyms", "")), root)
     output = Output(folder)
     for problem in of_one_run(output, lambda: list(_problems(output, pseudonyms))):
-        yield problem.replace(str(folder), root) if is_s3(root) else problem
+        yield problem.replace(str(folder), place.name)
 
 
 def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:

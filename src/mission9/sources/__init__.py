@@ -11,7 +11,7 @@ from mission9.sources.base import Source
 from mission9.sources.bucket import Bucket
 from mission9.sources.folder import Folder
 from mission9.sources.pack.layout import find_index, is_index
-from mission9.storage.location import is_url, real_root, without_file
+from mission9.storage.location import is_url, real_root, store_url, without_file
 from mission9.storage.s3.address import is_s3
 
 
@@ -35,5 +35,5 @@ def open_source(root: str) -> Source:
     if is_url(root):
         from mission9.sources.fsspec import FsspecSource
 
-        return FsspecSource(root)
+        return FsspecSource(store_url(root))  # which refuses what a URL may not hold
     return Bucket(root) if is_s3(root) else Folder(without_file(root))

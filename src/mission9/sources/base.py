@@ -10,6 +10,7 @@ from mission9.concurrency.prefetch import PrefetchLimits
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mission9.sources.deletion import DeletableImages
     from mission9.sources.listing import Listing, ListingCounts
 
 
@@ -34,6 +35,13 @@ class Source(Protocol):
 
     def names(self) -> Iterator[bytes]:
         """The names of all files, without their folders."""
+
+    def deletable(self) -> DeletableImages:
+        """The same images, to be deleted.
+
+        Raises:
+            ConfigError: single images are not deleted there.
+        """
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The whole content of what `rows` calls `path`.

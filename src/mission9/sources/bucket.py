@@ -12,6 +12,7 @@ from mission9.storage.s3.address import Address
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mission9.sources.deletion import DeletableImages
     from mission9.sources.listing import Listing, ListingCounts
 
 
@@ -35,6 +36,11 @@ class Bucket:
         from mission9.sources.bucket_rows import names_below
 
         return names_below(self._root)
+
+    def deletable(self) -> DeletableImages:
+        from mission9.sources.deletion import ObjectsToDelete
+
+        return ObjectsToDelete(self._root)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         from mission9.sources.read_object import read_object

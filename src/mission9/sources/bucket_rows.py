@@ -9,7 +9,7 @@ from mission9.sources.bucket_listing import Entry, Top, list_objects
 from mission9.sources.layout import RESULTS, STATE, Layout, tools_folder
 from mission9.sources.listing import Listing, ListingCounts, Row, has_image_name, in_batches, skipped_as
 from mission9.storage.local.names import to_text
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.s3.address import Address, address_of
 from mission9.storage.s3.objects import head
 
 _FOLDER = "(folder)"  # counted in the place of an extension: an empty object that stands for a folder
@@ -25,7 +25,7 @@ def image_rows(root: str, found: ListingCounts, listing: Listing) -> Iterator[Ro
     address = Address.of(root)
     top = Top.of(address)
     layout = found.layout = listing.layout(root, lambda above: _look(top, above))
-    exclude = Address.of(listing.exclude) if is_s3(listing.exclude) else None
+    exclude = address_of(listing.exclude)
     results: str | None = None
     is_empty = True
     for entry in list_objects(top, exclude=exclude):

@@ -12,6 +12,7 @@ from mission9.storage.local.names import from_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mission9.sources.deletion import DeletableImages
     from mission9.sources.listing import Listing, ListingCounts
 
 
@@ -37,6 +38,11 @@ class Folder:
         from mission9.sources.walk import names_in
 
         return names_in(self._root)
+
+    def deletable(self) -> DeletableImages:
+        from mission9.sources.deletion import FilesToDelete
+
+        return FilesToDelete(self._root)
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         from mission9.sources.read_bytes import read_bytes

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from mission9.concurrency.prefetch import REMOTE, PrefetchLimits
 from mission9.concurrency.watchdog import progress
-from mission9.errors import ImageError, InputError, SetupError
+from mission9.errors import ConfigError, ImageError, InputError, SetupError
 from mission9.redact import shown
 from mission9.schema import listed_time
 from mission9.sources.fsspec_connections import ANSWERS, Connections
@@ -86,6 +86,11 @@ class FsspecSource:
         """The names of all files."""
         walk = self._walk()
         return (item.name for folders, item, is_result in walk if not (is_result or tools_folder(_texts(folders))))
+
+    def deletable(self) -> NoReturn:
+        raise ConfigError(
+            f"images at {self._root} are not deleted by mission9: delete them there, and erase without --source"
+        )
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The whole content of a file.

@@ -12,7 +12,6 @@ from mission9.errors import InputError
 from mission9.sources import open_source, resolve_root
 from mission9.sources.layout import split_named
 from mission9.sources.listing import _LINK, USUAL, Listing, ListingCounts, skipped_as
-from mission9.storage.location import is_url, real_root
 
 if TYPE_CHECKING:
     pass
@@ -70,5 +69,4 @@ def check_folder(root: str) -> None:
     Raises:
         InputError: saying why.
     """
-    # What a URL may not hold is refused before its store is asked, and file:// means a folder.
-    open_source(real_root(root) if is_url(root) else root).check()
+    open_source(root).check()

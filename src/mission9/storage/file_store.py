@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
-from mission9.errors import Mission9Error, OutputError
+from mission9.concurrency.prefetch import LOCAL, REMOTE, PrefetchLimits
+from mission9.errors import ConfigError, Mission9Error, OutputError
 from mission9.storage.local.files import (
     atomic_path,
     files_in,
@@ -25,6 +26,7 @@ from mission9.storage.local.files import (
 from mission9.storage.local.lock import sign, take_lock
 from mission9.storage.local.scratch import scratch_folder
 from mission9.storage.local.untrusted import MIB, read_file
+from mission9.storage.location import normalized
 from mission9.storage.s3.address import Address, is_s3
 
 MAX_BYTES = 256 * MIB  # of a file that is read as a whole, where its reader knows no less
@@ -34,7 +36,12 @@ CheckLock = Callable[[], None]
 
 
 class FileStore(Protocol):
-    """Files by their names below a place; each appears whole. Travels to workers."""
+    """Files by their names below a place; each appears whole. Travels to workers.
+
+    `ahead` says how many reads should be under way at a time.
+    """
+
+    ahead: ClassVar[PrefetchLimits]
 
     def __str__(self) -> str: ...
 
@@ -57,6 +64,9 @@ class FileStore(Protocol):
 
     def sizes(self, folder: str) -> dict[str, int]:
         """The files below a folder by name, with their bytes."""
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a file of that name."""
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
         """The content of a file; None if there is none."""
@@ -83,8 +93,47 @@ class FileStore(Protocol):
 
 
 def file_store(place: str) -> FileStore:
-    """The store of a folder, or of a prefix of a bucket."""
+    """The store of a folder, or of a prefix of a bucket.
+
+    Raises:
+        ConfigError: it is an address of another store, or none.
+    """
+    try:
+        place = normalized(place, any_store=False)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
     return BucketStore(Address.of(place)) if is_s3(place) else FolderStore(Path(place).absolute())
+
+
+def is_file(place: str, kind: type[Mission9Error]) -> bool:
+    """Tell whether a place, on a disk or in a bucket, is a file.
+
+    Raises:
+        Mission9Error: of that kind: the bucket does not tell.
+    """
+    if not is_s3(place):
+        return Path(place).is_file()
+    from mission9.storage.s3.objects import head  # loads what is not always needed
+
+    return head(Address.of(place), kind) is not None
+
+
+def read_place(place: str, max_bytes: int, kind: type[Mission9Error]) -> bytes:
+    """The content of a file on a disk, or of an object.
+
+    Raises:
+        Mission9Error: of that kind: it cannot be read, or is larger.
+    """
+    if is_s3(place):
+        from mission9.storage.s3.objects import get
+
+        return get(Address.of(place), max_bytes, kind)
+    try:
+        return read_file(Path(place), max_bytes)
+    except OSError as error:
+        raise kind(f"{place} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise kind(f"{place} cannot be used: {error}") from error
 
 
 def is_missing(error: Exception) -> bool:
@@ -101,6 +150,7 @@ class FolderStore:
     """A folder."""
 
     root: Path
+    ahead: ClassVar[PrefetchLimits] = LOCAL
 
     def __str__(self) -> str:
         return str(self.root)
@@ -139,9 +189,12 @@ class FolderStore:
     def sizes(self, folder: str) -> dict[str, int]:
         return {name: (self.root / folder / name).stat().st_size for name in self.names(folder)}
 
+    def has(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
         file = self.root / name
-        return read_file(file, max_bytes) if file.exists() else None
+        return read_file(file, max_bytes) if file.is_file() else None
 
     def read_range(self, name: str, at: int, length: int) -> bytes:
         def read() -> bytes:
@@ -179,6 +232,7 @@ class BucketStore:
     """A prefix in a bucket."""
 
     root: Address
+    ahead: ClassVar[PrefetchLimits] = REMOTE
 
     def __str__(self) -> str:
         return str(self.root)
@@ -207,6 +261,11 @@ class BucketStore:
 
         place = self.root / folder
         return {place.relative(found.key): found.size for page in list_below(place) for found in page}
+
+    def has(self, name: str) -> bool:
+        from mission9.storage.s3.objects import head
+
+        return head(self.root / name) is not None
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
         from mission9.storage.s3.objects import get_or_none

@@ -77,14 +77,29 @@ def _check(parts: SplitResult, place: str) -> None:
         raise ConfigError(f"{place} is of a web server, which has no folders: download the images to a folder")
 
 
-def real_root(place: str) -> str:
-    """Resolve a place to one text for all folders and processes: an absolute path, s3://bucket/prefix, or a URL."""
+def normalized(place: str, *, any_store: bool = True) -> str:
+    """The text of a place in its one spelling: a path, s3://bucket/prefix, or a URL of `any_store`.
+
+    Raises:
+        ConfigError: it is no address, or one that may not be given.
+        ValueError: it is a URL, of a store that is read for images alone.
+    """
     place = without_file(place)
-    if is_url(place):
-        return store_url(place)
-    return str(Address.of(place)) if is_s3(place) else os.path.realpath(place)
+    if is_s3(place):
+        return str(Address.of(place))
+    if not is_url(place):
+        return place
+    if not any_store:
+        raise ValueError("folders, and s3:// addresses, are read and written here: give one, or mount the store")
+    return store_url(place)
 
 
-def is_here(place: str) -> bool:
-    """Tell whether a place is a path on this machine: to look there asks no server."""
-    return not (is_s3(place) or is_url(place))
+def real_root(place: str) -> str:
+    """Resolve a place to one text for all folders and processes: as `normalized`, and paths absolute, without links."""
+    place = normalized(place)
+    return place if local_path(place) is None else os.path.realpath(place)
+
+
+def local_path(place: str) -> Path | None:
+    """The path of a place on this machine, to look at which asks no server; None for an address."""
+    return None if is_s3(place) or is_url(place) else Path(without_file(place))

@@ -69,6 +69,10 @@ class BucketOutput(Output):
     lease: Lease
 
     @property
+    def is_mirror(self) -> bool:
+        return True
+
+    @property
     def place(self) -> str:
         return str(self.address)
 

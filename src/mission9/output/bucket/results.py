@@ -15,28 +15,18 @@ from mission9.errors import ModelError, OutputError, StorageError
 from mission9.output.bucket.mirror import file_of, mirror_of
 from mission9.output.bucket.output import MAX_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.output.bucket.shards import bring
-from mission9.output.layout import CHECKSUMS, MODEL_FOLDER, PAGE, REPORT, SHARDS, STATE
+from mission9.output.layout import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE
 from mission9.output.local import FINGERPRINT, Output
 from mission9.storage.cache import kept_copy
 from mission9.storage.local.untrusted import MIB, read_json
 from mission9.storage.s3.address import Address
-from mission9.storage.s3.listing import list_below, list_level
-from mission9.storage.s3.objects import ObjectInfo, fetch, get_or_none, head, is_gone, map_concurrent, put
+from mission9.storage.s3.listing import list_below
+from mission9.storage.s3.objects import ObjectInfo, fetch, get_or_none, is_gone, map_concurrent
 
 _TABLES = re.compile(rf"{RUNS}/([0-9a-f]{{32}})")
 
 _MAX_MODEL_BYTES = 512 * MIB  # mean, components and moments, the weights, and the network in int8
 _TRIES = 3
-
-
-def is_output(address: Address) -> bool:
-    """Tell whether a run has written below a prefix.
-
-    Raises:
-        StorageError: it cannot be listed.
-    """
-    objects, prefixes = list_level(address)
-    return address / REPORT in [Address(address.bucket, found.key) for found in objects] or address / STATE in prefixes
 
 
 class _Incomplete(StorageError):
@@ -95,19 +85,6 @@ def _results_of(model: Address) -> Address:
 
 def _may_be_replaced(error: StorageError) -> bool:
     return is_gone(error) or isinstance(error, _Incomplete)
-
-
-def put_page(address: Address, folder: Path) -> Address:
-    """Put the page that was made of a copy of a result where the result is."""
-    page = address / RUNS / folder.name.partition(".")[0] / PAGE
-    put(page, folder / PAGE)
-    return page
-
-
-def page_of(address: Address, run_id: str) -> str | None:
-    """Return where the page of a result is, if it has one."""
-    page = address / RUNS / run_id / PAGE
-    return str(page) if head(page) else None
 
 
 def last_report(address: Address) -> dict[str, Any]:

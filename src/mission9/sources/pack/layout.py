@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from mission9.errors import InputError
+from mission9.errors import InputError, StorageError
 from mission9.schema import LISTING, REJECTS_TABLE
+from mission9.storage.file_store import file_store
 from mission9.storage.local.untrusted import MIB
-from mission9.storage.s3.address import Address, is_s3
 
 MANIFEST = "mission9-pack.json"
 INDEX, IMAGES, REJECTS = "index", "images", "rejects"
@@ -149,34 +147,19 @@ def find_index(root: str) -> str | None:
 
 
 def _manifest_content(root: str) -> bytes | None:
-    content, is_begun = _manifest_in_bucket(root) if is_s3(root) else _manifest_in_folder(root)
-    if content is None and is_begun:
+    store = file_store(root)
+    try:
+        content = store.read(MANIFEST, MAX_MANIFEST_BYTES)
+        is_begun = content is None and not store.has(MANIFEST) and store.has(PLAN_FILE)
+    except StorageError as error:  # what is wrong is with the prefix, which is what the user knows of
+        raise InputError(str(error).replace(f"/{MANIFEST}:", ":")) from error.__cause__
+    except OSError as error:
+        raise InputError(f"{root}/{MANIFEST} cannot be read: {error.strerror}; mend its permissions") from error
+    except ValueError:  # no manifest is so large: a file of others
+        return None
+    if is_begun:
         raise InputError(f"the pack in {root} is not finished: give the command mission9 pack again that makes it")
     return content
-
-
-def _manifest_in_bucket(root: str) -> tuple[bytes | None, bool]:
-    """The manifest, if there is one; if not, whether there is the plan of a pack."""
-    from mission9.storage.s3.objects import get, head, is_gone  # loads what other runs do not need
-
-    address = Address.of(root)
-    try:
-        return get(address / MANIFEST, MAX_MANIFEST_BYTES, InputError), True
-    except InputError as error:
-        if is_gone(error):
-            return None, head(address / PLAN_FILE, InputError) is not None
-        # What is wrong is with the prefix, which is what the user knows of.
-        raise InputError(str(error).replace(f"/{MANIFEST}:", ":")) from error.__cause__
-
-
-def _manifest_in_folder(root: str) -> tuple[bytes | None, bool]:
-    file = Path(root, MANIFEST)
-    try:
-        if file.is_file() and os.path.getsize(file) <= MAX_MANIFEST_BYTES:
-            return file.read_bytes(), True
-        return None, Path(root, PLAN_FILE).is_file() and not file.exists()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}; mend its permissions") from error
 
 
 def _check(facts: dict[str, Any]) -> str:

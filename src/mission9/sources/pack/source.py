@@ -11,11 +11,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pyarrow as pa
 
-from mission9.concurrency.prefetch import LOCAL, REMOTE
 from mission9.concurrency.watchdog import progress
 from mission9.errors import ConfigError, ImageError, InputError, Mission9Error, Reason, SetupError
 from mission9.schema import LISTING
@@ -31,7 +30,6 @@ from mission9.sources.pack.layout import (
 )
 from mission9.storage.file_store import FileStore, file_store, is_missing
 from mission9.storage.local.names import from_text
-from mission9.storage.s3.address import is_s3
 
 # Of each source in a process: pages of a megabyte.
 _PAGES = 16
@@ -47,7 +45,7 @@ class PackSource:
         self._lock = threading.Lock()
         self._index = Index(self._store, name)
         self._pages = _Pages(self._store)
-        self.ahead = REMOTE if is_s3(root) else LOCAL
+        self.ahead = self._store.ahead
 
     def check(self) -> None:
         """A pack that is settled is there."""
@@ -70,6 +68,12 @@ class PackSource:
         for rows in self._all(["path"]):
             for path in rows["path"].to_pylist():
                 yield from_text(path).rpartition(b"/")[2]
+
+    def deletable(self) -> NoReturn:
+        raise ConfigError(
+            f"{self._place} is a pack: delete the images where it was made from, pack them again, and erase without "
+            "--source"
+        )
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The image that was packed, to the byte.

@@ -17,6 +17,15 @@ def is_s3(place: str | Path) -> bool:
     return isinstance(place, str) and _S3.match(place) is not None
 
 
+def address_of(place: str | Path | None) -> Address | None:
+    """The address of a place in a bucket; None for any other place.
+
+    Raises:
+        ConfigError: the text is no address.
+    """
+    return Address.of(str(place)) if place is not None and is_s3(place) else None
+
+
 @dataclass(frozen=True)
 class Address:
     """An object, or all that is below a prefix; `key` has no slash at its ends."""
