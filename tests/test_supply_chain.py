@@ -49,7 +49,7 @@ def _takes(name: str, pinned: str, python: str) -> bool:
     """Whether a distribution takes a version of Python, as far as it is installed anywhere here."""
     environments = [str(path) for path in REPOSITORY.glob(".venv*/lib/python*/site-packages")]
     for found in distributions(name=name, path=[*sys.path, *environments]):
-        # Not by [...]: packages that some test imports put another finder in place, for which an absent line is an error.
+        # Not by [...]: a finder that some packages put in place raises an error where the line is absent.
         needs = found.metadata.get_all("Requires-Python") or []
         if found.version.partition("+")[0] == pinned and not all(SpecifierSet(n).contains(python) for n in needs):
             return False
