@@ -125,8 +125,8 @@ def assert_is_of_the_others(output: Path, images: Path, others: Others, names: l
     """The result is the one that a run makes of the images without the erased ones: the model to 1e-6."""
     fresh_output = others.of(images, names)
     found, wanted = Results.of(output), Results.of(fresh_output)
-    assert found.report["splits"] == wanted.report["splits"]
-    assert found.report["n_components"] == wanted.report["n_components"]
+    assert found.report.splits == wanted.report.splits
+    assert found.report.n_components == wanted.report.n_components
     left, fresh = PCAModel.load(output / "pca_model"), PCAModel.load(fresh_output / "pca_model")
     assert left.n_samples_ == fresh.n_samples_
     for name in ("mean_", "components_", "explained_variance_"):
@@ -238,7 +238,7 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
 def test_what_is_not_deleted_is_told(output: Path, images: Path, tmp_path: Path) -> None:
     make_pack(str(images), str(tmp_path / "packed"))
     for place, words in (
-        (str(tmp_path / "packed"), "is a pack: delete the images from where"),
+        (str(tmp_path / "packed"), "is a pack: delete the images where"),
         ("memory://x", "there"),
     ):
         with pytest.raises(ConfigError, match=words):
@@ -404,7 +404,7 @@ def test_a_given_model_is_retired_by_an_erasure_that_was_killed(
     killed(output, request, monkeypatch)
     with pytest.raises(ConfigError, match="may have seen"):
         run_with_model(output, images, model)
-    killed(output, request, monkeypatch, before="forget_copies")  # the new result stands by then
+    killed(output, request, monkeypatch, before="clear_scratch")  # the new result stands by then
     replaced = PCAModel.load(output / "pca_model")
     assert replaced.n_samples_ == len(features_of(output))
     receipt = erased_from(output, *ERASED)
@@ -434,12 +434,12 @@ def test_a_full_disk_takes_nothing_away(output: Path, images: Path, monkeypatch:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(output))
 
-    before = Results.of(output).report["run_id"]
+    before = Results.of(output).report.run_id
     with monkeypatch.context() as patch:
         patch.setattr(collect_shards, "link_or_copy", full)
         with pytest.raises(StorageError, match="not enough room"):
             erased_from(output, *ERASED)
-    assert Results.of(output).report["run_id"] == before
+    assert Results.of(output).report.run_id == before
     receipt = erased_from(output, *ERASED)
     assert receipt is not None
     assert receipt.result["model"] == "moments of the erased images subtracted, refitted"

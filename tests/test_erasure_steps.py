@@ -45,7 +45,7 @@ def test_images_are_noted_before_the_first_of_them_is_deleted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mission9.erasure.erase.delete_sources", killed)
+        patch.setattr("mission9.sources.deletion.FilesToDelete.delete", killed)
         with pytest.raises(KeyboardInterrupt):
             erase(config.output, Request("erase", ERASED, with_source=True))
     noted = Tombstones.of(Output(Path(config.output)).state_files)

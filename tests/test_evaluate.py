@@ -120,7 +120,7 @@ def test_one_label_is_nothing_to_tell_apart(fruits_results: Results, splits: lis
         scores = fruits_results.scores(split)
         return replace(scores, labels=np.full(len(scores), "a", np.object_))
 
-    report = {**fruits_results.report, "splits": {name: fruits_results.report["splits"][name] for name in splits}}
+    report = replace(fruits_results.report, splits={name: fruits_results.report.splits[name] for name in splits})
     with pytest.raises(InputError, match="has the label a alone: there is nothing to tell apart"):
         halves(replace(fruits_results, report=report), read, 1000, 1000)
 

@@ -87,7 +87,7 @@ def test_a_page_that_cannot_be_written_costs_a_warning(
     assert "No space left on device" in warning
     assert warning.endswith(f"mission9 report {done.output}")
     assert not page_of(done).exists()
-    assert Results.of(done.output).report["run_id"] == report.run_id
+    assert Results.of(done.output).report.run_id == report.run_id
     assert list(verify_output(done.output)) == []
     monkeypatch.undo()
     assert main(["report", done.output]) == 0

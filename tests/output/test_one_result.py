@@ -57,7 +57,7 @@ def test_what_cannot_be_read_of_a_result_that_is_gone_is_read_of_the_next(config
     others = other_results(config)
 
     def folders(results: Results) -> list[str]:
-        if results.report["n_components"] == 3:
+        if results.report.n_components == 3:
             next(others)
             raise OSError("gone")
         return results.splits
@@ -153,7 +153,7 @@ def test_a_model_is_of_one_result(
     elif command == "project":
         assert len(json.loads(capsys.readouterr().out)["pca"]) == 2
     else:
-        assert Results.of(later).report["n_components"] == 2
+        assert Results.of(later).report.n_components == 2
 
 
 STRANGE: tuple[dict[str, Any], ...] = (

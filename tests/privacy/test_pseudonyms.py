@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def test_the_order_of_rows_tells_nothing_of_the_order_of_paths(output: Path) -> 
 def test_the_key_is_nowhere(output: Path, key: str) -> None:
     digits, letters = KEY.encode().hex(), base64.b64encode(KEY.encode()).decode()
     assert names_in(output, [KEY, digits[:16], letters[:16]]) == set()  # nor a part of it, in another way of writing
-    assert KEY not in json.dumps(Results.of(output).report)
+    assert KEY not in Results.of(output).report.to_json().decode()
 
 
 def test_verify_with_the_key_and_without(output: Path, key: str, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def assert_same(found: str, wanted: str) -> None:
         assert scores.labels.tolist() == here["scores"][split].labels.tolist()
         np.testing.assert_allclose(scores.pca, here["scores"][split].pca, rtol=1e-4, atol=1e-4)
     for name in ("splits", "skipped", "found", "fingerprint", "n_components"):
-        assert there["report"][name] == here["report"][name]
+        assert getattr(there["report"], name) == getattr(here["report"], name)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_images_of_a_bucket_give_the_same_as_those_of_a_folder(bucket: Bucket, o
     found = local_run(address.replace("s3://", "s3a://"), tmp_path / "found", verify_content=True)
     assert_same(found, wanted)
     assert not list(verify_output(found))
-    assert Results.of(found).report["config"]["input"] == address
+    assert Results.of(found).report.config["input"] == address
     report = run(RunConfig(input=address, output=found, max_reject_rate=0.5, verify_content=True, **SETTINGS))
     assert report.images_inferred == 2  # rejects have no SHA-256 to be known by
 

@@ -17,7 +17,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from benchmarks.measure.cluster import free_port
 
 from mission9 import RunConfig, run
 from mission9.models.weights import SAVED_FILE
+from mission9.output.run_report import Report, SplitCounts
 from mission9.pca import PCAModel
 from mission9.results.evaluate import Evaluation, evaluate
 from mission9.results.reader import Results
@@ -410,19 +411,23 @@ def test_a_failure_before_it_is_ready_is_told(tmp_path: Path, caplog: pytest.Log
 
 
 def test_rates_are_of_what_was_inferred_and_steps_are_components() -> None:
-    report = {
-        "splits": {"Training": {"listed": 5, "featured": 4, "rejected": 1}},
-        "images_inferred": 4,
-        "seconds": {"extract": 2.0},
-        "explained_variance_ratio": [0.5, 0.25],
-    }
+    report = Report(
+        config={},
+        fingerprint="",
+        weights={},
+        engine={},
+        splits={"Training": SplitCounts(listed=5, featured=4, rejected=1)},
+        images_inferred=4,
+        seconds={"extract": 2.0},
+        explained_variance_ratio=[0.5, 0.25],
+    )
     found = list(metrics(report, None))
     assert ("images_per_second", 2.0, 0) in found
     assert [number for number in found if number[0].startswith("explained")] == [
         ("explained_variance_cumulated", 0.5, 1),
         ("explained_variance_cumulated", 0.75, 2),
     ]
-    assert not [name for name, _, _ in metrics(report | {"images_inferred": 0}, None) if name == "images_per_second"]
+    assert not [name for name, _, _ in metrics(replace(report, images_inferred=0), None) if name == "images_per_second"]
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         OutputError: a table of the result is missing or damaged, another took its place, or `file` is somebody else's.
     """
     check_packages()
-    if results.report.get("encrypted"):
+    if results.report.encrypted:
         logger.warning("%s shows in clear what the encrypted tables hold: keep it where only its readers are", file)
     if os.path.lexists(file) and not is_ours(file):
         raise OutputError(f"{file} was not written by mission9, which would replace it: move it away")
@@ -69,8 +69,8 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         groups = identical_images(results, sample)
     with _timed(seconds, "thumbnails"):
         # Beside pseudonyms a picture would tell whose it is.
-        root = None if results.report.get("pseudonyms") else _root(images, results.report["config"]["input"])
-        thumbnails = _thumbnails(root, shown, results.report["config"]["max_pixels"])
+        root = None if results.report.pseudonyms else _root(images, results.report.config["input"])
+        thumbnails = _thumbnails(root, shown, results.report.config["max_pixels"])
     with _timed(seconds, "write"):
         found = Found(results, sample, judgement, why_not, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
@@ -117,7 +117,7 @@ def _put(page: bytes, file: Path, results: Results) -> None:
     if results.stands:
         write_atomic(file, page)
     if not results.stands:
-        if run_of(file) == results.report.get("run_id", ""):
+        if run_of(file) == results.report.run_id:
             remove_file(file)
         raise OutputError(
             f"another result took the place of the one in {results.root} meanwhile: give the command again"

@@ -35,7 +35,7 @@ def make_payload(found: Found, shown: pa.Table, distances: NDArray[np.float32]) 
         "neighbours": _numbers(found.neighbours, np.uint16),
         "distances": _numbers(distances, np.float32),
         "nearest": found.neighbours.shape[1],
-        "variance": found.results.report["explained_variance_ratio"],
+        "variance": found.results.report.explained_variance_ratio,
         "sheets": [base64.b64encode(sheet).decode() for sheet in thumbnails.sheets],
         "sizes": _numbers(thumbnails.sizes, np.uint8),
         "side": SIDE,

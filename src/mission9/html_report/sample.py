@@ -50,7 +50,7 @@ def draw_sample(results: Results) -> Sample:
     Raises:
         OutputError: a table is missing or damaged.
     """
-    counts = {split: results.report["splits"][split]["featured"] for split in results.splits}
+    counts = {split: results.report.splits[split].featured for split in results.splits}
     wanted = {split: evenly(count, MAX_KNOWN) for split, count in counts.items()}
     seen: Counter[tuple[str, str]] = Counter()
     passed: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def _shown(images: pa.Table) -> Places:
 
 
 def _scores(results: Results, images: pa.Table) -> NDArray[np.float32]:
-    found = np.full((len(images), results.report["n_components"]), np.nan, np.float32)
+    found = np.full((len(images), results.report.n_components), np.nan, np.float32)
     splits = np.asarray(images["split"].to_numpy())
     for split in results.splits:
         rows = np.flatnonzero(splits == split)

@@ -19,6 +19,7 @@ from mission9.html_report.neighbour_accuracy import NEIGHBOURS, Judgement
 from mission9.html_report.sample import Sample
 from mission9.html_report.text import setting, shown
 from mission9.html_report.thumbnails import Thumbnails
+from mission9.output.run_report import Report
 from mission9.results.reader import Results
 from mission9.schema import SPLITS
 
@@ -53,18 +54,18 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
     return {
         **_head(found),
         "report": report,
-        "run_id": report.get("run_id", ""),  # results of before have none
-        "counts": {split: report["splits"][split] for split in in_order(report["splits"])},
-        "total": _total(report),
-        "layout": shown(str(report.get("layout", ""))),
-        "skipped": [(_kind(kind), count) for kind, count in sorted(report["skipped"].items())],
-        "reasons": sum((Counter(split["reasons"]) for split in report["splits"].values()), Counter()).most_common(),
+        "run_id": report.run_id,  # results of before have none
+        "counts": {split: report.splits[split] for split in in_order(report.splits)},
+        "total": {"listed": report.listed, "featured": report.featured, "rejected": report.rejected},
+        "layout": shown(report.layout),
+        "skipped": [(_kind(kind), count) for kind, count in sorted(report.skipped.items())],
+        "reasons": report.reasons.most_common(),
         "rejects": _rejects(found.results),
-        "variance": sum(report["explained_variance_ratio"]),
+        "variance": report.variance_kept,
         "sample_size": len(images),
         "thinned": _thinned(found, images),
         "thumbnails": found.thumbnails,
-        "pseudonyms": bool(found.results.report.get("pseudonyms")),
+        "pseudonyms": bool(report.pseudonyms),
         "judgement": found.judgement,
         "why_not_judged": shown(found.why_not_judged),
         "unseen": shown(", ".join(sorted(found.judgement.unseen))) if found.judgement else "",
@@ -83,8 +84,8 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
 def _head(found: Found) -> dict[str, str]:
     report = found.results.report
     return {
-        "name": setting(Path(report["config"]["input"]).name or found.results.root.name),
-        "input": setting(report["config"]["input"]),
+        "name": setting(Path(report.config["input"]).name or found.results.root.name),
+        "input": setting(report.config["input"]),
         "output": setting(found.results.root),
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": __version__,
@@ -98,11 +99,6 @@ def in_order(splits: Iterable[str]) -> list[str]:
 
 def _kind(extension: str) -> str:
     return "without extension" if extension == "(none)" else shown(extension)
-
-
-def _total(report: dict[str, Any]) -> dict[str, int]:
-    counts = report["splits"].values()
-    return {what: sum(split[what] for split in counts) for what in ("listed", "featured", "rejected")}
 
 
 def _rejects(results: Results) -> list[dict[str, str]]:
@@ -185,22 +181,22 @@ def _identical(found: Found, images: pa.Table) -> dict[str, Any]:
     }
 
 
-def _stages(report: dict[str, Any]) -> list[tuple[str, float, float]]:
+def _stages(report: Report) -> list[tuple[str, float, float]]:
     """Stage, seconds, and percent of the longest."""
-    most = max(report["seconds"].values(), default=0) or 1
-    return [(stage.replace("_", " "), seconds, 100 * seconds / most) for stage, seconds in report["seconds"].items()]
+    most = max(report.seconds.values(), default=0) or 1
+    return [(stage.replace("_", " "), seconds, 100 * seconds / most) for stage, seconds in report.seconds.items()]
 
 
-def _settings(report: dict[str, Any]) -> list[tuple[str, str]]:
+def _settings(report: Report) -> list[tuple[str, str]]:
     said = {None: "-", True: "yes", False: "no"}
     settings = {
         name: said[value] if value is None or isinstance(value, bool) else value
-        for name, value in report["config"].items()
+        for name, value in report.config.items()
     }
     facts = {
-        "fingerprint": report["fingerprint"],
-        "weights' SHA-256": report["weights"]["sha256"],
-        "computed by": ", ".join(f"{value}" for value in report["engine"].values() if value),
-        "versions": ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        "fingerprint": report.fingerprint,
+        "weights' SHA-256": report.weights["sha256"],
+        "computed by": ", ".join(f"{value}" for value in report.engine.values() if value),
+        "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
     return [(name.replace("_", " "), setting(value)) for name, value in (settings | facts).items()]

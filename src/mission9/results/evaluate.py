@@ -136,7 +136,7 @@ def _few(scores: Scores) -> str:
 
 def _parted(results: Results, read: Callable[[str], Scores]) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
     """Return what is learnt from, then what is judged: their names and scores."""
-    candidates = (results.report["fitted_on"], TRAINING, *results.splits)  # with --pca-model nothing was fitted
+    candidates = (results.report.fitted_on, TRAINING, *results.splits)  # with --pca-model nothing was fitted
     fitted_on = next((split for split in candidates if split in results.splits), None)
     if fitted_on is None:
         raise InputError(f"there are no scores in {results.root}")

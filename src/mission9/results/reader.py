@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from mission9.errors import OutputError
 from mission9.output.layout import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER, scores_folder
 from mission9.output.local import Output
 from mission9.output.open import output_at
-from mission9.output.run_report import report_of
+from mission9.output.run_report import Report, report_of
 from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.schema import vectors
@@ -49,7 +49,7 @@ class Results:
     """An output folder that holds a whole result."""
 
     root: Path
-    report: dict[str, Any]
+    report: Report
 
     @staticmethod
     def of(root: str | Path) -> Results:
@@ -59,17 +59,17 @@ class Results:
             OutputError: there are none, or they are just being written.
         """
         output = Output(output_at(root).result())
-        return Results(output.root, asdict(report_of(output.last_report(), root)))
+        return Results(output.root, report_of(output.last_report(), root))
 
     @property
     def stands(self) -> bool:
         """Tell whether this still is the result in the folder: two parts read before and after are then of one."""
-        return bool(_run_id(Output(self.root)) == self.report["run_id"])
+        return _run_id(Output(self.root)) == self.report.run_id
 
     @property
     def splits(self) -> list[str]:
         """The splits that have scores."""
-        return [split for split, counts in self.report["splits"].items() if counts["featured"]]
+        return [split for split, counts in self.report.splits.items() if counts.featured]
 
     def scores(self, split: str) -> Scores:
         """The scores of a split; all of them are in memory.
@@ -130,7 +130,7 @@ def of_one_result(root: str | Path, read: Callable[[Results], T]) -> T:
         OutputError: there is no result, or one takes the place of the other again and again.
     """
     output = Output(output_at(root).result())
-    return of_one_run(output, lambda: read(Results(output.root, asdict(report_of(output.last_report(), root)))))
+    return of_one_run(output, lambda: read(Results(output.root, report_of(output.last_report(), root))))
 
 
 def of_one_model(place: str | Path, read: Callable[[Path], T]) -> T:
@@ -167,8 +167,8 @@ def of_one_run(output: Output, read: Callable[[], T]) -> T:
     raise OutputError(f"one result after the other takes its place in {output.root}: give the command again")
 
 
-def _run_id(output: Output) -> object:
-    return output.last_report().get("run_id", "")
+def _run_id(output: Output) -> str:
+    return str(output.last_report().get("run_id", ""))
 
 
 @contextmanager

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -28,7 +26,7 @@ from mission9.output.layout import (
 from mission9.output.local import Output
 from mission9.output.open import output_at
 from mission9.output.report_file import page_problem
-from mission9.output.run_report import report_of
+from mission9.output.run_report import Report, report_of
 from mission9.output.shards import damaged, read_marker, read_rejects
 from mission9.output.tables import read_table, row_groups
 from mission9.pca import PCAModel
@@ -64,12 +62,12 @@ def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[s
 
 def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     report = _report(output)
-    names = TableNames(is_public=not report["pseudonyms"], pseudonyms=pseudonyms)
+    names = TableNames(is_public=not report.pseudonyms, pseudonyms=pseudonyms)
     yield from _check_checksums(output)
     yield from _check_page(output, report)
     model, problems = _model(output, report)
     yield from problems
-    plan = done_file(output.shards(report["fingerprint"]))
+    plan = done_file(output.shards(report.fingerprint))
     if not plan.exists():
         yield f"{plan} is missing, which lists the images of this result: run again"
         return
@@ -77,13 +75,13 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     reasons: Counter[tuple[str, str]] = Counter()
     rejects: list[pa.Table] = []
     parts = 0
-    with ScoresCheck(output, has_csv=not report["encrypted"]) as scores:
+    with ScoresCheck(output, has_csv=not report.encrypted) as scores:
         for number, rows in enumerate(_listed(plan)):
             key, split = rows["part"][0].as_py(), rows["split"][0].as_py()
             yield from _check_files(output, report, key, number)
             parts = number + 1
             part = _read(output, FEATURES_FOLDER, number)
-            refused = _rejects(output.shards(report["fingerprint"]), key)
+            refused = _rejects(output.shards(report.fingerprint), key)
             rejects.append(names.of(refused.select(["path", "reason"])))
             seen[split, "featured"] += len(part)
             reasons.update((split, reason) for reason in refused["reason"].to_pylist())
@@ -97,7 +95,7 @@ def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:
     yield from scores.left_over(seen)
 
 
-def _report(output: Output) -> dict[str, Any]:
+def _report(output: Output) -> Report:
     if output.ready.exists():
         raise OutputError(f"the last run was killed while it published in {output.root}: run again to complete it")
     if output.published() and not (output.root / REPORT).exists() and not (output.state / SHARDS).exists():
@@ -105,7 +103,7 @@ def _report(output: Output) -> dict[str, Any]:
             f"{output.root} holds tables that save_pca_results wrote, without the features and checksums of a run: "
             "there is nothing to hold them against"
         )
-    return asdict(report_of(output.last_report(), output.root))
+    return report_of(output.last_report(), output.root)
 
 
 def _listed(plan: Path) -> Iterator[pa.Table]:
@@ -131,7 +129,7 @@ def _rejects(folder: Path, key: str) -> pa.Table:
         return REJECTS_TABLE.empty_table()
 
 
-def _model(output: Output, report: dict[str, Any]) -> tuple[PCAModel | None, list[str]]:
+def _model(output: Output, report: Report) -> tuple[PCAModel | None, list[str]]:
     folder = output.root / MODEL_FOLDER
     try:
         model = PCAModel.load(folder)
@@ -139,12 +137,12 @@ def _model(output: Output, report: dict[str, Any]) -> tuple[PCAModel | None, lis
         read_saved_weights(folder, name=facts.weights, sha256=facts.weights_sha256)
     except Mission9Error as error:
         return None, [str(error)]
-    same = model.facts.get("fingerprint") == report["fingerprint"]
+    same = model.facts.get("fingerprint") == report.fingerprint
     return model, [] if same else [f"the PCA model in {folder} was made of other features than {REPORT} names"]
 
 
-def _check_files(output: Output, report: dict[str, Any], key: str, number: int) -> Iterator[str]:
-    folder = output.shards(report["fingerprint"])
+def _check_files(output: Output, report: Report, key: str, number: int) -> Iterator[str]:
+    folder = output.shards(report.fingerprint)
     marker, published = read_marker(folder, key), _part_file(output, FEATURES_FOLDER, number)
     if marker is None:
         yield f"{published} is not whole, or what it was made of: run again, which computes what is missing"
@@ -152,7 +150,7 @@ def _check_files(output: Output, report: dict[str, Any], key: str, number: int) 
     yield from (f"{file} is damaged: run again, which computes it anew" for file in damaged(folder, key))
     if marker.features.rows and not published.exists():
         yield f"{published} is missing: run again"
-    elif marker.features.rows and not report["pseudonyms"] and file_sha256(published) != marker.features.sha256:
+    elif marker.features.rows and not report.pseudonyms and file_sha256(published) != marker.features.sha256:
         yield f"{published} is damaged: run again"
 
 
@@ -179,21 +177,19 @@ def _check_strangers(output: Output, parts: int) -> Iterator[str]:
                 yield f"{file} is not of this result, and readers of {folder} take it in: delete it"
 
 
-def _check_page(output: Output, report: dict[str, Any]) -> Iterator[str]:
-    problem = page_problem(output.root / PAGE, report.get("run_id", ""))
+def _check_page(output: Output, report: Report) -> Iterator[str]:
+    problem = page_problem(output.root / PAGE, report.run_id)
     if problem:
         yield f"{output.root / PAGE} {problem}"
 
 
-def _check_counts(
-    report: dict[str, Any], seen: Counter[tuple[str, str]], reasons: Counter[tuple[str, str]]
-) -> Iterator[str]:
-    for split, counts in report["splits"].items():
-        if seen[split, "featured"] != counts["featured"]:
-            yield f"{split}: {seen[split, 'featured']:,} rows of features, and {counts['featured']:,} in {REPORT}"
+def _check_counts(report: Report, seen: Counter[tuple[str, str]], reasons: Counter[tuple[str, str]]) -> Iterator[str]:
+    for split, counts in report.splits.items():
+        if seen[split, "featured"] != counts.featured:
+            yield f"{split}: {seen[split, 'featured']:,} rows of features, and {counts.featured:,} in {REPORT}"
         found = {reason: count for (where, reason), count in reasons.items() if where == split}
-        if found != counts["reasons"]:
-            yield f"{split}: rejects are {found}, and {counts['reasons']} in {REPORT}"
+        if found != counts.reasons:
+            yield f"{split}: rejects are {found}, and {counts.reasons} in {REPORT}"
 
 
 def _check_rejects(output: Output, wanted: list[pa.Table], names: TableNames) -> Iterator[str]:

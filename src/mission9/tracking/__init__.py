@@ -10,7 +10,7 @@ import sys
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ import numpy as np
 from mission9 import _package
 from mission9.errors import Mission9Error, SetupError, TrackingError
 from mission9.output.layout import MODEL_FOLDER, PAGE, REPORT
+from mission9.output.run_report import Report
 from mission9.pca import PCAModel
 from mission9.redact import redact
 from mission9.results.evaluate import Evaluation, evaluate
@@ -165,7 +166,7 @@ class _Log:
         before = self._logged_before(experiment, digest)
         if before is not None and before.info.status == "FINISHED":
             return f"logged before, as run {before.info.run_id}"
-        tags = {RESULT_TAG: digest, "mission9.fingerprint": self._result.report["fingerprint"]}
+        tags = {RESULT_TAG: digest, "mission9.fingerprint": self._result.report.fingerprint}
         run_id = None if before is None else before.info.run_id
         with self._mlflow.start_run(run_id=run_id, experiment_id=experiment, tags=tags) as run:
             self._log_numbers(run)
@@ -196,7 +197,7 @@ class _Log:
 
     def _log_numbers(self, run: Run) -> None:
         report = self._result.report
-        self._mlflow.log_params({name: value for name, value in report["config"].items() if value})
+        self._mlflow.log_params({name: value for name, value in report.config.items() if value})
         client, numbers = self._mlflow.MlflowClient(), list(metrics(report, self._result.evaluation))
         # All of one time, that of the run: what is sent a second time is the same number, not another.
         told = [_metric(*number, time=run.info.start_time) for number in numbers]
@@ -205,7 +206,7 @@ class _Log:
 
     def _log_files(self, run: Run) -> None:
         root = self._result.kept
-        self._mlflow.log_figure(scree_plot(self._result.report["explained_variance_ratio"]), "scree.png")
+        self._mlflow.log_figure(scree_plot(self._result.report.explained_variance_ratio), "scree.png")
         for name in (REPORT, PAGE):
             if (root / name).exists():
                 self._mlflow.log_artifact(str(root / name))
@@ -242,16 +243,16 @@ def _judged(results: Results) -> Evaluation | None:
         return None
 
 
-def metrics(report: Mapping[str, Any], evaluation: Evaluation | None) -> Iterator[tuple[str, float, int]]:
+def metrics(report: Report, evaluation: Evaluation | None) -> Iterator[tuple[str, float, int]]:
     """Name, value and step of everything that is a number; the step is a number of components, or 0."""
     for what in ("listed", "featured", "rejected"):
-        yield f"images_{what}", sum(split[what] for split in report["splits"].values()), 0
-    yield "images_inferred", report["images_inferred"], 0
-    for stage, seconds in report["seconds"].items():
+        yield f"images_{what}", getattr(report, what), 0
+    yield "images_inferred", report.images_inferred, 0
+    for stage, seconds in report.seconds.items():
         yield f"seconds_{stage}", seconds, 0
-    if report["images_inferred"] and (seconds := report["seconds"].get("extract")):
-        yield "images_per_second", report["images_inferred"] / seconds, 0
-    for step, share in enumerate(np.cumsum(report["explained_variance_ratio"]), 1):
+    if report.images_inferred and report.seconds.get("extract"):
+        yield "images_per_second", report.images_inferred / report.seconds["extract"], 0
+    for step, share in enumerate(np.cumsum(report.explained_variance_ratio), 1):
         yield "explained_variance_cumulated", float(share), step
     for count, accuracy in evaluation.curve.items() if evaluation else ():
         yield "accuracy_1nn", accuracy.nearest, count
