@@ -105,7 +105,7 @@ def test_torch_infers_where_only_what_it_needs_is_installed() -> None:
 
 
 # The questions what kind of place a text names, and the modules that may ask: they make the ports that all others take.
-KINDS = re.compile(r"\b(is_s3|is_url|is_index)\(")
+KINDS = re.compile(r"\b(is_s3|is_url|is_index|scheme_of)\(")
 FACTORIES = {"storage/location.py", "storage/file_store.py", "sources/__init__.py", "output/open.py"}
 DEFINITIONS = {"storage/s3/address.py", "sources/pack/layout.py"}
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from mission9.errors import OutputError
 from mission9.output.place import FolderPlace, OutputPlace
-from mission9.storage.s3.address import Address, is_s3
+from mission9.storage.location import scheme_of
+from mission9.storage.s3.address import Address
+
+
+def _bucket(place: str) -> OutputPlace:
+    from mission9.output.bucket.place import BucketPlace  # loads what other runs do not need
+
+    return BucketPlace(Address.of(place))
+
+
+# The stores of results by the scheme of their addresses. A new one takes an `OutputPlace`, and its name in
+# `storage.location.WRITABLE`.
+STORES: dict[str, Callable[[str], OutputPlace]] = {"s3": _bucket, "s3a": _bucket}
 
 
 def output_at(place: str | Path) -> OutputPlace:
@@ -15,11 +28,8 @@ def output_at(place: str | Path) -> OutputPlace:
     Raises:
         ConfigError: the text is no address.
     """
-    if is_s3(place):
-        from mission9.output.bucket.place import BucketPlace  # loads what other runs do not need
-
-        return BucketPlace(Address.of(str(place)))
-    return FolderPlace(Path(place))
+    store = STORES.get(scheme_of(place))
+    return store(str(place)) if store else FolderPlace(Path(place))
 
 
 def existing_output(place: str) -> OutputPlace:

@@ -21,10 +21,20 @@ _NO_STORES = ("http", "https")
 
 _AT_ACCOUNT = ("abfs", "abfss", "wasb", "wasbs")  # CONTAINER@ACCOUNT, which is no secret
 
+_S3 = ("s3", "s3a")  # as Hadoop calls the same
+# The schemes of stores that results can be written to.
+WRITABLE = set(_S3)
+
+
+def scheme_of(place: str | Path) -> str:
+    """The scheme of an address, in lower case; empty for a path."""
+    found = _URL.match(place) if isinstance(place, str) else None
+    return found[0].partition(":")[0].lower() if found else ""
+
 
 def is_url(place: str | Path) -> bool:
     """Tell whether a place is in a store of fsspec."""
-    return isinstance(place, str) and _URL.match(place) is not None and not is_s3(place)
+    return scheme_of(place) not in ("", *_S3)
 
 
 def as_text(place: object) -> object:
@@ -89,7 +99,7 @@ def normalized(place: str, *, any_store: bool = True) -> str:
         return str(Address.of(place))
     if not is_url(place):
         return place
-    if not any_store:
+    if not any_store and scheme_of(place) not in WRITABLE:
         raise ValueError("folders, and s3:// addresses, are read and written here: give one, or mount the store")
     return store_url(place)
 
