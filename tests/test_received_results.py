@@ -224,4 +224,7 @@ def test_in_a_bucket_that_the_result_alone_names_nothing_is_deleted(
     config = json.loads((output / "run.json").read_bytes())["config"]
     change(output / "run.json", config={**config, "input": "s3://somebody/images"})
     assert main([*commands(output)[0], "--source"]) == 2
-    assert "give --input s3://somebody/images" in capsys.readouterr().err
+    assert (
+        "the result names s3://somebody/images, where nothing is deleted unless you name it too: give --input"
+        in capsys.readouterr().err
+    )

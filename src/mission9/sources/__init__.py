@@ -28,6 +28,7 @@ def resolve_root(place: str) -> str:
 @lru_cache(maxsize=8)
 def open_source(root: str) -> Source:
     """The source that a root names; it stays, with what it knows, for the next who asks."""
+    root = without_file(root)
     if is_index(root):
         from mission9.sources.pack.source import PackSource  # loads what other runs do not need
 
@@ -36,4 +37,4 @@ def open_source(root: str) -> Source:
         from mission9.sources.fsspec import FsspecSource
 
         return FsspecSource(store_url(root))  # which refuses what a URL may not hold
-    return Bucket(root) if is_s3(root) else Folder(without_file(root))
+    return Bucket(root) if is_s3(root) else Folder(root)

@@ -112,4 +112,5 @@ def real_root(place: str) -> str:
 
 def local_path(place: str) -> Path | None:
     """The path of a place on this machine, to look at which asks no server; None for an address."""
-    return None if is_s3(place) or is_url(place) else Path(without_file(place))
+    place = without_file(place)
+    return None if is_s3(place) or is_url(place) else Path(place)
