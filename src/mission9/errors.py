@@ -59,6 +59,10 @@ class OutputError(UsageError):
     """The output folder cannot be used."""
 
 
+class NoResultError(OutputError):
+    """There is no result in an output."""
+
+
 class PolicyError(UsageError):
     """A bucket or another store is not as the policy of the run has it; nothing was read or written."""
 

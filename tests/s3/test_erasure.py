@@ -128,7 +128,7 @@ def test_nothing_is_left_in_any_version(versioned: Versioned, images: Path, tmp_
     texts = [repr(pq.read_table(file).to_pylist()) for file in cache.rglob("*.parquet")]
     assert not [name for name in ERASED for text in texts if name in text]
     assert not list(verify_output(place))
-    assert main(["audit", "--verify", place]) == 0
+    assert main(["verify", place]) == 0
     assert erased_from(place, with_source=True, input=source) is None
     for file in (images / name for name in ERASED):  # restored from a backup by mistake
         key = f"images/{file.relative_to(images)}"
@@ -252,7 +252,7 @@ def test_a_prefix_that_holds_no_output_is_told(bucket: Bucket, tmp_path: Path, c
     bucket.put("other/file.txt", b"of somebody")
     for place in (f"{bucket}/typo", f"{bucket}/other"):
         for command in (
-            ["audit", "--verify", place],
+            ["verify", place],
             ["erase", place, "--older-than", "1"],
             ["erase", place, "--ids", str(ids_file(tmp_path))],
         ):

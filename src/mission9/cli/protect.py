@@ -24,31 +24,25 @@ _Input = Annotated[str | None, Parameter("--input")]
 
 
 @app.command(group=PROTECT)
-def audit(place: str, /, *, verify: Flag = False, all_files: Flag = False, json_: _Json = False) -> int:
-    """Count the images that carry EXIF, GPS, XMP, IPTC or comments; or check the log of what was done to a result.
+def audit(place: str, /, *, all_files: Flag = False, json_: _Json = False) -> int:
+    """Count the images that carry EXIF, GPS, XMP, IPTC or comments.
 
-    Pixels are not decoded, and no name is told. With --verify, what is wrong with the log is printed, a line each; the
-    exit code is 1 if anything is.
+    Pixels are not decoded, and no name is printed.
 
     ```bash
     mission9 audit photos
     mission9 audit s3://my-bucket/photos --json
-    mission9 audit --verify results
     ```
 
     Parameters
     ----------
     place:
-        Folder of images, or s3://BUCKET/PREFIX; with --verify, the output of a run.
-    verify:
-        Check the audit log of an output.
+        Folder of images, or s3://BUCKET/PREFIX.
     all_files:
         Look at every file, not just those that look like images by name.
     json_:
         Print the counts as JSON.
     """
-    if verify:
-        return _verify_log(place)
     from mission9.privacy.metadata_audit import audit_images
 
     found = audit_images(place, all_files=all_files)
@@ -137,16 +131,3 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
         say(f"{count} were known by their hashes alone: those were searched in all columns of paths")
     say(f"not reached: {'; '.join(receipt.not_reached)}")
     say(f"receipt: {output.rstrip('/')}/{receipt.file}")
-
-
-def _verify_log(output: str) -> int:
-    from mission9.output.audit_log import records, verify
-    from mission9.output.open import existing_output
-
-    there = existing_output(output)
-    state = there.state_files()
-    problems = list(verify(state, there.last_report()))
-    for problem in problems:
-        say(problem)
-    say(f"{len(problems)} problems in the log of {output}" if problems else f"{records(state)} records, whole")
-    return 1 if problems else 0

@@ -21,7 +21,8 @@ from mission9.output.layout import PAGE
 def verify(output: str = "data/Results", /, *, pseudonymise: str | None = None) -> int:
     """Check a result: files against their checksums, rows against the listing, scores against features and model.
 
-    Prints what is wrong, a line each; the exit code is 1 if anything is. The same run again mends what it can.
+    It checks the audit log too, and prints each problem on a line; the exit code is 1 if there is any. Run the same
+    command again to repair the result.
 
     ```bash
     mission9 verify results

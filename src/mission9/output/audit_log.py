@@ -67,9 +67,9 @@ def noted(state: FileStore, fact: str) -> set[str]:
     return {value for value in values if isinstance(value, str)}
 
 
-def records(state: FileStore) -> int:
-    """Return how many records there are."""
-    return len(_lines(state))
+def ends_with_erasure(state: FileStore) -> bool:
+    """Tell whether the last record is of an erasure, after which no run has come to an end."""
+    return any((_record(line) or {}).get("action") == "erased" for line in _lines(state)[-1:])
 
 
 def _problems_of_chain(lines: list[bytes]) -> Iterator[str]:

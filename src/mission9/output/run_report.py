@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from mission9.errors import ConservationError, OutputError
+from mission9.errors import ConservationError, NoResultError, OutputError
 from mission9.redact import one_line, redact_values
 from mission9.schema import FEATURES, SPLITS
 
@@ -169,7 +169,7 @@ def report_of(found: Mapping[str, Any], place: str | Path) -> Report:
         OutputError: it is missing, or not as a run writes it.
     """
     if not found:
-        raise OutputError(
+        raise NoResultError(
             f"there is no result in {place} ({_file(place)} is missing or damaged): mission9 run --output {place}"
         )
     try:

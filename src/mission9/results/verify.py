@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from mission9.crypto.pseudonyms import Pseudonyms, TableNames, check_key
-from mission9.errors import Mission9Error, OutputError
+from mission9.errors import Mission9Error, NoResultError, OutputError
 from mission9.model_facts import ModelFacts
 from mission9.models.weights import read_saved_weights
+from mission9.output.audit_log import ends_with_erasure
+from mission9.output.audit_log import verify as verify_log
 from mission9.output.layout import (
     FEATURES_FOLDER,
     MODEL_FOLDER,
@@ -24,7 +26,8 @@ from mission9.output.layout import (
     done_file,
 )
 from mission9.output.local import Output
-from mission9.output.open import output_at
+from mission9.output.open import existing_output
+from mission9.output.place import OutputPlace
 from mission9.output.report_file import page_problem
 from mission9.output.run_report import Report, report_of
 from mission9.output.shards import damaged, read_marker, read_rejects
@@ -43,21 +46,31 @@ _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[str]:
     """Return what is wrong with a result, a sentence each; nothing, if it is whole and its tables belong together.
 
-    Files are held against the SHA-256 noted when they were committed, rows against the listing and the counts of
-    `run.json`, and scores against the features and the model. One part (at most 16,384 images) is in memory at a time.
+    Files are checked against the SHA-256 noted when they were committed, rows against the listing and the counts of
+    `run.json`, scores against the features and the model, and the audit log against its chain and the receipts. One
+    part (at most 16,384 images) is in memory at a time.
     In a result of pseudonyms, rows are held against the listing by their `pseudonyms`; without these, by number.
 
     Raises:
-        OutputError: there is no result in `root`.
+        OutputError: there is no result in `root`, and not because all of its images were erased.
         ConfigError: it was made with another key.
     """
-    place = output_at(root)
-    folder = place.result(to_verify=True)
+    place = existing_output(root)
+    state = place.state_files()
+    try:
+        yield from _problems_of_result(place, pseudonyms)
+    except NoResultError:
+        if not ends_with_erasure(state):
+            raise
+    yield from verify_log(state, place.last_report())
+
+
+def _problems_of_result(place: OutputPlace, pseudonyms: Pseudonyms | None) -> Iterator[str]:
+    output = Output(place.result(to_verify=True))
     if pseudonyms:
-        check_key(pseudonyms, str(Output(folder).last_report().get("pseudonyms", "")), root)
-    output = Output(folder)
+        check_key(pseudonyms, str(output.last_report().get("pseudonyms", "")), place.name)
     for problem in of_one_run(output, lambda: list(_problems(output, pseudonyms))):
-        yield problem.replace(str(folder), place.name)
+        yield problem.replace(str(output.root), place.name)
 
 
 def _problems(output: Output, pseudonyms: Pseudonyms | None) -> Iterator[str]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mission9.errors import ModelError, OutputError, StorageError
+from mission9.errors import ModelError, NoResultError, OutputError, StorageError
 from mission9.output.bucket.mirror import file_of, mirror_of
 from mission9.output.bucket.output import MAX_REPORT_BYTES, RUNS, TABLES_AT
 from mission9.output.bucket.shards import bring
@@ -105,7 +105,7 @@ def _pointer(address: Address) -> tuple[dict[str, Any], str]:
             return report, named[1]
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
-    raise OutputError(
+    raise NoResultError(
         f"there is no result in {address} ({REPORT} is missing or damaged): mission9 run --output {address}"
     )
 
