@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "mission9"
 # Rooms from the ground up: a module imports its own room and rooms before it.
 ORDER = (
     *("_package", "options", "redact", "schema", "system", "concurrency", "errors", "devices", "storage"),
-    *("config", "crypto", "models", "pca", "model_facts", "decoding", "sources", "runners"),
+    *("config", "crypto", "sampling", "models", "pca", "model_facts", "decoding", "sources", "runners"),
     *("datasets", "feature_extractor", "output", "privacy", "stages", "pack", "results", "notebook"),
     *("dataframes", "estimate", "html_report", "tracking", "deploy", "doctor", "erasure", "spark_pipeline"),
     *("pipeline", "__init__", "cli", "__main__"),

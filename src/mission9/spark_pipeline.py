@@ -22,6 +22,7 @@ from mission9.output.local import Output
 from mission9.output.open import output_at
 from mission9.pca import Moments, PCAModel
 from mission9.privacy.policy import enforce_policy
+from mission9.runners.spark import partition_number
 from mission9.runners.spark_session import find_or_start_session, parallelism, stop_session
 from mission9.schema import FEATURES, LISTING, OUTCOME, projected, vectors
 from mission9.sources import resolve_root
@@ -172,7 +173,7 @@ class SparkImagePipeline:
             with pq.ParquetWriter(file, _SCORES) as writer:
                 for batch in batches:
                     writer.write_batch(batch.select(_SCORES.names).cast(_SCORES))
-            yield pa.record_batch([[_partition_number()], [str(file)]], ["number", "file"])
+            yield pa.record_batch([[partition_number()], [str(file)]], ["number", "file"])
 
         written = sorted(df.orderBy("path").mapInArrow(write, "number long, file string").collect())
         tables = (pq.read_table(row.file) for row in written)
@@ -237,12 +238,3 @@ def _ddl(schema: pa.Schema) -> str:
 def _take_moments(batches: Batches) -> Batches:
     moments = pca.moments_of((vectors(batch["features"]) for batch in batches), FEATURES)
     yield pa.record_batch([pa.array([moments.to_bytes()], pa.binary())], ["moments"])
-
-
-def _partition_number() -> int:
-    from pyspark import TaskContext
-
-    task = TaskContext.get()
-    if task is None:
-        raise RuntimeError("this runs in a Spark task only")
-    return task.partitionId()

@@ -13,9 +13,10 @@ from mission9.errors import OutputError
 from mission9.html_report.identical import Group, identical_images
 from mission9.html_report.neighbour_accuracy import at_odds, judge
 from mission9.html_report.neighbours import nearest, nearest_others
-from mission9.html_report.sample import draw_sample, evenly
+from mission9.html_report.sample import draw_sample
 from mission9.html_report.text import LONGEST, setting, shown
 from mission9.results.reader import Results
+from mission9.sampling import evenly
 from tests.html_report.conftest import TEST, TRAINING
 
 

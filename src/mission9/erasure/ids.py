@@ -6,19 +6,15 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from mission9.erasure.rewrite import raise_if_of_the_system
 from mission9.errors import ConfigError, InputError, OutputError
 from mission9.output.layout import SHARDS, STATE, done_file, plan_file
 from mission9.output.local import Output
-from mission9.output.tables import row_groups
+from mission9.output.tables import DAMAGE, row_groups
 from mission9.storage.local.untrusted import MIB, read_file
 
 _MAX_BYTES = 1024 * MIB
 _MAX_TOLD = 5
-
-_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def images_of(output: Output) -> Iterator[Image]:
         for plan in (done_file(folder), plan_file(folder)):
             try:
                 yield from _listed(plan)
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise_if_of_the_system(error)
                 raise _unlisted(output, fingerprint) from error
 

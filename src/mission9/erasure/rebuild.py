@@ -25,7 +25,7 @@ from mission9.output.layout import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER
 from mission9.output.local import Output
 from mission9.output.run_report import Report, SplitCounts, report_of
 from mission9.output.shards import Shard
-from mission9.output.tables import row_groups
+from mission9.output.tables import DAMAGE, row_groups
 from mission9.output.tombstones import ERASED
 from mission9.pca import Moments, PCAModel
 from mission9.runners.base import InProcessRunner
@@ -38,7 +38,6 @@ from mission9.storage.local.files import files_in, make_folder, read_whole, writ
 
 logger = logging.getLogger(__name__)
 
-_DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 # Of which paths of the published tables the images are erased.
 Holds = Callable[[pa.ChunkedArray], pa.Array]
@@ -68,7 +67,7 @@ class CurrentResult:
                 fitted = rows.filter(pc.equal(rows["split"], report.fitted_on))
                 if len(fitted):
                     moments = moments.merge(pca.moments_of([vectors(fitted["features"])], FEATURES))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise_if_of_the_system(error)
             logger.warning("the tables in %s are damaged, and the model is fitted anew: %s", root, error)
             return CurrentResult(root, report, -1, None)
@@ -110,7 +109,7 @@ def remake(output: Output, standing: CurrentResult, pseudonyms: Pseudonyms | Non
     try:
         collected, parts = _collect(output, report, pseudonyms)
         model, how = _model(standing, collected)
-    except (ConservationError, ConfigError, InputError, *_DAMAGE) as error:
+    except (ConservationError, ConfigError, InputError, *DAMAGE) as error:
         raise_if_of_the_system(error)
         logger.warning(
             "the result is taken away, since none can be made of what is left: %s; %s", error, _next(standing)

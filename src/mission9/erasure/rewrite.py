@@ -21,14 +21,12 @@ from mission9.output.shards import (
     rejects_file,
     sweep,
 )
-from mission9.output.tables import TableWriter, read_table, row_groups
+from mission9.output.tables import DAMAGE, TableWriter, read_table, row_groups
 from mission9.output.tombstones import Tombstones
 from mission9.schema import PLAN
 from mission9.storage.local.files import atomic_path, files_in, remove_file
 
 logger = logging.getLogger(__name__)
-
-_DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
 def raise_if_of_the_system(error: Exception) -> None:
@@ -43,7 +41,7 @@ def rows_of(folder: Path, erased: Tombstones) -> int:
     for key in _keys(folder):
         try:
             count += sum(erased.holds(read_table(file, ["path"])["path"]).true_count for file in _tables(folder, key))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise_if_of_the_system(error)
     return count
 
@@ -100,7 +98,7 @@ def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> se
                     rows = _renamed(rows, renamed)
                     writer.write_table(rows, row_group_size=len(rows))
                     named.update(rows["shard"].to_pylist(), rows["part"].to_pylist())
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise_if_of_the_system(error)
         logger.warning("%s is damaged, and is deleted: %s", plan, error)
         named = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from mission9.errors import ConfigError, InputError
 from mission9.estimate.interval import Interval
 from mission9.models.extraction import Extraction
 from mission9.runners.local import LocalRunner
+from mission9.sampling import Reservoir
 from mission9.schema import LISTING
 from mission9.sources import resolve_root
 from mission9.sources.list_images import list_images
@@ -105,17 +105,12 @@ def describe_rejects(rejected: Mapping[str, int]) -> str:
 def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
     """At most `SAMPLE` images, each as likely as any other, always the same ones; and how many there are."""
     root = resolve_root(config.input)
-    chosen: list[ImageRow] = []
-    chance, count = random.Random(0), 0  # noqa: S311 - nothing secret
+    chosen = Reservoir[ImageRow](SAMPLE)
     for row in _rows(root, config):
-        count += 1
-        if len(chosen) < SAMPLE:
-            chosen.append(row)
-        elif (place := chance.randrange(count)) < SAMPLE:
-            chosen[place] = row
-    if not chosen:
+        chosen.offer(lambda row=row: row)  # type: ignore[misc]
+    if not chosen.items:
         raise InputError(f"there are no images in {config.input}; give another --input")
-    return chosen, count
+    return chosen.items, chosen.seen
 
 
 def _rows(root: str, config: RunConfig) -> Iterator[ImageRow]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mission9.errors import OutputError
 from mission9.results.reader import Results, Scores
+from mission9.sampling import evenly
 from mission9.schema import vectors
 
 MAX_KNOWN = 50_000  # images of a split that others are told by
@@ -66,11 +67,6 @@ def draw_sample(results: Results) -> Sample:
         raise OutputError(f"the features in {results.root} are not those of its report; mission9 verify says more")
     images = pa.Table.from_batches(parts)
     return Sample(images, _scores(results, images), _shown(images), seen, np.concatenate(prefixes))
-
-
-def evenly(count: int, most: int) -> Places:
-    """At most so many of `count` places, evenly spread."""
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def sha256_prefixes(digests: pa.Array) -> NDArray[np.uint64]:

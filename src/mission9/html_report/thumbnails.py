@@ -20,8 +20,8 @@ from mission9.concurrency.prefetch import LOCAL
 from mission9.decoding.isolated import Decoded, decode_apart
 from mission9.decoding.worker import MAX_IMAGES, THUMBNAIL, DecoderSettings
 from mission9.errors import ImageError, InputError
-from mission9.html_report.sample import evenly
 from mission9.models.preprocess import THUMBNAIL_SIDE, thumbnail_size
+from mission9.sampling import evenly
 from mission9.sources import open_source
 
 SIDE = THUMBNAIL_SIDE

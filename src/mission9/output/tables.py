@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 from mission9.crypto.parquet import for_reading, for_writing
 from mission9.storage.local.files import naming, open_to_read, open_to_write
 
+# Reading a damaged file ends in one of these.
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
+
 _Version = tuple[Path, int, int, int]  # of a file: its path, inode, time of change and size
 
 # A plan has a row group for each shard, and each shard's task reads one: with the footer each time that were quadratic.

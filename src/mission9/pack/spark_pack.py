@@ -14,7 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -27,6 +27,7 @@ from mission9.options import MAX_BYTES
 from mission9.output.tables import TableWriter
 from mission9.pack.plan_pack import PART_BYTES, PART_IMAGES, PackPlan, Part, Row
 from mission9.pack.write_part import Read, write_part
+from mission9.runners.spark import partition_number
 from mission9.runners.spark_session import find_or_start_session, stop_session
 from mission9.schema import listed_time
 from mission9.sources.layout import Layout, Strays, is_of_tools, tools_folder
@@ -112,7 +113,7 @@ def _written(spark: SparkSession, place: str, store: FileStore, folder: Path, li
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         key = uuid.uuid4().hex  # a task tried twice writes two, and only one is told of
         count = write_part(store, key, (image for batch in batches for image in _images(batch, top)))
-        summary = [[_partition_number()], [key], [count]]
+        summary = [[partition_number()], [key], [count]]
         yield pa.record_batch([pa.array(summary[0], pa.int32()), *summary[1:]], ["number", "key", "images"])
 
     told = sorted(rows.mapInArrow(write, _SUMMARY).collect())
@@ -207,10 +208,3 @@ def _plan(store: FileStore, folder: Path, parts: list[Part]) -> PackPlan:
     with store.writing(PLAN_FILE) as noted:
         shutil.copyfile(plan.images, noted)
     return plan
-
-
-def _partition_number() -> Any:
-    from pyspark import TaskContext
-
-    task = TaskContext.get()
-    return task.partitionId() if task is not None else 0

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mission9.errors import InputError, SetupError
 from mission9.results.reader import Results, Scores
+from mission9.sampling import evenly
 from mission9.schema import TEST, TRAINING, VALIDATION
 
 NEIGHBOURS = 5
@@ -158,7 +159,7 @@ def _every_fifth(labels: NDArray[np.object_]) -> NDArray[np.bool_]:
 def _thin(scores: Scores, most: int) -> Scores:
     if len(scores) <= most:
         return scores
-    return scores.take(np.linspace(0, len(scores) - 1, most).astype(np.int64))
+    return scores.take(evenly(len(scores), most))
 
 
 def _counts(components: int) -> list[int]:

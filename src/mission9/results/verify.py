@@ -31,16 +31,13 @@ from mission9.output.place import OutputPlace
 from mission9.output.report_file import page_problem
 from mission9.output.run_report import Report, report_of
 from mission9.output.shards import damaged, read_marker, read_rejects
-from mission9.output.tables import read_table, row_groups
+from mission9.output.tables import DAMAGE, read_table, row_groups
 from mission9.pca import PCAModel
 from mission9.results.reader import of_one_run
 from mission9.results.verify_scores import ScoresCheck
 from mission9.schema import FEATURES_TABLE, PLAN, REJECTS_TABLE, is_as_written
 from mission9.storage.local.files import file_sha256, files_below
 from mission9.storage.local.names import from_text
-
-# What reading a damaged file ends in.
-_DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
 def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[str]:
@@ -131,14 +128,14 @@ def _listed(plan: Path) -> Iterator[pa.Table]:
                 raise ValueError("an image is listed twice, or out of order")
             last = paths[-1]
             yield rows
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise OutputError(f"{plan} is damaged, which lists the images of this result: run again") from error
 
 
 def _rejects(folder: Path, key: str) -> pa.Table:
     try:
         return read_rejects(folder, key)
-    except _DAMAGE:  # its checksum has told
+    except DAMAGE:  # its checksum has told
         return REJECTS_TABLE.empty_table()
 
 

@@ -122,3 +122,17 @@ def _spare_collections() -> None:
     """
     if not gc.get_freeze_count():
         gc.freeze()
+
+
+def partition_number() -> int:
+    """The number of the partition that the Spark task of this process works on.
+
+    Raises:
+        RuntimeError: this process works on none.
+    """
+    from pyspark import TaskContext
+
+    task = TaskContext.get()
+    if task is None:
+        raise RuntimeError("this runs in a Spark task only")
+    return task.partitionId()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 from mission9.errors import InputError
 from mission9.models.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
 from mission9.models.extraction import Extraction
+from mission9.sampling import Reservoir
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def calibrate_int8(
         InputError: no image of the sample can be decoded.
         SetupError: nncf is not installed.
     """
-    chosen = sample(listing, _CANDIDATES)
+    chosen = _sample(listing, _CANDIDATES)
     rows = (ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in chosen)
     prepared = (prepare(row, extraction=extraction).pixels for row in rows)
     pixels: list[Pixels] = list(islice((image for image in prepared if image is not None), CALIBRATION_IMAGES))
@@ -46,16 +46,11 @@ def calibrate_int8(
     return calibrate(extraction.weights, np.stack(pixels), scratch)
 
 
-def sample(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:
-    """At most `count` rows of all batches, each as likely as any other (Vitter 1985, algorithm R), in random order."""
-    chance = random.Random(0)  # noqa: S311 (a sample, no secret)
-    chosen: list[dict[str, Any]] = []
-    seen = 0
+def _sample(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:
+    """At most `count` rows of all batches, in random order."""
+    chosen = Reservoir[dict[str, Any]](count)
     for batch in batches:
         for at in range(len(batch)):
-            place = seen if seen < count else chance.randrange(seen + 1)
-            seen += 1
-            if place < count:
-                chosen[place : place + 1] = batch.slice(at, 1).to_pylist()
-    chance.shuffle(chosen)
-    return chosen
+            chosen.offer(lambda rows=batch, at=at: rows.slice(at, 1).to_pylist()[0])  # type: ignore[misc]
+    chosen.shuffle()
+    return chosen.items

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9.models.extraction import Extraction
+from mission9.sampling import evenly
 from mission9.schema import NO_SPLIT, vectors
 from mission9.stages.collect_shards import Rows
 from mission9.stages.infer_features import infer_features
@@ -63,16 +64,12 @@ def fidelity_in(report: Mapping[str, Any]) -> dict[str, float] | None:
 
 def _sample(groups: Sequence[Rows]) -> tuple[list[str], NDArray[np.str_], NDArray[np.float32]]:
     """Paths, labels and features of images spread evenly over a few row groups."""
-    chosen = [groups[at] for at in _spread(len(groups), _ROW_GROUPS)]
+    chosen = [groups[at] for at in evenly(len(groups), _ROW_GROUPS)]
     tables = [rows.read(["path", "label", "features"]) for rows in chosen]
-    taken = [table.take(_spread(len(table), SAMPLE // len(tables))) for table in tables]
+    taken = [table.take(evenly(len(table), SAMPLE // len(tables))) for table in tables]
     paths = [path for table in taken for path in table["path"].to_pylist()]
     labels = np.array([label for table in taken for label in table["label"].to_pylist()])
     return paths, labels, np.concatenate([vectors(table["features"]) for table in taken])
-
-
-def _spread(length: int, count: int) -> list[int]:
-    return sorted({int(at) for at in np.linspace(0, length - 1, min(length, count))})
 
 
 def _accuracy_1nn(features: NDArray[np.float32], labels: NDArray[np.str_]) -> float:
