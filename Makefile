@@ -54,14 +54,14 @@ test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole comman
 
 .PHONY: test-spark35
 test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an environment of its own
-	$(ONE_THREAD) $(SPARK35)/bin/pytest $(SIDE_BY_SIDE) -m "spark and not real" tests/test_pipeline.py tests/test_spark_pipeline.py tests/test_cli.py tests/test_runners.py \
-		tests/test_poisonous_images.py
+	$(ONE_THREAD) $(SPARK35)/bin/pytest $(SIDE_BY_SIDE) -m "spark and not real" tests/pipeline/test_pipeline.py tests/test_spark_pipeline.py \
+		tests/cli/test_cli.py tests/runners/test_runners.py tests/scenarios/test_poisonous_images.py
 
 # With any Python that has torch, pytest and the few others: neither .venv nor the tools that it holds are needed. What
 # pyproject.toml asks of pytest would fail where a plug-in is absent, or where a library of the GPU's warns.
 .PHONY: test-gpu
-test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/test_gpu.py says what it needs)
-	PYTHONPATH=src $(PYTHON) -m pytest -o addopts=-ra -o filterwarnings=default tests/test_gpu.py
+test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/models/engines/test_gpu.py says what it needs)
+	PYTHONPATH=src $(PYTHON) -m pytest -o addopts=-ra -o filterwarnings=default tests/models/engines/test_gpu.py
 
 .PHONY: bench-gpu
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")

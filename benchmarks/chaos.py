@@ -47,13 +47,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from benchmarks.measure import REPOSITORY, RESULTS, SHARED
 from benchmarks.measure.chaos_page import as_table, section_lines
 from benchmarks.measure.child import clean_environment
-from benchmarks.measure.cluster import MEMORY, Cluster
 from benchmarks.measure.kills import GOES_ON, KINDS, Hit, Peace, Round, in_peace, one_round
 from benchmarks.measure.machine import this_machine
 from benchmarks.measure.page import put_section
 from benchmarks.measure.races import race_of_starts, read_during_rewrites
 from benchmarks.measure.stages import STAGES
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree
+from tests.support.cluster import MEMORY, Cluster
 
 PAGE = REPOSITORY / "docs" / "reliability.md"
 RUNNERS = ("local", "spark", "standalone")

@@ -19,10 +19,10 @@ from mission9.runners import base
 from mission9.runners.base import Task
 
 if TYPE_CHECKING:  # the GPU tests run where neither Spark nor pydantic is
-    from benchmarks.measure.cluster import Cluster
     from pyspark.sql import SparkSession
 
     from mission9.results.reader import Results
+    from tests.support.cluster import Cluster
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -118,7 +118,7 @@ def spark() -> Iterator[SparkSession]:
 @pytest.fixture
 def standalone_cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A Spark master on the loopback with two worker processes of one core each."""
-    from benchmarks.measure.cluster import Cluster
+    from tests.support.cluster import Cluster
 
     with Cluster(tmp_path) as cluster:
         yield cluster
@@ -128,7 +128,7 @@ def standalone_cluster(tmp_path: Path) -> Iterator[Cluster]:
 def connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Spark Connect server on the loopback, a process of its own."""
     pytest.importorskip("grpc", reason="Spark Connect's packages are not installed")
-    from benchmarks.measure.cluster import connect_server
+    from tests.support.cluster import connect_server
 
     with connect_server(tmp_path_factory.mktemp("connect")) as address:
         yield address

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -31,6 +32,21 @@ def test_imports_lead_down() -> None:
 def test_the_ground_imports_little(room: str, below: set[str]) -> None:
     found = {room_of(other) for module, others in GRAPH.items() if room_of(module) == room for other in others}
     assert found - {room} == below
+
+
+def roots_imported(file: Path) -> set[str]:
+    """The first names of what a file imports, within functions too."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_no_test_imports_the_benchmarks() -> None:
+    """Their own tests lie beside them; what both take lies in tests/support."""
+    folder = Path(__file__).parent
+    importing = {file.relative_to(folder) for file in folder.rglob("*.py") if "benchmarks" in roots_imported(file)}
+    assert not importing
 
 
 def modules_after(statement: str) -> set[str]:

@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 from benchmarks.measure import SHARED
-from benchmarks.measure.mutate import mutate
-from benchmarks.measure.seeds import Seed, make_seeds
+from tests.support.mutate import mutate
+from tests.support.seeds import Seed, make_seeds
 
 from mission9 import RunConfig
 from mission9.decoding.isolated import Decoded, decode_apart

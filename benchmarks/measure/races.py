@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from benchmarks.measure.child import clean_environment
-from benchmarks.measure.readers import read_result
+from tests.support.readers import read_result
 
 from mission9 import PCAModel
 from mission9.output.layout import MODEL_FOLDER, scores_folder

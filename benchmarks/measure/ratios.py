@@ -136,7 +136,7 @@ def _isolation(result: Result) -> Ratio:
         median(found.apart) if found else None,
         median(found.within) if found else None,
         goal=_ISOLATION,
-        correctness="the same pixels (tests/stages/test_decode_apart.py); ratio: the median of passes in turn",
+        correctness="the same pixels (tests/decoding/test_decode_apart.py); ratio: the median of passes in turn",
         reason=_missing(result, "isolation"),
     )
     return replace(ratio, ratio=found.ratio, met=is_met(found.ratio, _ISOLATION)) if found else ratio

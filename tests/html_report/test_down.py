@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.measure.cluster import free_port
 
 from mission9.cli import main
 from mission9.html_report import write_report
 from mission9.output.layout import PAGE
 from mission9.results.reader import Results
 from mission9.sources import open_source
+from tests.support.cluster import free_port
 
 
 class Refusing(socketserver.StreamRequestHandler):

@@ -13,12 +13,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from benchmarks.measure.readers import read_result
 
 from mission9.errors import InputError, OutputError
 from mission9.output.open import output_at
 from mission9.results.verify import verify_output
 from tests.support.forks import Forks
+from tests.support.readers import read_result
 
 HOLDER = """
 import sys, time

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.measure.cluster import Cluster
 
 from mission9.cli import main
 from mission9.config import RunConfig
@@ -13,7 +12,8 @@ from mission9.pipeline.run import run
 from mission9.results.verify import verify_output
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import assert_same
-from tests.test_shipping import MAIN, environment, submit, wheel
+from tests.scenarios.test_shipping import MAIN, environment, submit, wheel
+from tests.support.cluster import Cluster
 
 __all__ = ["environment", "wheel"]  # fixtures
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.measure.cluster import MEMORY, Cluster, connect_server
 
 from mission9.results.verify import verify_output
 from mission9.schema import vectors
 from tests.conftest import REAL_WEIGHTS, SHARED
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import assert_same, tables_of
+from tests.support.cluster import MEMORY, Cluster, connect_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.spark]
 

@@ -24,10 +24,10 @@ from mission9.sources.pack.source import PackSource
 from mission9.storage.file_store import file_store
 from mission9.storage.s3 import lease, range_reader
 from mission9.storage.s3.address import Address
+from tests.pack.test_pack import in_this_process
 from tests.s3.conftest import Bucket
 from tests.s3.test_run import ODD_NAMES, SETTINGS, assert_same, local_run
 from tests.support.held_up import wait_until
-from tests.test_pack import in_this_process
 
 
 def rows_of(place: str) -> list[dict[str, Any]]:

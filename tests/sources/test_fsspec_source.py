@@ -29,9 +29,9 @@ from mission9.sources.list_images import has_more_images, list_images
 from mission9.sources.listing import Listing, ListingCounts
 from mission9.stages.prepare_images import ImageRow
 from mission9.storage.location import real_root
-from tests.hostile import tables
+from tests.pack.test_pack import assert_holds, features_run, rows_of
 from tests.sources.conftest import free_port, wait_for
-from tests.test_pack import assert_holds, features_run, rows_of
+from tests.support.hostile import tables
 
 USER, PASSWORD = "reader", "not-to-be-told"
 MOST = 2**28

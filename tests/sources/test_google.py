@@ -13,10 +13,10 @@ import pytest
 
 from mission9.results.verify import verify_output
 from mission9.sources import open_source, resolve_root
-from tests.hostile import tables
+from tests.pack.test_pack import features_run, rows_of
 from tests.sources.conftest import free_port, wait_for
+from tests.support.hostile import tables
 from tests.support.optional import skip_without
-from tests.test_pack import features_run, rows_of
 
 skip_without("gcsfs", "requirements-dev.txt")
 

@@ -9,7 +9,7 @@ import pytest
 from mission9 import RunConfig, run
 from mission9.output.shards import read_marker
 from tests.conftest import InProcessRunner
-from tests.hostile import tables
+from tests.support.hostile import tables
 
 
 def test_a_committed_file_that_is_damaged_is_told_and_its_images_alone_are_computed_again(

@@ -1,1 +1,1 @@
-"""What tests share beside fixtures."""
+"""What tests share beside fixtures, with each other and with the benchmarks."""

@@ -1,8 +1,8 @@
 """`pytest --changed REV`: the tests of what was changed since REV, nearest first, for at most two minutes.
 
-How near a test is to a change is counted in imports: 0 for a changed file of tests and for the tests named after a
-changed module, 1 for those that import such a module, 2 for those that import what imports it. Files that are no Python
-lead to the tests that name them.
+How near a test is to a change is counted in imports: 0 for a changed file of tests and for the tests that lie where a
+changed module does and have its name or its package's, 1 for those that import such a module, 2 for those that import
+what imports it. Files that are no Python lead to the tests that name them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pytest
 
 SECONDS = 110  # of a run of tests; what is left then is skipped
 FARTHEST = 2
+TESTS = ("tests/", "benchmarks/tests/")
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -71,7 +72,7 @@ def distances(changed: set[str], repository: Path) -> dict[str, int]:
     for file, text in sources.items():
         for name in imported(ast.parse(text), modules):
             importers.setdefault(modules[name], set()).add(file)
-    found = {file: 0 for file in sources if file in changed or is_named_after(file, changed)}
+    found = {file: 0 for file in sources if file in changed or any(mirrors(file, other) for other in changed)}
     found |= {file: 1 for file, text in sources.items() if file not in found and names_one_of(file, text, changed)}
     # A fixture's file is imported by nobody, and used by all tests below its folder.
     for file in [file for file in found if file.endswith("/conftest.py")]:
@@ -103,14 +104,14 @@ def imported(tree: ast.Module, known: dict[str, str]) -> Iterator[str]:
                 yield nearest
 
 
-def is_named_after(file: str, changed: set[str]) -> bool:
-    stem = Path(file).stem
-    return stem.startswith("test_") and any(
-        stem.removeprefix("test_") == Path(other).stem for other in changed if other.startswith("src/")
-    )
+def mirrors(file: str, module: str) -> bool:
+    """Whether tests lie where a module does, and have its name or its package's: the tree of tests is the package's."""
+    folder, name = Path(file).parent, Path(file).stem
+    beside = Path("src/mission9") / folder.relative_to("tests") if file.startswith("tests/") else None
+    return Path(module).parent == beside and name in (f"test_{Path(module).stem}", f"test_{folder.name}")
 
 
 def names_one_of(file: str, text: str, changed: set[str]) -> bool:
     """Whether tests name a changed file that nobody can import."""
     others = (Path(other).name for other in changed if not other.endswith(".py"))
-    return file.startswith("tests/") and any(name in text for name in others)
+    return file.startswith(TESTS) and any(name in text for name in others)

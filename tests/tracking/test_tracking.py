@@ -26,7 +26,6 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import safetensors.numpy
-from benchmarks.measure.cluster import free_port
 
 from mission9 import RunConfig, run
 from mission9.models.weights import SAVED_FILE
@@ -38,6 +37,7 @@ from mission9.tracking import metrics, prepared
 from mission9.tracking.server import no_answer
 from mission9.tracking.subprocess_logger import log_apart
 from tests.conftest import REPOSITORY, InProcessRunner
+from tests.support.cluster import free_port
 from tests.support.finished import copy_of, with_changes, write_tree
 from tests.support.forks import PROGRAM, USUAL, Ended, Forks
 
