@@ -1,4 +1,4 @@
-"""How fast a GPU turns images into features here, what bounds it, and how true each precision is.
+"""Speed of a GPU that turns images into features, its bounds, and the fidelity of each precision.
 
     python benchmarks/gpu.py [--images DIR] [--weights FILE|demo] [--count N] [--json FILE]
 
@@ -17,7 +17,6 @@ Files are read again and again, so they come from the operating system's cache.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -31,10 +30,12 @@ from pathlib import Path
 from statistics import median
 from typing import Literal, cast, get_args
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import numpy as np
 import torch
+from benchmarks.report import read, save
 from numpy.typing import NDArray
 
 from mission9 import devices
@@ -68,7 +69,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured on."""
+    """The device and the software that the figures are of."""
 
     device: str
     driver: str | None
@@ -117,7 +118,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What each precision is measured with."""
+    """Inputs of the measurement of each precision."""
 
     device: Device
     rows: list[ImageRow]
@@ -137,7 +138,7 @@ def main() -> int:
         return 1
     print(*as_text(report), sep="\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        save(read(arguments.json) | {"gpu": asdict(report)}, arguments.json)
     return 0
 
 
@@ -146,7 +147,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", help="folder of images; by default pictures of fruit are generated")
     parser.add_argument("--weights", default="demo", help="demo, or a .pth or .safetensors file (default: demo)")
     parser.add_argument("--count", type=positive, help="images a pass, repeated if fewer (default: 4096, on a CPU 64)")
-    parser.add_argument("--json", type=Path, help="a file to write all figures to")
+    parser.add_argument("--json", type=Path, help="a file of figures to put these in, as `gpu`")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--precision", nargs="+", choices=get_args(Precision), help="default: all that are possible")
     parser.add_argument("--batch-size", type=positive, help="images a step in infer_features (default: the engine's)")
