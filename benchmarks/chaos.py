@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, that meet in one output folder, or are read meanwhile; what became of them.
+"""Runs that are killed at random moments, that meet in one output folder, or are read meanwhile; the results of each.
 
     python benchmarks/chaos.py [--seconds N] [--rounds N] [--runners local spark standalone] [--kinds KIND ...]
 
@@ -64,7 +64,7 @@ EARLIER = ["--preprocess", "crop", "--components", "3", "--runner", "local"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where all happens: the images, and a folder for results."""
+    """The images, and a folder for results."""
 
     tree: Path
     work: Path

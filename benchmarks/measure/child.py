@@ -42,7 +42,7 @@ class Done:
         return f"it ended with code {self.code}: {told[-1] if told else 'it said nothing'}"
 
     def last_json(self) -> dict[str, Any]:
-        """Return what the last line that holds JSON says."""
+        """Return the last line that holds JSON, parsed."""
         lines = [line for line in self.output.splitlines() if line.startswith("{")]
         return cast(dict[str, Any], json.loads(lines[-1])) if lines else {}
 
@@ -87,7 +87,7 @@ def run_command(
 
 
 def run_module(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what a program among the benchmarks tells in JSON.
+    """Run a program among the benchmarks, and return the JSON that it prints.
 
     Raises:
         ChildFailed: with what it said last.

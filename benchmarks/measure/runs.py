@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a program is to do: so many images in `tree`, into the folder `output`."""
+    """The work of a program: so many images in `tree`, into the folder `output`."""
 
     tree: Path
     images: int
