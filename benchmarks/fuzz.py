@@ -109,15 +109,13 @@ def as_figures(tally: Tally, seed: int, seconds: float) -> dict[str, Any]:
         "seed": seed,
         "inputs": tally.inputs,
         "seconds": round(seconds, 1),
-        "inputs_a_second": round(tally.inputs / seconds, 1),
         "targets": by_target,
         "formats": {kind: dict(counts.most_common()) for kind, counts in sorted(tally.by_kind.items())},
         "decoded_twice": tally.decoded_twice,
         "child_peak_bytes": tally.child_peak,
-        "child_errors_bytes": tally.child_errors,
         "faults": tally.faults,
         "noted": tally.noted,
-        "slowest": [asdict(one) for one in tally.slowest],
+        "slowest": round(tally.slowest, 3),
         "machine": asdict(this_machine()),
     }
 
