@@ -94,27 +94,15 @@ docs: .venv/.docs  ## Build the documentation into site/; a warning is an error 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only pca")
+bench: .venv/.dev $(if $(filter pack,$(ARGS)),s3-server)  ## Compare speed with what others write, and write docs/performance.md (ARGS="--only large": many images; also listing, pack, soak)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: .venv-peers/.ready  ## Install Ray and Daft, for make bench to measure too, in an environment of their own
 
-.PHONY: bench-large
-bench-large: .venv/.dev  ## Measure speed and memory at 67,692 images (ARGS="--listing": a million names)
-	$(BIN)/python benchmarks/large.py $(ARGS)
-
-.PHONY: bench-pack
-bench-pack: .venv/.dev s3-server  ## Measure what packing images gains, in a bucket on a server of its own (ARGS="--count 1000")
-	PYTHONPATH=. $(BIN)/python benchmarks/pack.py $(ARGS)
-
 .PHONY: chaos
 chaos: .venv/.dev  ## Kill runs at random moments, for 20 minutes, and hold their results against a run in peace (ARGS="--rounds 9")
 	$(BIN)/python benchmarks/chaos.py $(ARGS)
-
-.PHONY: soak
-soak: .venv/.dev  ## Run 200,000 images and watch memory, open files and temporary space (ARGS="--count 20000")
-	$(BIN)/python benchmarks/soak.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: .venv/.dev  ## Decode and extract 200,000 damaged images, and count what becomes of them (ARGS="--inputs 20000")

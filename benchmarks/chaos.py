@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments, that meet in one output folder, or are read meanwhile; what became of them.
+"""Runs that are killed at random moments, that meet in one output folder, or are read meanwhile; the results of each.
 
     python benchmarks/chaos.py [--seconds N] [--rounds N] [--runners local spark standalone] [--kinds KIND ...]
 
@@ -44,18 +44,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from benchmarks.measure import REPOSITORY, RESULTS, SHARED
+from benchmarks.measure import RESULTS, SHARED
 from benchmarks.measure.chaos_page import as_table, section_lines
 from benchmarks.measure.child import clean_environment
 from benchmarks.measure.kills import GOES_ON, KINDS, Hit, Peace, Round, in_peace, one_round
 from benchmarks.measure.machine import this_machine
-from benchmarks.measure.page import put_section
 from benchmarks.measure.races import race_of_starts, read_during_rewrites
 from benchmarks.measure.stages import STAGES
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree
+from benchmarks.report import RELIABILITY, put_section
 from tests.support.cluster import MEMORY, Cluster
 
-PAGE = REPOSITORY / "docs" / "reliability.md"
 RUNNERS = ("local", "spark", "standalone")
 COMPONENTS = 5
 FEW_IMAGES = 300  # of runs that meet: enough for the last of five to start before the first is done
@@ -65,7 +64,7 @@ EARLIER = ["--preprocess", "crop", "--components", "3", "--runner", "local"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where all happens: the images, and a folder for results."""
+    """The images, and a folder for results."""
 
     tree: Path
     work: Path
@@ -102,7 +101,7 @@ def keep(figures: dict[str, Any], file: Path | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(figures, indent=1) + "\n")
     if file is None:
-        put_section(PAGE, "chaos", section_lines(figures))
+        put_section(RELIABILITY, "chaos", "\n".join(section_lines(figures)) + "\n")
 
 
 def parse() -> argparse.Namespace:

@@ -20,7 +20,6 @@ import json
 import multiprocessing
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -30,14 +29,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from benchmarks.measure import REPOSITORY, RESULTS
+from benchmarks.measure import RESULTS
 from benchmarks.measure.fuzzing import Job, Tally, make_input, work
 from benchmarks.measure.machine import cores_here, this_machine
-from benchmarks.measure.page import put_section
+from benchmarks.report import RELIABILITY, put_section, render
 
-PAGE = REPOSITORY / "docs" / "reliability.md"
 JOB_INPUTS = {"decode": 3200, "whole": 512}
-MIB = 2**20
 
 
 def main() -> int:
@@ -56,9 +53,10 @@ def main() -> int:
     figures = as_figures(tally, arguments.seed, time.monotonic() - began)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    print(*as_table(figures), sep="\n")
+    text = render("fuzz", **figures)
+    print(text)
     if not arguments.no_page:
-        put_section(arguments.page, "fuzz", as_table(figures))
+        put_section(arguments.page, "fuzz", text)
     return 1 if tally.faults else 0
 
 
@@ -70,7 +68,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=int, nargs="+", default=[], help="write the inputs of these numbers, no more")
     parser.add_argument("--keep", type=Path, default=RESULTS / "fuzz", help="folder for inputs worth a look")
     parser.add_argument("--json", type=Path, default=RESULTS / "fuzz.json", help="file for all figures")
-    parser.add_argument("--page", type=Path, default=PAGE, help="page whose figures are to be replaced")
+    parser.add_argument("--page", type=Path, default=RELIABILITY, help="page whose figures are to be replaced")
     parser.add_argument("--no-page", action="store_true", help="leave the page as it is")
     return parser.parse_args()
 
@@ -111,41 +109,15 @@ def as_figures(tally: Tally, seed: int, seconds: float) -> dict[str, Any]:
         "seed": seed,
         "inputs": tally.inputs,
         "seconds": round(seconds, 1),
-        "inputs_a_second": round(tally.inputs / seconds, 1),
         "targets": by_target,
         "formats": {kind: dict(counts.most_common()) for kind, counts in sorted(tally.by_kind.items())},
         "decoded_twice": tally.decoded_twice,
         "child_peak_bytes": tally.child_peak,
-        "child_errors_bytes": tally.child_errors,
         "faults": tally.faults,
         "noted": tally.noted,
-        "slowest": [asdict(one) for one in tally.slowest],
+        "slowest": round(tally.slowest, 3),
         "machine": asdict(this_machine()),
     }
-
-
-def as_table(figures: dict[str, Any]) -> Iterator[str]:
-    """The figures in Markdown, which reads as well on a terminal."""
-    noted = Counter(one["what"] for one in figures["noted"])
-    slowest = max((one["seconds"] for one in figures["slowest"]), default=0.0)
-    yield (
-        f"{figures['inputs']:,} damaged images (seed {figures['seed']}) in {figures['seconds'] / 60:.1f} minutes: "
-        f"{len(figures['faults'])} faults. {figures['decoded_twice']:,} were decoded twice, with the same result. A "
-        f"child that decodes took at most {figures['child_peak_bytes'] / MIB:,.0f} MiB, an image at most "
-        f"{slowest:.1f} s. Dead with their child, out of time or memory, or slower than a second: "
-        f"{', '.join(f'{count} {what}' for what, count in sorted(noted.items())) or 'none'}."
-    )
-    yield ""
-    yield "| format | inputs | pictures | rejected, by reason |"
-    yield "|---|--:|--:|---|"
-    for kind, counts in figures["formats"].items():
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason != "picture")
-        yield f"| {kind} | {sum(counts.values()):,} | {counts.get('picture', 0):,} | {reasons} |"
-    yield ""
-    for target, name in (("decode", "decoder alone"), ("whole", "whole worker function")):
-        if facts := figures["targets"].get(target):
-            rejected = facts["inputs"] - facts["pictures"]
-            yield f"- {name}: {facts['inputs']:,} = {facts['pictures']:,} pictures + {rejected:,} rejected"
 
 
 if __name__ == "__main__":

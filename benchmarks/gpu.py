@@ -1,4 +1,4 @@
-"""How fast a GPU turns images into features here, what bounds it, and how true each precision is.
+"""Speed of a GPU that turns images into features, its bounds, and the fidelity of each precision.
 
     python benchmarks/gpu.py [--images DIR] [--weights FILE|demo] [--count N] [--json FILE]
 
@@ -17,7 +17,6 @@ Files are read again and again, so they come from the operating system's cache.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -25,16 +24,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 import numpy as np
 import torch
+from benchmarks.report import read, save
 from numpy.typing import NDArray
 
 from mission9 import devices
@@ -53,6 +54,7 @@ from mission9.stages.prepare_images import ImageRow, Pixels, Prepared, prepare_a
 
 Device = Literal["cuda", "cpu"]
 Features = NDArray[np.float32]
+Json = dict[str, Any]
 
 PRECISIONS: dict[Device, tuple[Precision, ...]] = {
     "cuda": ("float32", "bfloat16", "float16"),
@@ -66,58 +68,9 @@ COMPARED = 64  # images whose features are held against those of float32 on the 
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What was measured on."""
-
-    device: str
-    driver: str | None
-    cuda: str | None
-    torch: str
-    python: str
-    cores: int
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """Features against those of float32 on the CPU; an error is a difference's length over that of the right vector."""
-
-    images: int
-    cosine_mean: float
-    cosine_min: float
-    relative_error_max: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One precision: rates, by batch size for the model alone (None: not the memory for it), and fidelity."""
-
-    batch_size: int
-    model: dict[int, float | None]
-    end_to_end: float
-    of_bound: float
-    fidelity: Fidelity
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that was measured."""
-
-    machine: Machine
-    weights: str
-    source: str
-    images: int
-    distinct: int
-    repeats: int
-    cudnn_benchmark: bool
-    decode_threads: int
-    decode: float
-    precisions: dict[str, Result]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What each precision is measured with."""
+    """Inputs of the measurement of each precision; `decode` is the rate of decoding alone."""
 
     device: Device
     rows: list[ImageRow]
@@ -137,7 +90,7 @@ def main() -> int:
         return 1
     print(*as_text(report), sep="\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        save(read(arguments.json) | {"gpu": report}, arguments.json)
     return 0
 
 
@@ -146,7 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", help="folder of images; by default pictures of fruit are generated")
     parser.add_argument("--weights", default="demo", help="demo, or a .pth or .safetensors file (default: demo)")
     parser.add_argument("--count", type=positive, help="images a pass, repeated if fewer (default: 4096, on a CPU 64)")
-    parser.add_argument("--json", type=Path, help="a file to write all figures to")
+    parser.add_argument("--json", type=Path, help="a file of figures to put these in, as `gpu`")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--precision", nargs="+", choices=get_args(Precision), help="default: all that are possible")
     parser.add_argument("--batch-size", type=positive, help="images a step in infer_features (default: the engine's)")
@@ -163,7 +116,7 @@ def positive(text: str) -> int:
     return number
 
 
-def measure(arguments: argparse.Namespace) -> Report:
+def measure(arguments: argparse.Namespace) -> Json:
     """Everything.
 
     Raises:
@@ -178,18 +131,18 @@ def measure(arguments: argparse.Namespace) -> Report:
         bench = prepare_bench(first, list(islice(cycle(images), count)), arguments)
         precisions = arguments.precision or PRECISIONS[device]
         results = {name: measure_precision(in_precision(first, name), bench) for name in precisions}
-    return Report(
-        machine=machine(device),
-        weights=first.weights.name,
-        source=arguments.images or "generated",
-        images=count,
-        distinct=min(count, len(images)),
-        repeats=arguments.repeats,
-        cudnn_benchmark=arguments.cudnn_benchmark,
-        decode_threads=devices.decode_threads() if device == "cuda" else READERS,
-        decode=bench.decode,
-        precisions=results,
-    )
+    return {
+        "machine": machine(device),
+        "weights": first.weights.name,
+        "source": arguments.images or "generated",
+        "images": count,
+        "distinct": min(count, len(images)),
+        "repeats": arguments.repeats,
+        "cudnn_benchmark": arguments.cudnn_benchmark,
+        "decode_threads": devices.decode_threads() if device == "cuda" else READERS,
+        "decode": bench.decode,
+        "precisions": results,
+    }
 
 
 def float32_on(device: Device, weights: str, batch_size: int | None) -> Extraction:
@@ -212,7 +165,7 @@ def in_precision(extraction: Extraction, precision: Precision) -> Extraction:
 
 
 def draw_images(root: Path, count: int) -> str:
-    """The folder, with generated pictures in it."""
+    """Draw pictures into a folder, and return its name."""
     folder = root / "images"
     folder.mkdir()
     for n in range(count):
@@ -249,8 +202,7 @@ def prepare_bench(first: Extraction, rows: list[ImageRow], arguments: argparse.N
 
 
 def decoded(rows: Sequence[ImageRow], extraction: Extraction) -> Iterator[Prepared]:
-    batch_size = engine_of(extraction).batch_size
-    return prepare_ahead(rows, extraction, batch_size=batch_size)
+    return prepare_ahead(rows, extraction, batch_size=engine_of(extraction).batch_size)
 
 
 def engine_of(extraction: Extraction) -> TorchEngine:
@@ -258,15 +210,21 @@ def engine_of(extraction: Extraction) -> TorchEngine:
     return cast(TorchEngine, make_engine(extraction.engine, extraction.weights, threads=0))
 
 
-def measure_precision(extraction: Extraction, bench: Bench) -> Result:
+def measure_precision(extraction: Extraction, bench: Bench) -> Json:
+    """Measure rates, by batch size for the model alone (None: not the memory for it), and fidelity."""
     engine = engine_of(extraction)
     fidelity = compare(engine(bench.pixels), bench.right)
     end_to_end = rate(lambda: sum(map(len, infer_features(bench.rows, extraction, threads=0))), bench.repeats)
     # Only now, since the engine takes smaller batches where there is not the memory for those of its size.
     batch_size = engine.batch_size
-    model = {size: model_rate(engine, bench, size) for size in sorted({*bench.batch_sizes, batch_size})}
-    bound = min(bench.decode, model[batch_size] or bench.decode)
-    return Result(batch_size, model, end_to_end, end_to_end / bound, fidelity)
+    model = {str(size): model_rate(engine, bench, size) for size in sorted({*bench.batch_sizes, batch_size})}
+    return {
+        "batch_size": batch_size,
+        "model": model,
+        "end_to_end": end_to_end,
+        "of_bound": end_to_end / min(bench.decode, model[str(batch_size)] or bench.decode),
+        "fidelity": fidelity,
+    }
 
 
 def model_rate(engine: TorchEngine, bench: Bench, batch_size: int) -> float | None:
@@ -299,24 +257,26 @@ def timed(work: Callable[[], int]) -> float:
     return images / (time.perf_counter() - start)
 
 
-def compare(found: Features, right: Features) -> Fidelity:
+def compare(found: Features, right: Features) -> Json:
+    """Hold features against those of float32 on the CPU; an error is a difference's length over the right vector's."""
     a, b = found.astype(np.float64), right.astype(np.float64)
     lengths = np.linalg.norm(b, axis=1)
     cosines = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * lengths)
-    errors = np.linalg.norm(a - b, axis=1) / lengths
-    return Fidelity(len(b), float(cosines.mean()), float(cosines.min()), float(errors.max()))
+    error = float((np.linalg.norm(a - b, axis=1) / lengths).max())
+    means = {"cosine_mean": float(cosines.mean()), "cosine_min": float(cosines.min())}
+    return {"images": len(b), **means, "relative_error_max": error}
 
 
-def machine(device: Device) -> Machine:
+def machine(device: Device) -> Json:
     on_gpu = device == "cuda"
-    return Machine(
-        device=torch.cuda.get_device_name(devices.cuda_index()) if on_gpu else platform.processor() or "CPU",
-        driver=driver() if on_gpu else None,
-        cuda=torch.version.cuda,
-        torch=torch.__version__,
-        python=platform.python_version(),
-        cores=len(os.sched_getaffinity(0)),
-    )
+    return {
+        "device": torch.cuda.get_device_name(devices.cuda_index()) if on_gpu else platform.processor() or "CPU",
+        "driver": driver() if on_gpu else None,
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def driver() -> str | None:
@@ -325,31 +285,33 @@ def driver() -> str | None:
     return found[0] if found else None
 
 
-def as_text(report: Report) -> Iterator[str]:
+def as_text(report: Json) -> Iterator[str]:
     """Lines: the machine, the images, and a table with a row for each precision."""
-    on = report.machine
-    versions = {"driver": on.driver, "CUDA": on.cuda, "torch": on.torch, "Python": on.python, "cores": on.cores}
-    yield ", ".join([on.device, *(f"{name} {value}" for name, value in versions.items() if value)])
-    yield f"{report.images:,} images a pass ({report.distinct:,} distinct, {report.source}), weights {report.weights}"
-    yield f"decode {report.decode:,.0f} images/s on {report.decode_threads} threads"
-    sizes = sorted({size for result in report.precisions.values() for size in result.model})
+    yield ", ".join(f"{name} {value}" for name, value in report["machine"].items() if value)
+    yield (
+        f"{report['images']:,} images a pass ({report['distinct']:,} distinct, {report['source']}), weights "
+        f"{report['weights']}"
+    )
+    yield f"decode {report['decode']:,.0f} images/s on {report['decode_threads']} threads"
+    results = report["precisions"]
+    sizes = sorted({size for result in results.values() for size in result["model"]}, key=int)
     heads = [f"model @{size}" for size in sizes] + ["end to end", "of bound", "cosine mean", "min", "error max"]
     yield "precision " + " ".join(f"{head:>12}" for head in heads)
-    for name, result in report.precisions.items():
+    for name, result in results.items():
         yield f"{name:<9} " + " ".join(f"{cell:>12}" for cell in cells(result, sizes))
 
 
-def cells(result: Result, sizes: Sequence[int]) -> Iterator[str]:
+def cells(result: Json, sizes: Sequence[str]) -> Iterator[str]:
     for size in sizes:
-        speed = result.model.get(size)
-        taken = "*" if size == result.batch_size else ""
+        speed = result["model"].get(size)
+        taken = "*" if int(size) == result["batch_size"] else ""
         yield "-" if speed is None else f"{taken}{speed:,.0f}"
-    fidelity = result.fidelity
-    yield f"{result.end_to_end:,.0f}"
-    yield f"{result.of_bound:.0%}"
-    yield f"{fidelity.cosine_mean:.6f}"
-    yield f"{fidelity.cosine_min:.6f}"
-    yield f"{fidelity.relative_error_max:.1e}"
+    fidelity = result["fidelity"]
+    yield f"{result['end_to_end']:,.0f}"
+    yield f"{result['of_bound']:.0%}"
+    yield f"{fidelity['cosine_mean']:.6f}"
+    yield f"{fidelity['cosine_min']:.6f}"
+    yield f"{fidelity['relative_error_max']:.1e}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks are made of: image trees, child processes and their memory, checks, and the ratios."""
+"""Building blocks of the benchmarks: image trees, child processes and their memory, checks, and the ratios."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The figures of benchmarks/chaos.py as text: for the terminal, and for a page between two marks."""
+"""Text of the figures of benchmarks/chaos.py: for the terminal, and for a page between two marks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.measure.stages import STAGES
-from benchmarks.report import machine_text, table
+from benchmarks.report import render
 
 HEADS = ["runner", "hit", "hits", "ended by it", "recovered", "images repeated", "lost a core", "longest recovery"]
 
@@ -14,20 +14,9 @@ Json = dict[str, Any]
 
 
 def section_lines(figures: Json) -> Iterator[str]:
-    yield (
-        f"Measured on {figures['machine']['date']} by `make chaos` (seed {figures['seed']}, {figures['seconds']:,} s): "
-        f"{machine_text(figures['machine'])}. Runs of {figures['images']:,} images ({figures['source']}) were hit at a "
-        "random moment of a stage, and started again where they had ended; half of them lay on an earlier result of "
-        "other settings. Recovered: tables equal to those of a run in peace, row for row, nothing left over, nothing "
-        "readable that was not whole. Images repeated had been committed before; lost is what a core had spent on what "
-        "it had not. A recovery is a whole new start, or the rest of a run that went on."
-    )
-    yield ""
-    yield from table(HEADS, rows(figures))
-    yield ""
-    yield "By stage: " + ", ".join(f"{stage} {count}" for stage, count in by_stage(figures)) + "."
-    yield ""
-    yield from meetings(figures)
+    stages = ", ".join(f"{stage} {count}" for stage, count in by_stage(figures))
+    facts = {"heads": HEADS, "rows": list(rows(figures)), "stages": stages, "meetings": list(meetings(figures))}
+    yield from render("chaos", **(figures | facts)).splitlines()
 
 
 def as_table(figures: Json) -> Iterator[str]:

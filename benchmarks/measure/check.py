@@ -1,4 +1,4 @@
-"""Whether results are right: rows, features against a reference, scores against scikit-learn's on the same features."""
+"""Checks of results: rows, features against a reference, scores against scikit-learn's on the same features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """How right a result is.
+    """The correctness of a result.
 
     `rows` images have features and scores; `whole` when that is every one of `images`, once. `cosine_min` and
     `relative_error_max` are those of the `compared` features against the reference. `pca_difference` is that of the

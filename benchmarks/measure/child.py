@@ -10,13 +10,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 from benchmarks.measure import REPOSITORY
-from benchmarks.measure.memory import Memory, MemoryWatch
+from benchmarks.measure.memory import Memory, MemoryWatch, Sample
 
 TIMEOUT = 7200
 SAMPLING = 1.0  # seconds; a sample costs about 25 ms of a core
@@ -24,24 +24,25 @@ SAMPLING = 1.0  # seconds; a sample costs about 25 ms of a core
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """How a command ended: `wall` is seconds from start to end of its process."""
+    """The end of a command: `wall` is seconds from start to end of its process, `samples` those asked for."""
 
     code: int
     wall: float
     output: str
     errors: str
     memory: Memory
+    samples: list[Sample] = field(default_factory=list)
 
     @property
     def failure(self) -> str:
-        """Why it failed, in a line; empty if it did not."""
+        """The reason of a failure, in a line; empty if there is none."""
         if not self.code:
             return ""
         told = self.errors.strip().splitlines()
         return f"it ended with code {self.code}: {told[-1] if told else 'it said nothing'}"
 
     def last_json(self) -> dict[str, Any]:
-        """Return what the last line that holds JSON says."""
+        """Return the last line that holds JSON, parsed."""
         lines = [line for line in self.output.splitlines() if line.startswith("{")]
         return cast(dict[str, Any], json.loads(lines[-1])) if lines else {}
 
@@ -52,13 +53,15 @@ def run_command(
     cwd: Path = REPOSITORY,
     environment: Mapping[str, str] | None = None,
     sampling: float = SAMPLING,
+    temporary: Path | None = None,
 ) -> Done:
+    """Run a command to its end; with a folder of its temporary files, `samples` tell what it holds."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603
             command, cwd=cwd, env=clean_environment() | dict(environment or {}), stdout=output, stderr=errors
         )
-        watch = MemoryWatch(process.pid, sampling)
+        watch = MemoryWatch(process.pid, sampling, temporary)
         watch.start()
         limit = threading.Timer(TIMEOUT, _end, [process])
         limit.start()
@@ -73,11 +76,18 @@ def run_command(
             memory = watch.finish()
         output.seek(0)
         errors.seek(0)
-        return Done(code=code, wall=round(wall, 3), output=output.read(), errors=errors.read(), memory=memory)
+        return Done(
+            code=code,
+            wall=round(wall, 3),
+            output=output.read(),
+            errors=errors.read(),
+            memory=memory,
+            samples=watch.samples,
+        )
 
 
 def run_module(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what a program among the benchmarks tells in JSON.
+    """Run a program among the benchmarks, and return the JSON that it prints.
 
     Raises:
         ChildFailed: with what it said last.

@@ -1,4 +1,4 @@
-"""What in a result is not as in the one of a run in peace, and what is published but not whole."""
+"""Differences of a result from the one of a run in peace, and results that are published but not whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = ["path", "split", "label", "width", "height", "bytes", "sha256"]
 
 
 def half_done(output: Path) -> Iterator[str]:
-    """Return what readers would take for a result, and is not."""
+    """Yield the faults of a folder that readers would take for a result."""
     report = output / "run.json"
     if not report.exists():
         return
@@ -33,7 +33,7 @@ def half_done(output: Path) -> Iterator[str]:
 
 
 def differences(output: Path, right: Path) -> Iterator[str]:
-    """Return what is not as in the result `right`, row for row, and what is left over."""
+    """Yield the differences from the result `right`, row for row, and names that are left over."""
     try:
         yield from verify_output(str(output))
     except OutputError as error:

@@ -1,4 +1,4 @@
-"""The bare engine: images decoded in memory, one process, one core, nothing else. What extraction is held against.
+"""The bare engine: images decoded in memory, one process, one core, nothing else; extraction is held against it.
 
 python -m benchmarks.measure.engine_loop IMAGES WEIGHTS PRECISION [REPEATS] [SECONDS]
 """
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _ready(config: RunConfig) -> Extraction:
-    """Return what a run would send to its workers."""
+    """Return the extraction that a run would send to its workers."""
     extraction = make_extraction(config)
     if config.precision != "int8":
         return extraction

@@ -1,16 +1,14 @@
-"""What a process of the fuzzer does: damaged images, decoded or extracted, and what comes out held against what may."""
+"""Work of one process of the fuzzer: damaged images, decoded or extracted, and checks of each outcome."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from heapq import nlargest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +39,6 @@ from mission9.stages.reuse import ReusableShards
 SLOW = 1.0  # seconds that are worth a note
 _SUSPECT = 0.25  # seconds for a run of images, of which one is then found
 _TWICE = 10  # every so many runs of images are decoded once more
-_SLOWEST = 10
 # A child may die or give up: these are verdicts. They are noted, since each is worth a look.
 _NOTED = ("decoder_crashed", "timeout", "out_of_memory")
 _SHAPE = (INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS)
@@ -57,30 +54,18 @@ class Job(NamedTuple):
     keep: Path
 
 
-@dataclass(frozen=True)
-class Slow:
-    """An input that took long, and how it ended."""
-
-    seconds: float
-    number: int
-    kind: str
-    name: str
-    outcome: str
-
-
 @dataclass
 class Tally:
-    """What came of the inputs so far; adds up."""
+    """Outcomes of the inputs so far; adds up."""
 
     inputs: int = 0
     by_target: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     by_kind: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     decoded_twice: int = 0
     child_peak: int = 0
-    child_errors: int = 0
     faults: list[dict[str, Any]] = field(default_factory=list)
     noted: list[dict[str, Any]] = field(default_factory=list)
-    slowest: list[Slow] = field(default_factory=list)
+    slowest: float = 0.0
 
     def add(self, other: Tally) -> None:
         self.inputs += other.inputs
@@ -89,10 +74,9 @@ class Tally:
                 mine[key] += counts
         self.decoded_twice += other.decoded_twice
         self.child_peak = max(self.child_peak, other.child_peak)
-        self.child_errors = max(self.child_errors, other.child_errors)
         self.faults += other.faults
         self.noted += other.noted
-        self.slowest = nlargest(_SLOWEST, self.slowest + other.slowest, key=lambda slow: slow.seconds)
+        self.slowest = max(self.slowest, other.slowest)
 
     def count(self, target: str, seed: Seed, outcome: str) -> None:
         self.inputs += 1
@@ -120,7 +104,6 @@ def work(job: Job) -> Tally:
         facts = Path(f"/proc/{child.pid}/status").read_text()
         peak = next((line.split()[1] for line in facts.splitlines() if line.startswith("VmHWM")), "0")
         tally.child_peak = max(tally.child_peak, int(peak) * 1024)
-        tally.child_errors = max(tally.child_errors, os.stat(f"/proc/{child.pid}/fd/2").st_size)
     return tally
 
 
@@ -140,10 +123,12 @@ def _decode(job: Job, tally: Tally) -> None:
             fault = _fault(outcome) or ("" if _same(outcome, second) else f"then {_word(second)}, or other pixels")
             _keep(job, tally, number, seed, outcome=_told(outcome), fault=fault, what=_word(outcome))
             if suspect:
-                slow = _timed(number, seed, settings)
-                tally.slowest = nlargest(_SLOWEST, [*tally.slowest, slow], key=lambda slow: slow.seconds)
-                if slow.seconds > SLOW and _word(outcome) not in _NOTED:
-                    _keep(job, tally, number, seed, outcome=slow.outcome, what="slow")
+                began = time.monotonic()
+                alone = _outcomes([seed.data], settings)[0]
+                seconds = time.monotonic() - began
+                tally.slowest = max(tally.slowest, seconds)
+                if seconds > SLOW and _word(outcome) not in _NOTED:
+                    _keep(job, tally, number, seed, outcome=_told(alone), what="slow")
 
 
 def _outcomes(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError | Exception]:
@@ -155,15 +140,8 @@ def _outcomes(images: Sequence[bytes], settings: DecoderSettings) -> list[Decode
         return [_outcomes([image], settings)[0] for image in images]
 
 
-def _timed(number: int, seed: Seed, settings: DecoderSettings) -> Slow:
-    """One image of a slow run, decoded by itself."""
-    began = time.monotonic()
-    outcome = _outcomes([seed.data], settings)[0]
-    return Slow(round(time.monotonic() - began, 3), number, seed.kind, seed.name, _told(outcome))
-
-
 def _fault(outcome: Decoded | ImageError | Exception) -> str:
-    """Return what must not be about an outcome."""
+    """Return the fault of an outcome; empty if there is none."""
     if isinstance(outcome, Decoded):
         sound = outcome.pixels.shape == _SHAPE and 0 < outcome.width * outcome.height <= MAX_PIXELS
         return "" if sound else f"{outcome.width} x {outcome.height}, pixels {outcome.pixels.shape}"

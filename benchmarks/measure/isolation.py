@@ -1,4 +1,4 @@
-"""What decoding in child processes costs: the worker's loop with them, and with the same decoding in the worker itself.
+"""Cost of decoding in child processes: the worker's loop with them, and with the same decoding in the worker itself.
 
 python -m benchmarks.measure.isolation IMAGES WEIGHTS PASSES
 """

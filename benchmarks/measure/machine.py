@@ -1,4 +1,4 @@
-"""What was measured on: facts that a figure means nothing without."""
+"""Facts of the machine, without which a figure means nothing."""
 
 from __future__ import annotations
 

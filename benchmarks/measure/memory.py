@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -38,11 +39,26 @@ class Memory:
     kinds: dict[str, Peak]
 
 
-class MemoryWatch(threading.Thread):
-    """Samples process `pid` and its descendants every `interval` seconds until `finish`."""
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """`at` seconds from the start: bytes and open files by kind of process, and bytes of temporary files."""
 
-    def __init__(self, pid: int, interval: float) -> None:
+    at: float
+    memory: dict[str, int]
+    files: dict[str, int]
+    temporary: int
+
+
+class MemoryWatch(threading.Thread):
+    """Samples process `pid` and its descendants every `interval` seconds until `finish`.
+
+    With a folder `temporary`, `samples` has each sample, with open files and the size of the folder.
+    """
+
+    def __init__(self, pid: int, interval: float, temporary: Path | None = None) -> None:
         super().__init__(daemon=True)
+        self.samples: list[Sample] = []
+        self._temporary = temporary
         self._root = psutil.Process(pid)
         self._interval = interval
         self._done = threading.Event()
@@ -51,6 +67,7 @@ class MemoryWatch(threading.Thread):
         self._together: dict[str, int] = defaultdict(int)
         self._all, self._samples, self._seconds = 0, 0, 0.0
         self._is_pss = True
+        self._start = time.monotonic()
 
     def run(self) -> None:
         while not self._done.wait(self._interval):
@@ -76,12 +93,15 @@ class MemoryWatch(threading.Thread):
         )
 
     def _sample(self) -> None:
+        at = time.monotonic() - self._start
         together: dict[str, int] = defaultdict(int)
+        files: dict[str, int] = defaultdict(int)
         for process in self._processes():
             try:
                 # Asked anew each time: a process that was just forked is not yet the program that it will be.
                 kind = kind_of(process, self._root.pid)
                 size = self._size(process)
+                files[kind] += process.num_fds() if self._temporary else 0
             except psutil.Error:  # it ended in between
                 continue
             self._kinds[process.pid] = kind
@@ -91,6 +111,9 @@ class MemoryWatch(threading.Thread):
             self._together[kind] = max(self._together[kind], size)
         self._all = max(self._all, sum(together.values()))
         self._samples += 1
+        if self._temporary and together:
+            used = folder_size(self._temporary)
+            self.samples.append(Sample(at=round(at, 2), memory=dict(together), files=dict(files), temporary=used))
 
     def _processes(self) -> list[psutil.Process]:
         try:
@@ -124,3 +147,15 @@ def kind_of(process: psutil.Process, root: int) -> str:
         return "decoder"
     parent = process.parent()
     return "daemon" if parent is not None and parent.name() == "java" else "worker"
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes that the files below take; those that go in between take none."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total

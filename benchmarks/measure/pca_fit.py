@@ -2,9 +2,8 @@
 
     python -m benchmarks.measure.pca_fit FEATURES COMPONENTS REPEATS [--no-spark]
 
-Spark ML runs in a warm session, which was started without mission9's settings for a fast start. Ours runs where a run
-fits so many rows: up to 10,000 in its own process, more on Spark or, without, on worker processes. All are fitted on
-all rows.
+Spark ML runs in a warm session, which was started without mission9's settings for a fast start. Ours runs in this
+process, as a run fits up to 10,000 rows. All are fitted on all rows.
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from mission9.config import RunConfig
-from mission9.pipeline.run import SMALL_TABLE
-from mission9.runners.base import InProcessRunner, Runner
-from mission9.runners.local import LocalRunner
+from mission9.runners.base import InProcessRunner
 from mission9.schema import vectors
 from mission9.stages.collect_shards import Rows
 from mission9.stages.fit_pca import fit_pca
@@ -58,11 +55,10 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class PcaTimes:
-    """Who fitted what: `ours`, `spark_ml` where there is Spark, `sklearn` in float64, `sklearn_float32`."""
+    """The fits by name: `ours`, `spark_ml` where there is Spark, `sklearn` in float64, `sklearn_float32`."""
 
     rows: int
     components: int
-    runner: str
     repeats: int
     fits: dict[str, Fitted]
 
@@ -84,22 +80,10 @@ def main() -> None:
         if with_spark:
             session = stack.enter_context(spark_session())
             fits |= {"spark_ml": by_spark_ml(session, folder, components)}
-        if len(features) <= SMALL_TABLE:
-            runner: Runner = InProcessRunner()
-        elif with_spark:
-            runner = spark_runner(session)
-        else:
-            runner = stack.enter_context(LocalRunner(cores_here()))
-        fits["ours"] = by_us(runner, folder, components)
+        fits["ours"] = by_us(folder, components)
         right = fits["sklearn"]()
         times = {name: measure(fit, right, repeats) for name, fit in fits.items()}
-    told = PcaTimes(
-        rows=len(features),
-        components=components,
-        runner=type(runner).__name__,
-        repeats=repeats,
-        fits=times,
-    )
+    told = PcaTimes(rows=len(features), components=components, repeats=repeats, fits=times)
     print(json.dumps(asdict(told)))
 
 
@@ -130,10 +114,10 @@ def in_memory(rows: NDArray[Any], components: int) -> Fit:
     return fit
 
 
-def by_us(runner: Runner, folder: Path, components: int) -> Fit:
+def by_us(folder: Path, components: int) -> Fit:
     files = sorted(folder.glob("*.parquet"))
     rows = [Rows(file, group) for file in files for group in range(pq.read_metadata(file).num_row_groups)]
-    return lambda: fit_pca(runner, rows, components).components_
+    return lambda: fit_pca(InProcessRunner(), rows, components).components_
 
 
 def by_spark_ml(spark: SparkSession, folder: Path, components: int) -> Fit:
@@ -153,12 +137,6 @@ def spark_session() -> SparkSession:
     from mission9.runners.spark_session import start_session
 
     return start_session(RunConfig(master=f"local[{cores_here()}]"))
-
-
-def spark_runner(spark: SparkSession) -> Runner:
-    from mission9.runners.spark import SparkRunner
-
-    return SparkRunner(spark, cores_here())
 
 
 if __name__ == "__main__":

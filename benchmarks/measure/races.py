@@ -26,7 +26,7 @@ _REFUSAL = re.compile(r'another run is writing .*"host": "(.+)", "pid": (\d+), "
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """Exit codes of runs started at once, and what was not as it should be."""
+    """Exit codes of runs started at once, and the problems found."""
 
     codes: list[int]
     problems: list[str]
@@ -34,7 +34,7 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class Readings:
-    """What a reader saw during rewrites: results read, of which `mixed`; and what one look at `run.json` had seen."""
+    """Results that a reader read during rewrites, of which `mixed`; and those mixed at one look at `run.json` alone."""
 
     rewrites: int
     reads: int

@@ -23,7 +23,7 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Versus:
-    """Who against whom, at how many images, and the goal, if there is one."""
+    """A run of ours and one of others, their number of images, and the goal, if there is one."""
 
     ours: str
     theirs: str
@@ -55,9 +55,9 @@ _WHOLE = (
 def ratios(result: Result) -> Iterator[Ratio]:
     """Every figure; what was not measured is there with its reason."""
     for versus in _EXTRACTION:
-        yield _extraction(result, versus)
+        yield _versus(result, versus, "extraction")
     for versus in _WHOLE:
-        yield _whole(result, versus)
+        yield _versus(result, versus, "whole run")
     for precision in ("float32", "int8"):
         for runner in RUNNERS:
             yield _share(result, runner, precision)
@@ -67,32 +67,22 @@ def ratios(result: Result) -> Iterator[Ratio]:
     yield _second(result)
 
 
-def _extraction(result: Result, versus: Versus) -> Ratio:
-    images, goal = _size(result, versus)
-    mine, other, reason = _pair(result, versus, images)
-    return _ratio(
-        f"extraction, {versus.ours} against {versus.theirs}, {images:,} images",
-        "images/s",
-        mine.extraction if mine else None,
-        other.extraction if other else None,
-        goal=goal,
-        correctness=_correctness(mine, other),
-        reason=reason,
+def _versus(result: Result, versus: Versus, what: str) -> Ratio:
+    """Return the ratio of the rates of extraction, or of the seconds of whole runs."""
+    sizes = {_MANY: result.sizes.many, _FEW: result.sizes.few, _LONG: result.sizes.long}
+    images = sizes[versus.images]
+    names = key(versus.ours, images), key(versus.theirs, images)
+    mine, other = (result.runs.get(name) for name in names)
+    field, unit, how = (
+        ("extraction", "images/s", "ours / theirs") if what == "extraction" else ("wall", "s", "theirs / ours")
     )
-
-
-def _whole(result: Result, versus: Versus) -> Ratio:
-    images, goal = _size(result, versus)
-    mine, other, reason = _pair(result, versus, images)
     return _ratio(
-        f"whole run, {versus.ours} against {versus.theirs}, {images:,} images",
-        "s",
-        mine.wall if mine else None,
-        other.wall if other else None,
-        how="theirs / ours",
-        goal=goal,
+        f"{what}, {versus.ours} against {versus.theirs}, {images:,} images",
+        (getattr(mine, field, None), getattr(other, field, None), unit),
+        how=how,
+        goal=versus.goal if images == versus.images else None,
         correctness=_correctness(mine, other),
-        reason=reason,
+        reason=_missing(result, *names),
     )
 
 
@@ -102,9 +92,7 @@ def _share(result: Result, runner: str, precision: str) -> Ratio:
     run, loop = result.runs.get(key(name, many)), result.loops.get(precision)
     return _ratio(
         f"extraction, {name} against all cores at the bare loop's rate, {many:,} images",
-        "images/s",
-        run.extraction if run else None,
-        result.machine.cores * loop.rate if loop else None,
+        (run.extraction if run else None, result.machine.cores * loop.rate if loop else None, "images/s"),
         goal=_SHARE if many == _MANY and precision == "float32" else None,
         correctness=_correctness(run, None),
         reason=_missing(result, key(name, many), f"engine loop {precision}"),
@@ -118,9 +106,7 @@ def _pca(result: Result, theirs: str, called: str, how: str, goal: str) -> Ratio
     rows = times.rows if times else result.sizes.many
     return _ratio(
         f"PCA fit against {called}, {rows:,} rows of 1280",
-        "s",
-        mine.median if mine else None,
-        other.median if other else None,
+        (mine.median if mine else None, other.median if other else None, "s"),
         how=how,
         goal=goal if rows == _MANY else None,
         correctness=f"principal angle {mine.angle:.0e} / {other.angle:.0e}" if mine and other else "",
@@ -132,9 +118,7 @@ def _isolation(result: Result) -> Ratio:
     found = result.isolation
     ratio = _ratio(
         "one core's loop, decoding in child processes against in the worker",
-        "images/s",
-        median(found.apart) if found else None,
-        median(found.within) if found else None,
+        (median(found.apart) if found else None, median(found.within) if found else None, "images/s"),
         goal=_ISOLATION,
         correctness="the same pixels (tests/decoding/test_decode_apart.py); ratio: the median of passes in turn",
         reason=_missing(result, "isolation"),
@@ -144,30 +128,14 @@ def _isolation(result: Result) -> Ratio:
 
 def _second(result: Result) -> Ratio:
     second = result.second
-    inferred = f"{second.images_inferred:,} of {second.images:,} images inferred" if second else ""
     return _ratio(
         "second run over unchanged images, after Spark's start",
-        "s",
-        second.after_start if second else None,
-        None,
+        (second.after_start if second else None, None, "s"),
         how="ours",
         goal=_SECOND,
-        correctness=inferred,
+        correctness=f"{second.images_inferred:,} of {second.images:,} images inferred" if second else "",
         reason=_missing(result, "second"),
     )
-
-
-def _size(result: Result, versus: Versus) -> tuple[int, str | None]:
-    """So many images in this sitting; a goal holds for the size it was set for."""
-    sizes = {_MANY: result.sizes.many, _FEW: result.sizes.few, _LONG: result.sizes.long}
-    images = sizes[versus.images]
-    return images, versus.goal if images == versus.images else None
-
-
-def _pair(result: Result, versus: Versus, images: int) -> tuple[Run | None, Run | None, str]:
-    names = key(versus.ours, images), key(versus.theirs, images)
-    mine, other = (result.runs.get(name) for name in names)
-    return mine, other, _missing(result, *names)
 
 
 def _missing(result: Result, *names: str) -> str:
@@ -182,16 +150,18 @@ def _correctness(mine: Run | None, other: Run | None) -> str:
 
 def _ratio(
     figure: str,
-    unit: str,
-    mine: float | None,
-    other: float | None,
+    pair: tuple[float | None, float | None, str],
     *,
     how: str = "ours / theirs",
     goal: str | None,
     correctness: str,
     reason: str,
 ) -> Ratio:
-    value = _value(mine, other, how)
+    """Return the ratio of a pair, ours, theirs and their unit, or the reason why there is none."""
+    mine, other, unit = pair
+    value = None
+    if mine is not None and (other is not None or how == "ours"):
+        value = {"ours": mine, "ours / theirs": mine / (other or 1), "theirs / ours": (other or 1) / mine}[how]
     return Ratio(
         figure=figure,
         unit=unit,
@@ -206,26 +176,6 @@ def _ratio(
     )
 
 
-def _value(mine: float | None, other: float | None, how: str) -> float | None:
-    if mine is None or (other is None and how != "ours"):
-        return None
-    return {"ours": mine, "ours / theirs": mine / (other or 1), "theirs / ours": (other or 1) / mine}[how]
-
-
 def is_met(value: float, goal: str) -> bool:
     sign, number = goal.split()
     return _SIGNS[sign](value, float(number))
-
-
-def as_table(found: list[Ratio]) -> Iterator[str]:
-    """Lines for the terminal: a figure each, then its correctness."""
-    yield f"{'figure':<76}{'ours':>10}{'theirs':>10}{'ratio':>8}  {'goal':<8}{'met':<6}"
-    for ratio in found:
-        if ratio.ratio is None:
-            yield f"{ratio.figure:<76}not measured: {ratio.reason}"
-            continue
-        theirs = "" if ratio.theirs is None else f"{ratio.theirs:,.4g}"
-        met = {True: "met", False: "MISSED", None: ""}[ratio.met]
-        shown = f"{ratio.ours:>10,.4g}{theirs:>10}{ratio.ratio:>8.2f}"
-        yield f"{ratio.figure:<76}{shown}  {ratio.goal or '':<8}{met:<6}"
-        yield f"    {ratio.unit}; {ratio.correctness}"

@@ -38,7 +38,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a program is to do: so many images in `tree`, into the folder `output`."""
+    """The work of a program: so many images in `tree`, into the folder `output`."""
 
     tree: Path
     images: int
@@ -63,11 +63,12 @@ def run_ours(name: str, options: list[str], job: Job) -> Run:
 
 def mission9_run(
     options: Sequence[str],
-    images: Path,
+    images: Path | str,
     output: Path,
     *,
     sampling: float = SAMPLING,
     environment: Mapping[str, str] | None = None,
+    temporary: Path | None = None,
 ) -> tuple[Done, dict[str, Any]]:
     """The process, and its run.json.
 
@@ -75,7 +76,7 @@ def mission9_run(
         ChildFailed: saying what it said.
     """
     command = [sys.executable, "-m", "mission9", "run", "--input", str(images), "--output", str(output), *options]
-    done = run_command(command, sampling=sampling, environment=environment)
+    done = run_command(command, sampling=sampling, environment=environment, temporary=temporary)
     if done.failure:
         raise ChildFailed(done.failure)
     report: dict[str, Any] = json.loads((output / "run.json").read_bytes())

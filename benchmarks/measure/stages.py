@@ -1,4 +1,4 @@
-"""In which stage a run is, told from outside by what lies in its output folder."""
+"""The stage of a run, told from outside by the contents of its output folder."""
 
 from __future__ import annotations
 

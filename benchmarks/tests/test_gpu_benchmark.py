@@ -33,7 +33,7 @@ def test_it_measures_a_cpu(tmp_path: Path) -> None:
     done = benchmark("--device", "cpu", *few, "--json", str(tmp_path / "figures.json"))
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()[-2:]] == ["precision", "float32"]
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "figures.json").read_text())["gpu"]
     assert (figures["machine"]["device"], figures["images"], figures["distinct"]) == ("CPU", 2, 2)
     assert figures["decode"] > 0
     result = figures["precisions"]["float32"]

@@ -1,4 +1,4 @@
-"""How a reader sees one result, and not parts of two, while a run publishes the next."""
+"""A reader that sees one result, and not parts of two, while a run publishes the next."""
 
 from __future__ import annotations
 
