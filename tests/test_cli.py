@@ -117,9 +117,9 @@ def test_project_prints_a_json_line_for_each_image(
         (["--driver-memory", "512"], "driver_memory"),
         (["--output", "x" * 300], "cannot be written: File name too long"),
         (["--input", "caf\udce9"], "not UTF-8"),
-        (["--input", "ftp://me:secret@host/images"], "credentials have no place"),
-        (["--input", "https://host/images"], "of a web server"),
-        (["--output", "gs://bucket/results"], "folders, and s3:// addresses"),
+        (["--input", "ftp://me:secret@host/images"], "credentials are not allowed"),
+        (["--input", "https://host/images"], "on a web server"),
+        (["--output", "gs://bucket/results"], "only local folders and s3:// URLs"),
         (["--engine", "openvino", "--device", "cuda"], "openvino computes on the CPU"),
     ],
 )

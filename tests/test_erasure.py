@@ -437,7 +437,7 @@ def test_a_full_disk_takes_nothing_away(output: Path, images: Path, monkeypatch:
     before = Results.of(output).report.run_id
     with monkeypatch.context() as patch:
         patch.setattr(collect_shards, "link_or_copy", full)
-        with pytest.raises(StorageError, match="not enough room"):
+        with pytest.raises(StorageError, match="not enough space"):
             erased_from(output, *ERASED)
     assert Results.of(output).report.run_id == before
     receipt = erased_from(output, *ERASED)

@@ -499,7 +499,7 @@ def test_of_two_that_pack_at_once_one_is_refused(
 ) -> None:
     with file_store(str(tmp_path / "pack")).lock(layout.LOCK):
         assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 2
-    assert "another is writing" in capsys.readouterr().err
+    assert "another process is writing" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -556,9 +556,9 @@ def test_settings_that_are_not_possible_are_told(
     for command, words in (
         ([*pack, str(tree), "--workers", "-1"], "give 1 or more"),
         ([*pack, str(tree), "--workers", "0"], "give 1 or more"),
-        ([*pack, "memory://[abc/x"], "is no address"),
-        (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is no address"),
-        ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials have no place in an address"),
+        ([*pack, "memory://[abc/x"], "is not a valid URL"),
+        (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is not a valid URL"),
+        ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials are not allowed in a URL"),
     ):
         assert main(command) == 2, command
         said = capsys.readouterr().err

@@ -199,7 +199,7 @@ def test_a_web_server_is_none_in_a_chain_of_addresses_either(
     link: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "--input", link, "--output", str(tmp_path / "out"), "--weights", "demo"]) == 2
-    assert "is of a web server" in capsys.readouterr().err
+    assert "is on a web server" in capsys.readouterr().err
 
 
 def test_credentials_are_refused_in_every_link_of_an_address(
@@ -208,7 +208,7 @@ def test_credentials_are_refused_in_every_link_of_an_address(
     link = "zip://images::ftp://me:secret@127.0.0.1/x.zip"
     assert main(["run", "--input", link, "--output", str(tmp_path / "out"), "--weights", "demo"]) == 2
     told = capsys.readouterr().err
-    assert "credentials have no place in an address" in told
+    assert "credentials are not allowed in a URL" in told
     assert "secret@" not in told
 
 

@@ -40,7 +40,7 @@ def test_a_missing_bucket_and_bad_credentials_have_remedies(bucket: Bucket, monk
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     (refused,) = findings("s3 bucket", input=f"{bucket}/images", output=f"{bucket}/out")
     assert refused.status == "problem"
-    assert refused.remedy.startswith("renew them, then give the same command again")
+    assert refused.remedy.startswith("renew them, then rerun the same command")
 
 
 def test_what_is_forbidden_has_a_remedy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ def test_a_pack_whose_lock_another_took_shows_nothing_and_deletes_nothing(
         wait_until(is_lost)
 
     monkeypatch.setattr("mission9.pack.make_pack._write_parts", until_lost)
-    with pytest.raises(StorageError, match="elsewhere.* holds it.*: give the same command again"):
+    with pytest.raises(StorageError, match="elsewhere.* holds it.*: rerun the same command"):
         make_pack(str(tree), f"{bucket}/pack")
     now = {key: bucket.get(key) for key in bucket.keys}
     changed = {key for key, content in standing.items() if now.get(key) != content}

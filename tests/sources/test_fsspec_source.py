@@ -231,7 +231,7 @@ def test_results_go_to_folders_and_buckets_only(tree: Path, tmp_path: Path, caps
     for command in ("run", "pack"):
         assert main([command, "--input", str(tree), "--output", "gs://bucket/results"]) == 2
         assert "folder" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="credentials have no place in an address"):
+    with pytest.raises(ConfigError, match="credentials are not allowed in a URL"):
         RunConfig(input=f"ftp://{USER}:{PASSWORD}@127.0.0.1/x")
     assert RunConfig(input="abfs://container@account.dfs.core.windows.net/x/").input.endswith("windows.net/x")
 
