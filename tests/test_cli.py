@@ -107,7 +107,7 @@ def test_project_prints_a_json_line_for_each_image(
         (["--components", "many"], "components"),
         (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
         (["--output", __file__], "is a file"),
-        (["--output", os.path.dirname(__file__)], "which mission9 did not write"),
+        (["--output", os.path.dirname(__file__)], "not written by mission9"),
         (["--config", "nowhere.toml"], "no settings file nowhere.toml"),
         (["--max-reject-rate", "7"], "max_reject_rate"),
         (["--preprocess", "zoom"], "preprocess"),

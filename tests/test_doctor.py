@@ -134,7 +134,7 @@ def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert status("file") == ("problem", f"the output {tmp_path / 'file'} is a file; give a folder with --output")
+    assert status("file") == ("problem", f"the output {tmp_path / 'file'} is a file: pass a folder with --output")
     assert status("file/out") == ("problem", f"{tmp_path / 'file'} is a file, in which no folder can be made")
     (tmp_path / "theirs").mkdir()
     assert status("theirs") == ("ok", "theirs can be written")

@@ -92,7 +92,7 @@ def test_a_result_that_is_replaced_while_it_is_copied_is_copied_anew(
 def test_half_a_result_is_none(bucket: Bucket) -> None:
     put_result(bucket, FIRST)
     bucket.delete(f"r/runs/{FIRST}/features/part-00000.parquet")
-    with pytest.raises(StorageError, match=r"part-00000.parquet is not there.*: make it again by mission9 run"):
+    with pytest.raises(StorageError, match=r"part-00000.parquet is missing .*: recreate it with mission9 run"):
         output_at(f"{bucket}/r").result()
     assert files_below(output_at(f"{bucket}/r").result(to_verify=True)) == [  # which says what is missing
         *("_state/checksums.json", "pca_model/pca.json", "run.json"),

@@ -195,7 +195,7 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
             there.remove(taken)
     assert [key for key in bucket.keys if key.startswith("results/")] == there
     assert main(["pack", "--input", str(tree), "--output", str(bucket)]) == 2
-    assert "at the top" in capsys.readouterr().err
+    assert "cannot be the top" in capsys.readouterr().err
     with file_store(f"{bucket}/pack").lock(layout.LOCK):
         assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 2
     assert f'"pid": {os.getpid()}' in capsys.readouterr().err
