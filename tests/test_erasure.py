@@ -228,7 +228,7 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
     report["config"]["input"] = "images"
     (output / "run.json").write_text(json.dumps(report))
     before = state_of(place)
-    with pytest.raises(ConfigError, match="nothing is deleted unless you name it too: give --input"):
+    with pytest.raises(ConfigError, match="confirm the deletion with --input"):
         erased_from(output, *ERASED, with_source=True)
     assert state_of(place) == before
     erased_from(output, *ERASED, with_source=True, input=str(images))
@@ -247,7 +247,7 @@ def test_what_is_not_deleted_is_told(output: Path, images: Path, tmp_path: Path)
     (tmp_path / "elsewhere").mkdir()
     receipt = erased_from(output, *ERASED, with_source=True, input=str(tmp_path / "elsewhere"))
     assert receipt is not None
-    assert f"{len(ERASED)} images that are not in {tmp_path / 'elsewhere'}" in "; ".join(receipt.not_reached)
+    assert f"{len(ERASED)} images not found in {tmp_path / 'elsewhere'}" in "; ".join(receipt.not_reached)
 
 
 def test_an_id_that_names_nothing_stops_all_of_it(output: Path, tmp_path: Path, capsys: Any) -> None:
@@ -300,7 +300,7 @@ def test_so_few_are_left_that_there_is_no_result(output: Path, images: Path) -> 
     training = [str(path.relative_to(images)) for path in images.rglob("*.jpg") if "Training" in path.parts]
     receipt = erased_from(output, *training[1:])
     assert receipt is not None
-    assert receipt.result == {"images": 0, "model": "none: the result is taken away"}
+    assert receipt.result == {"images": 0, "model": "none: the result is removed"}
     assert {path.name for path in output.iterdir()} == {"_state"}
     assert names_in(output, training[1:]) == set()
     with pytest.raises(ConfigError, match="at least 2 images"):
@@ -423,7 +423,7 @@ def test_where_nothing_is_left_to_fit_on_the_result_of_a_given_model_is_taken_aw
     run_with_model(output, images, model)
     receipt = erased_from(output, "Test/a/1.jpg")
     assert receipt is not None
-    assert receipt.result == {"images": 0, "model": "none: the result is taken away"}
+    assert receipt.result == {"images": 0, "model": "none: the result is removed"}
     assert "run again with --pca-model of a result from which the images were erased too" in caplog.text
     assert {path.name for path in output.iterdir()} == {"_state"}
     with pytest.raises(ConfigError, match="may have seen"):
@@ -459,7 +459,7 @@ def test_without_a_sound_model_it_is_fitted_anew(output: Path, images: Path, oth
     (output / "pca_model/pca.json").write_text("{")
     receipt = erased_from(output, *ERASED)
     assert receipt is not None
-    assert receipt.result["model"] == "fitted anew"
+    assert receipt.result["model"] == "refitted"
     assert names_in(output, ERASED) == set()
     assert_is_of_the_others(output, images, others, ERASED)
 
@@ -471,7 +471,7 @@ def test_a_damaged_result_is_taken_away_and_the_next_run_makes_it_anew(
         file.write_bytes(file.read_bytes()[:-8] + b"damaged!")
     receipt = erased_from(output, *ERASED)
     assert receipt is not None
-    assert receipt.result["model"] == "none: the result is taken away"
+    assert receipt.result["model"] == "none: the result is removed"
     assert names_in(output, ERASED) == set()
     assert run_into(output, images).images_inferred > 0
     assert_is_of_the_others(output, images, others, ERASED)
@@ -632,7 +632,7 @@ def test_a_receipt_is_silent_of_no_image_that_may_lie_in_the_input(
     assert receipt is not None
     assert receipt.source["files"] == 1
     assert (images / ERASED[0]).exists()
-    assert "2 images of an erasure that was cut short, unless it was to delete them" in receipt.not_reached
+    assert "2 images of an interrupted erasure, unless it was to delete them" in receipt.not_reached
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
@@ -720,7 +720,7 @@ def test_a_run_tells_of_an_erasure_that_was_cut_short(
 def test_damaged_tombstones_bring_nothing_back(output: Path, images: Path) -> None:
     erased_from(output, *ERASED)
     (output / "_state/erased.json").write_text("{}")
-    with pytest.raises(OutputError, match="erased images would come back"):
+    with pytest.raises(OutputError, match="erased images would return"):
         run_into(output, images)
 
 

@@ -194,14 +194,14 @@ def test_images_are_deleted_by_pseudonyms_that_were_erased_before(
     assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is None
     (tmp_path / "other").mkdir()
     before = (output / "_state/erased.json").read_bytes()
-    with pytest.raises(InputError, match=r"2 ids in .* \(lines 1, 2\) were erased before, and nothing in .*other"):
+    with pytest.raises(InputError, match=r"2 ids in .* \(lines 1, 2\) are pseudonyms erased before and not in .*other"):
         erase(str(output), Request("erase", ids, Path("ids.txt"), 0, True, str(tmp_path / "other"), pseudonyms))
     assert (output / "_state/erased.json").read_bytes() == before
     receipt = erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
     assert receipt is not None
     assert (len(receipt.images), receipt.erased, receipt.source["files"]) == (2, 0, 2)
     assert not [name for name in names[:2] if (images / name).exists()]
-    with pytest.raises(InputError, match="were erased before"):  # nobody can tell whether they were these
+    with pytest.raises(InputError, match="are pseudonyms erased before"):  # nobody can tell whether they were these
         erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
     paths = Request("erase", names[:2], with_source=True, pseudonyms=pseudonyms)
     assert erase(str(output), paths) is None
