@@ -42,7 +42,7 @@ def test_paths_are_taken_where_places_are(tmp_path: Path) -> None:
     names = ("input", "output", "weights", "pca_model", "estimate", "pseudonymise", "encrypt_key")
     config = RunConfig(**{name: tmp_path / name for name in names})
     assert [getattr(config, name) for name in names] == [str(tmp_path / name) for name in names]
-    with pytest.raises(ConfigError, match="s3:/bucket/x is a URL turned into a path before it became a path"):
+    with pytest.raises(ConfigError, match="s3:/bucket/x is a URL turned into a path"):
         RunConfig(input=Path("s3://bucket/x"))
 
 

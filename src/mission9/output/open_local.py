@@ -34,7 +34,7 @@ def open_local_output(root: Path, *, overwrite: bool) -> Iterator[Output]:
         lock = take_lock(output.lock, f"another run is writing to {output.root}")
     except OSError as error:
         raise OutputError(
-            f"cannot write to the output folder {root}: {error.strerror}; pass another with --output"
+            f"the output folder {root} cannot be written: {error.strerror}; pass another with --output"
         ) from error
     with lock:
         try:

@@ -166,7 +166,7 @@ class FolderStore:
             was_there = [folder for folder in (self.root, file.parent) if folder.exists()]
             lock = take_lock(file, f"another process is writing to {self.root}")
         except OSError as error:
-            raise OutputError(f"cannot write to the folder {self.root}: {error.strerror}; pass another") from error
+            raise OutputError(f"the folder {self.root} cannot be written: {error.strerror}; pass another") from error
         with lock:
             sign(lock)
             try:
