@@ -142,12 +142,12 @@ def test_the_run_is_given_what_was_set_and_nothing_of_this_machine() -> None:
         ({"region": "us-east-1"}, {}, "not in the European Union"),
         ({"region": "eu-west-2"}, {}, "not in the European Union"),
         ({"region": "eu-central-2"}, {}, "not in the European Union"),
-        ({"release": "7.13.0"}, {}, "no release of EMR"),
+        ({"release": "7.13.0"}, {}, "is not a release of EMR"),
         ({"max_hours": 0}, {}, "more than 0 and at most 24"),
         ({"max_hours": 25}, {}, "more than 0 and at most 24"),
         ({"machines": Machines(gpu="g6.xlarge")}, {}, "not offered in eu-west-1: there are g4dn, g5"),
         ({"machines": Machines(gpu="m5.xlarge")}, {}, "not offered"),
-        ({"machines": Machines(spot=51)}, {}, "give 0 to 50"),
+        ({"machines": Machines(spot=51)}, {}, "pass 0 to 50"),
         ({}, {"input": "photos"}, "--input photos is on this machine"),
         ({}, {"output": "out"}, "--output out is on this machine"),
         ({}, {"weights": "imagenet"}, "without the internet"),
@@ -184,7 +184,9 @@ def test_what_machines_of_the_stack_cannot_reach_is_refused(name: str) -> None:
 def test_results_go_where_machines_may_write(output: str) -> None:
     check_places(job())
     check_places(job({"output": "s3://my-bucket/results/2026", "weights": "s3://my-bucket/imagenet.safetensors"}))
-    with pytest.raises(ConfigError, match=f"--output {output}: .* write below s3://my-bucket/results alone"):
+    with pytest.raises(
+        ConfigError, match=f"cannot write to --output {output}: pass a prefix of s3://my-bucket/results"
+    ):
         check_places(job({"output": output}))
 
 
