@@ -341,7 +341,7 @@ def test_an_erased_image_is_recovered_from_no_given_model(output: Path, images: 
     assert (given.n_samples_, given.moments.scatter.size) == (0, 0)  # which would tell it without the other rows
     receipt = erased_from(later, erased)
     assert receipt is not None
-    assert receipt.result["model"].endswith("is replaced by one fitted on what is left of Training")
+    assert receipt.result["model"].endswith("is replaced by one fitted on the rest of Training")
     assert any("results that others made with a PCA model from here" in told for told in receipt.not_reached)
     model = PCAModel.load(later / "pca_model")
     assert not is_recovered(wanted, left, model)
@@ -500,7 +500,7 @@ def test_plans_that_cannot_be_read_are_no_empty_ones(
     before = state_of(output)
     assert main(["erase", str(output), "--older-than", "30"]) == 2
     assert f"{shards} is missing or damaged" in capsys.readouterr().err
-    with pytest.raises(OutputError, match="run again"):
+    with pytest.raises(OutputError, match="rerun mission9 run"):
         erased_from(output, ERASED[0])
     assert state_of(output) == before
     run_into(output, images)
@@ -779,8 +779,8 @@ def test_what_changed_nobody_knows_when_is_not_old(
     receipt = erase(str(output), Request("retain", days=30, with_source=True))
     assert receipt is not None
     assert receipt.erased == 1
-    assert any(left.startswith("2 images of which nobody knows when they changed") for left in receipt.not_reached)
+    assert any(left.startswith("2 images with an unknown modification time") for left in receipt.not_reached)
     assert (images / unknown[0]).exists()
     assert names_in(output, unknown) == set(unknown)
     assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
-    assert "2 images are kept: nobody knows when they changed" in caplog.text
+    assert "2 images are kept, since their age is unknown" in caplog.text
