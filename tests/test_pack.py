@@ -138,7 +138,7 @@ def test_an_image_larger_than_a_page_and_many_small_ones(tmp_path: Path) -> None
     (folder / "1000x.png").write_bytes(os.urandom(3 * write_part.PAGE_BYTES))
     packed(tmp_path / "images", tmp_path / "pack")
     assert_holds(tmp_path / "pack", tmp_path / "images")
-    with pytest.raises(ImageError, match="bytes are more than 100"):
+    with pytest.raises(ImageError, match="bytes exceed the limit of 100"):
         open_source(resolve_root(str(tmp_path / "pack"))).read("a/1000x.png", max_bytes=100)
 
 

@@ -183,7 +183,7 @@ def test_credentials_that_nobody_renews_are_told_at_once(faulty: Bucket, monkeyp
 
 def test_too_many_bytes_are_not_fetched(bucket: Bucket) -> None:
     bucket.put("large.jpg", bytes(1000))
-    with pytest.raises(ImageError, match="1000 bytes are more than 999") as error:
+    with pytest.raises(ImageError, match="1000 bytes exceed the limit of 999") as error:
         read_object(Address(bucket.name, "large.jpg"), max_bytes=999)
     assert error.value.reason == "too_many_bytes"
 

@@ -46,7 +46,7 @@ def test_the_second_is_told_who_the_first_is(place: Address, bucket: Bucket) -> 
         first.check()
         with (
             pytest.raises(
-                OutputError, match=rf"another run is writing s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
+                OutputError, match=rf"another run is writing to s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
             ),
             leased(place),
         ):

@@ -154,7 +154,7 @@ def test_objects_that_stand_for_folders_are_no_images(bucket: Bucket) -> None:
 
 
 def test_what_is_not_there_is_told(bucket: Bucket) -> None:
-    with pytest.raises(InputError, match=f"there is nothing below {bucket}/nowhere"):
+    with pytest.raises(InputError, match=f"there are no objects below {bucket}/nowhere"):
         rows_of(f"{bucket}/nowhere")
     with pytest.raises(
         InputError, match="s3://no-such-bucket-here/x: the bucket no-such-bucket-here of http.* does not exist"

@@ -84,7 +84,7 @@ def test_what_is_understood(names: list[str], layout: str, splits: set[str], tmp
         (["train/a/1.jpg", "Training/a/1.jpg", "Test/a/1.jpg"], r"Training/ and train/ in .* both say Training"),
         (
             ["one/Training/a/1.jpg", "one/Test/a/1.jpg", "two/Training/a/1.jpg"],
-            r"one/Test/ and one/Training/ in .* give --input .*/one,",
+            r"one/Test/ and one/Training/ in .* pass --input .*/one,",
         ),
         (["bus/train/1.jpg", "bus/test/1.jpg", "car/train/1.jpg"], r"bus/test/ and bus/train/ in .* look like splits"),
     ],
