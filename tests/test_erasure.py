@@ -238,7 +238,7 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
 def test_what_is_not_deleted_is_told(output: Path, images: Path, tmp_path: Path) -> None:
     make_pack(str(images), str(tmp_path / "packed"))
     for place, words in (
-        (str(tmp_path / "packed"), "is a pack: delete the images where"),
+        (str(tmp_path / "packed"), "is a pack: delete the images from"),
         ("memory://x", "there"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -193,7 +193,7 @@ def test_an_estimate_that_is_not_there_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--precision", "int8"], "int8 is calibrated on the images first"),
+        (["--precision", "int8"], "int8 cannot be estimated"),
         (["--count", "0"], "give at least 1"),
         (["--images", "0"], "give at least 1"),
         (["--machine", "nothing"], "the machine type nothing is unknown"),

@@ -225,6 +225,6 @@ def test_in_a_bucket_that_the_result_alone_names_nothing_is_deleted(
     change(output / "run.json", config={**config, "input": "s3://somebody/images"})
     assert main([*commands(output)[0], "--source"]) == 2
     assert (
-        "the result names s3://somebody/images, where nothing is deleted unless you name it too: give --input"
+        "only the result says that its images are in s3://somebody/images: confirm the deletion with --input"
         in capsys.readouterr().err
     )

@@ -192,7 +192,7 @@ def test_a_cluster_ended_well_if_all_its_steps_did(
     [
         (["--logs", "j-NOBODY"], "there are no logs of j-NOBODY"),
         (["--logs", "j-1", "--stack", "other"], "cannot read the stack other in eu-west-1"),
-        (["--submit", "--wheel", "nowhere.zip", *RUN], "there is no nowhere.zip: make wheel"),
+        (["--submit", "--wheel", "nowhere.zip", *RUN], "the wheel nowhere.zip does not exist: build it"),
         (["--submit", *RUN, "--pca-model", "s3://other/pca_model"], "is outside the bucket of the stack"),
     ],
 )
