@@ -531,7 +531,7 @@ def test_a_damaged_small_file_costs_what_it_told_of(
     command = ["pack", "--input", str(odd_tree), "--output", str(pack)]
     assert main(command) == 0
     (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
-    assert "by the next call" in line if which == "rejects" else "that part is made anew" in line
+    assert "the next call retries" in line if which == "rejects" else "that part is made again" in line
     assert (first == set((pack / layout.DONE).iterdir())) == (which == "rejects")
     caplog.clear()
     assert main(command) == 0
@@ -554,8 +554,8 @@ def test_settings_that_are_not_possible_are_told(
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     pack = ["pack", "--output", str(tmp_path / "pack"), "--input"]
     for command, words in (
-        ([*pack, str(tree), "--workers", "-1"], "give 1 or more"),
-        ([*pack, str(tree), "--workers", "0"], "give 1 or more"),
+        ([*pack, str(tree), "--workers", "-1"], "pass 1 or more"),
+        ([*pack, str(tree), "--workers", "0"], "pass 1 or more"),
         ([*pack, "memory://[abc/x"], "is not a valid URL"),
         (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is not a valid URL"),
         ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials are not allowed in a URL"),
