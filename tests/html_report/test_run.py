@@ -172,6 +172,6 @@ def test_a_result_that_comes_meanwhile_never_stands_beside_the_page_of_the_old_o
         return then(*arguments)
 
     monkeypatch.setattr(html_report, moment, meanwhile)
-    with pytest.raises(OutputError, match="another result took the place"):
+    with pytest.raises(OutputError, match="another result replaced the one"):
         write_report(old, page_of(done))
     assert not page_of(done).exists()
