@@ -107,7 +107,7 @@ def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(checks, "_PORTS", {taken.getsockname()[1]: "MLflow"})
         (finding,) = found("ports")
-        assert (finding.status, finding.found) == ("warning", f"{taken.getsockname()[1]} (MLflow) is taken")
+        assert (finding.status, finding.found) == ("warning", f"{taken.getsockname()[1]} (MLflow) is in use")
     assert [finding.status for finding in found("ports")] == ["ok"]
 
 
@@ -138,7 +138,7 @@ def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.M
     assert status("file/out") == ("problem", f"{tmp_path / 'file'} is a file, so no folder can be created in it")
     (tmp_path / "theirs").mkdir()
     assert status("theirs") == ("ok", "theirs can be written")
-    assert status("theirs/out") == ("ok", "theirs/out can be made")
+    assert status("theirs/out") == ("ok", "theirs/out can be created")
     (tmp_path / "theirs/notes.txt").touch()
     assert status("theirs")[0] == "problem"
     assert status("theirs", overwrite=True) == ("ok", "theirs can be written")

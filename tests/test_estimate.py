@@ -153,7 +153,7 @@ def test_where_an_estimate_cannot_be_kept_is_told_before_the_probe(
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     assert f"the folder {tmp_path / 'none'} does not exist: create it" in told("none/estimate.json")
-    assert "--save s3://bucket/estimate.json: an estimate is kept in a file" in told("s3://bucket/estimate.json")
+    assert "--save s3://bucket/estimate.json: an estimate is saved in a local file" in told("s3://bucket/estimate.json")
     assert "is a folder: pass a file in it" in told(str(tree))
     monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, who may write anywhere
     assert f"{tmp_path} cannot be written: pass a file in another folder" in told("estimate.json")

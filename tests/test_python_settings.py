@@ -78,7 +78,7 @@ def test_the_environment_counts_for_the_extractor(
     given = MobileNetV2Extractor(preprocess="stretch")
     np.testing.assert_allclose(given.extract(pictures[0]), plain, rtol=1e-4, atol=1e-5)
     monkeypatch.setenv("MISSION9_MAX_PIXELS", "100")
-    with pytest.raises(ImageError, match="more than 100 pixels"):
+    with pytest.raises(ImageError, match="exceeds the limit of 100 pixels"):
         MobileNetV2Extractor().extract(pictures[0])
     monkeypatch.setenv("MISSION9_WEIGHTS", str(tmp_path / "none.pth"))
     with pytest.raises(WeightsError, match="there is no weights file"):

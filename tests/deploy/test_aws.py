@@ -108,7 +108,7 @@ def test_a_cluster_that_cannot_be_ended_is_named(
             monkeypatch.setattr(clients["scheduler"], "create_schedule", _interrupt)
         else:
             scheduler.add_client_error("create_schedule", first, "no")
-        with pytest.raises(CloudError, match="^j-1 is running and could not be ended") as caught:
+        with pytest.raises(CloudError, match="^j-1 is running without a scheduled end") as caught:
             aws.submit_cluster(job(), wheel)
         emr.assert_no_pending_responses()
     told = str(caught.value)

@@ -145,7 +145,7 @@ def test_the_run_is_given_what_was_set_and_nothing_of_this_machine() -> None:
         ({"release": "7.13.0"}, {}, "is not a release of EMR"),
         ({"max_hours": 0}, {}, "more than 0 and at most 24"),
         ({"max_hours": 25}, {}, "more than 0 and at most 24"),
-        ({"machines": Machines(gpu="g6.xlarge")}, {}, "not offered in eu-west-1: there are g4dn, g5"),
+        ({"machines": Machines(gpu="g6.xlarge")}, {}, "not offered in eu-west-1: pass one of g4dn, g5"),
         ({"machines": Machines(gpu="m5.xlarge")}, {}, "not offered"),
         ({"machines": Machines(spot=51)}, {}, "pass 0 to 50"),
         ({}, {"input": "photos"}, "--input photos is on this machine"),
@@ -176,7 +176,7 @@ def test_tables_are_not_encrypted_by_a_key_that_is_not_there() -> None:
 @pytest.mark.parametrize("name", ["input", "output", "weights", "pca_model", "estimate"])
 def test_what_machines_of_the_stack_cannot_reach_is_refused(name: str) -> None:
     option = f"--{name.replace('_', '-')}"
-    with pytest.raises(ConfigError, match=f"{option} s3://other/place is in another bucket .* s3://my-bucket"):
+    with pytest.raises(ConfigError, match=f"{option} s3://other/place is outside the bucket of .* s3://my-bucket"):
         check_places(job({name: "s3://other/place"}))
 
 
@@ -215,7 +215,7 @@ def test_more_machines_and_hours_cost_more() -> None:
 def test_a_machine_that_is_not_in_the_list_has_no_price(capsys: pytest.CaptureFixture[str]) -> None:
     words = [word for name in RUN for word in (f"--{name}", RUN[name])]
     assert main(["deploy", "emr", "--dry-run", "--gpu-type", "g5.48xlarge", *words]) == 0
-    assert "what it may cost is not known: g5.48xlarge is not in the list" in capsys.readouterr().err
+    assert "what it may cost is not known: the machine type g5.48xlarge is unknown" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_requests_and_asks_nobody(

@@ -136,7 +136,7 @@ def test_an_archived_object_is_to_be_restored(faulty: Bucket, faults: Faults) ->
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
-        (400, "ExpiredToken", r"the credentials of the environment \(ExpiredToken\): renew them, then give the same"),
+        (400, "ExpiredToken", r"the credentials of the environment \(ExpiredToken\): renew them, then rerun the same"),
         (403, "InvalidAccessKeyId", "renew them, then rerun the same command to resume"),
         (404, "NoSuchBucket", "does not exist: create it"),
         (301, "PermanentRedirect", "is in another region than eu-west-1: set AWS_REGION to that of the bucket"),
@@ -176,7 +176,9 @@ def test_credentials_that_nobody_renews_are_told_at_once(faulty: Bucket, monkeyp
 
     store = S3Store(faulty.name, endpoint="http://127.0.0.1:1", region="eu-west-1", credential_provider=ended)
     monkeypatch.setattr(objects, "store_of", lambda _: store)
-    with pytest.raises(StorageError, match=r"cannot be renewed \(.*the session has expired.*\): renew them, then give"):
+    with pytest.raises(
+        StorageError, match=r"cannot be renewed \(.*the session has expired.*\): renew them, then rerun"
+    ):
         read_object(Address(faulty.name, "a.jpg"), max_bytes=10)
     assert len(asked) == 1
 

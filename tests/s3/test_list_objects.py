@@ -170,7 +170,7 @@ def test_credentials_that_are_not_accepted_are_told_without_them(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
-    with pytest.raises(InputError, match="does not accept the credentials of the environment") as error:
+    with pytest.raises(InputError, match="rejects the credentials of the environment") as error:
         rows_of(f"{bucket}/images")
     assert "planted" not in str(error.value)
 

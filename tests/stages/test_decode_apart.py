@@ -156,7 +156,7 @@ def test_a_decoder_that_misbehaves_costs_its_image_alone(
     settings: DecoderSettings, poison: Callable[[str], bytes], pictures: list[bytes]
 ) -> None:
     right = good(decode_apart(pictures, settings))
-    what = {"segfault": "Segmentation fault", "abort": "libjpeg: this cannot go on", "eat": "too much"}
+    what = {"segfault": "Segmentation fault", "abort": "libjpeg: this cannot go on", "eat": "the memory limit"}
     images = [
         pictures[0],
         poison("segfault"),
