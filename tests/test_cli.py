@@ -1,4 +1,4 @@
-"""What a person meets: exit codes, one clear line for a mistake, and results on standard output."""
+"""The command line as a user sees it: exit codes, one clear line for a mistake, and results on standard output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Run
 
 
 def told(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> str:
-    """What a command that fails with `code` says: one line, no traceback."""
+    """The output of a command that fails with `code`: one line, no traceback."""
     assert main(command) == code
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith("mission9: ")]

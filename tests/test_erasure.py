@@ -56,7 +56,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Pat
 
 @pytest.fixture
 def place(kept: Path) -> Path:
-    """Where images and output are, for each test as they were: the output names its images by this place."""
+    """The folder of images and output, restored for each test: the output names its images by this path."""
     shutil.rmtree(kept / "place")
     return copy_tree(kept / "as it was", kept / "place")
 
@@ -80,7 +80,7 @@ def erased_from(output: Path, *names: str, **settings: Any) -> Receipt | None:
 
 
 def names_in(folder: Path, names: list[str]) -> set[str]:
-    """Which of some names are in any file, as it lies there or as its readers have it."""
+    """The names found in any file, in its bytes or as its readers see it."""
     found = set()
     for file in (path for path in (folder, *folder.rglob("*")) if path.is_file()):
         content = file.read_bytes()
@@ -325,7 +325,7 @@ def features_of(output: Path, split: str = "Training") -> dict[str, np.ndarray]:
 
 
 def is_recovered(wanted: np.ndarray, rows: np.ndarray, model: PCAModel) -> bool:
-    """Whether a row can be computed from a model and the other rows, by whoever guesses how many it was fitted on."""
+    """Return True if a row can be computed from a model and the other rows, by guessing the number of fitted rows."""
     guesses = (model.mean_ * (len(rows) + more) - rows.sum(0) for more in range(1, 5))
     return any(np.linalg.norm(guess - wanted) <= 1e-3 * np.linalg.norm(wanted) for guess in guesses)
 

@@ -1,4 +1,4 @@
-"""What a run will take: the probe is real, and so is the run that is held against it."""
+"""Estimates of a run: the probe is real, and so is the run that it is compared with."""
 
 from __future__ import annotations
 

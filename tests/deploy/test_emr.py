@@ -1,4 +1,4 @@
-"""What is asked of EMR, held against what botocore knows of its services."""
+"""Requests to EMR, checked against botocore's description of its services."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def job(run: dict[str, Any] | None = None, **settings: Any) -> Job:
 
 
 def stubbed(service: str, operation: str, answer: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    """What the client gives for a request that its service's description allows, and that is as expected."""
+    """The client's answer to a request that matches the service's description and the expected parameters."""
     from botocore.stub import Stubber
 
     client = boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")

@@ -1,4 +1,4 @@
-"""What the report finds, held against plain arithmetic and files that were made for it."""
+"""The findings of the report, compared with plain arithmetic and files made for it."""
 
 from __future__ import annotations
 

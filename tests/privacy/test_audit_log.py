@@ -1,4 +1,4 @@
-"""What is changed, taken out or cut off in the log of what was done to an output is found."""
+"""Changed, removed or truncated lines in an output's audit log are detected."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def run_into(output: Path, images: Path, **settings: Any) -> Any:
 
 
 def published(output: Path, names: list[str]) -> set[str]:
-    """Which names are in what a reader gets: everything but the state."""
+    """The names found in the files for readers: everything except the state."""
     found = {name for name in names if name.encode() in (output / "run.json").read_bytes()}
     for place in output.iterdir():
         if place.name == "report.html":

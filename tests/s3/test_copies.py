@@ -1,4 +1,4 @@
-"""What a bucket holds, on this machine: copies of results and models, and the mirror that a run works in."""
+"""Local copies of a bucket's results and models, and the mirror of a run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def put_result(bucket: Bucket, run_id: str) -> None:
 
 
 def of_run(folder: Path) -> list[str]:
-    """Which run each table of a copy is of."""
+    """The run of each table of a copy."""
     return [(folder / name).read_text() for name in TABLES]
 
 

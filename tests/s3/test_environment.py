@@ -1,4 +1,4 @@
-"""What the environment and the profiles say of servers, credentials and regions; nothing is asked for here."""
+"""Servers, credentials and regions from the environment and the profiles; no request is sent here."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Versioned:
                 yield found["Key"], found["VersionId"]
 
     def names_in(self, names: list[str]) -> set[str]:
-        """Which names are in any version of any object, or its key."""
+        """The names found in any version of any object, or in its key."""
         found = set()
         markers = {
             (each["Key"], each["VersionId"])

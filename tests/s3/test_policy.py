@@ -1,4 +1,4 @@
-"""What `--policy eu` finds of buckets, on moto, which knows their settings, and on Swift, which does not."""
+"""The checks of `--policy eu` on buckets of moto, which supports their settings, and of Swift, which does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which folders a listing takes for splits, for folders of tools, for results; what it refuses, and how to answer."""
+"""The folders that a listing takes for splits, tools or results; its refusals, and the options that answer them."""
 
 from __future__ import annotations
 

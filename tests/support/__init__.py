@@ -1,1 +1,1 @@
-"""What tests share beside fixtures."""
+"""Helpers shared by tests, in addition to fixtures."""
