@@ -56,7 +56,7 @@ def test_the_images_to_fit_on_may_be_the_last_that_are_found(
     (finding,) = found("input", input=str(tree))
     assert (finding.status, finding.found.partition(":")[0]) == (
         "problem",
-        "there are images of Test, and none of Training to fit the PCA on",
+        "there are images of Test, but none of Training to fit the PCA on",
     )
     (finding,) = found("input", input=str(tree), pca_model=str(tmp_path / "pca_model"))
     assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 2 of Test")

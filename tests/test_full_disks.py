@@ -275,7 +275,7 @@ def test_no_room_for_what_worker_processes_share(forks: Forks, images: Path, tmp
     own_mounts()
     script = "mount -t tmpfs -o size=4k,nr_inodes=2 none /dev/shm; touch /dev/shm/filler"
     command = arguments(images, tmp_path / "out", "--runner", "local", "--workers", "2")
-    assert "not enough room in /dev/shm" in only_line(forks.run(*command, script=script))
+    assert "not enough space in /dev/shm" in only_line(forks.run(*command, script=script))
 
 
 def test_a_folder_to_stand_in_that_is_gone(images: Path, tmp_path: Path) -> None:

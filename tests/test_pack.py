@@ -455,7 +455,7 @@ def test_places_that_cannot_hold_a_pack_are_refused(
     empty.mkdir()
     for images, output, words in (
         (tree, tmp_path / "file", "is a file"),
-        (tree, tmp_path / "others", "letter.txt, which is no pack"),
+        (tree, tmp_path / "others", "letter.txt, not a pack"),
         (tree, tree, "among the images"),
         (tmp_path / "none", tmp_path / "pack", "there is no folder"),
         (empty, tmp_path / "pack", "there are no images"),

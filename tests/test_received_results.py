@@ -191,7 +191,7 @@ def test_nobody_is_asked_for_images_that_the_result_alone_names(
         assert main(["report", str(output)]) == 0
         assert main(commands(output)[0]) == 0
         assert asked == []
-    assert f"--input {place.replace('{}', str(port))} alone" in caplog.text
+    assert f"only with --input {place.replace('{}', str(port))}" in caplog.text
 
 
 @pytest.mark.parametrize("link", ["zip://::http://127.0.0.1/x.zip", "zip://a::simplecache::HTTPS://127.0.0.1/x.zip"])

@@ -184,7 +184,7 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
 ) -> None:
     bucket.put("others/letter.txt", b"dear")
     assert main(["pack", "--input", str(tree), "--output", f"{bucket}/others"]) == 2
-    assert "letter.txt, which is no pack" in capsys.readouterr().err
+    assert "letter.txt, not a pack" in capsys.readouterr().err
     run(RunConfig(input=str(tree), output=f"{bucket}/results", no_report=True, **SETTINGS))
     there = [key for key in bucket.keys if key.startswith("results/")]
     for taken in ("results/run.json", ""):
