@@ -80,8 +80,8 @@ def _listed(plan: Path) -> Iterator[Image]:
 def _unlisted(output: Output, fingerprint: str) -> OutputError:
     place = f"{output.place}/{STATE}/{SHARDS}/{fingerprint}"
     return OutputError(
-        f"a list of images in {place} is missing or damaged, so nothing was erased: rerun mission9 run with its "
-        "original settings, or delete that folder if it does not belong to the result"
+        f"the plan in {place} is missing or damaged; nothing was erased: rerun mission9 run with its settings, or "
+        "delete it if no result uses it"
     )
 
 

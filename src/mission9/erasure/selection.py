@@ -109,7 +109,7 @@ def _named(request: Request, output: Output, erased: Tombstones, source: Deletab
         lines = lines_of(request.ids, pathless)
         raise InputError(
             f"{len(pathless):,} ids in {request.ids_file} (lines {lines}) are pseudonyms erased before and not in "
-            f"{source.root}: remove these ids, or pass --input if the images are stored in another place"
+            f"{source.root}: remove these ids, or pass --input if the images are elsewhere"
         )
     return set(paths.values())
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 class Damaged(Exception):
-    """The content of a pack's file differs from what was written."""
+    """A pack's file no longer has its original content."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name} is damaged ({why})")

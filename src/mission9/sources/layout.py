@@ -169,13 +169,13 @@ def _check_are_clear(place: str, above: Sequence[str], splits: Mapping[str, str]
         if count > 1:
             told = " and ".join(f"{name}/" for name in splits if splits[name] == split)
             raise InputError(
-                f"{told} in {where} both mean {split}: rename or move one, or pass --splits folders to use both as "
-                f"{split}, or --splits none if they are labels"
+                f"{told} in {where} both mean {split}: rename or move one, or pass --splits folders to use both, "
+                "or --splits none if they are labels"
             )
     if others and len(splits) == 1:
         (name, split), *_ = splits.items()
         beside = ", ".join(f"{other}/" for other in others[:3]) + (", ..." if len(others) > 3 else "")
         raise InputError(
-            f"{name}/ in {where} may be a label or the split {split}, next to {beside}: pass --splits none if it is "
-            f"a label, or --splits folders if it is {split}, and the others in no split"
+            f"{name}/ in {where} may be a label or split {split}, next to {beside}: pass --splits none "
+            "for a label, or --splits folders for a split"
         )

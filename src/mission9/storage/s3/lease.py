@@ -2,7 +2,7 @@
 
 The holder creates it only if absent (`If-None-Match: *`) and renews it while it lives. Its age is measured by the
 server's clock alone. A lease that is too old, or whose holder was a process of this machine that has ended, is taken
-over: deleted and created anew. (Not all servers support replacing only the object that was read, `If-Match`.) The new
+over: deleted and created again. (Not all servers support replacing only the object that was read, `If-Match`.) The new
 holder checks it again a moment later, since another process may have done the same, then at each renewal, and before it
 publishes a result. A server that ignores `If-None-Match` would grant a held lease to any process, so each server is
 first tested with an object of its own.
@@ -126,7 +126,7 @@ def check_server(folder: Address) -> None:
     if not is_kept:
         raise OutputError(
             f"the server of {folder.parent} ignores If-None-Match: *, so two runs could corrupt the result: pass an "
-            "--output on a server that supports it, such as Amazon S3, or a folder"
+            "--output on Amazon S3 or in a folder"
         )
 
 
