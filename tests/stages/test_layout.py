@@ -78,9 +78,9 @@ def test_what_is_understood(names: list[str], layout: str, splits: set[str], tmp
     [
         (
             ["train/1.jpg", "bus/1.jpg", "car/1.jpg"],
-            r"train/ in .* may be a label or the split Training, next to bus/, car/",
+            r"train/ in .* may be a label or split Training, next to bus/, car/",
         ),
-        (["Test/a/1.jpg", "a/1.jpg"], r"Test/ in .* may be a label or the split Test, next to a/"),
+        (["Test/a/1.jpg", "a/1.jpg"], r"Test/ in .* may be a label or split Test, next to a/"),
         (["train/a/1.jpg", "Training/a/1.jpg", "Test/a/1.jpg"], r"Training/ and train/ in .* both mean Training"),
         (
             ["one/Training/a/1.jpg", "one/Test/a/1.jpg", "two/Training/a/1.jpg"],
