@@ -1,4 +1,4 @@
-"""What make deploy-check asks of the bundle for Databricks and of the pods for Kubernetes, without a network.
+"""The checks of make deploy-check on Databricks' bundle and Kubernetes' pods, without a network.
 
 The bundle is read by Databricks' own classes, which refuse fields that they do not know; each pod that the operator
 makes of the manifest is held against Kubernetes' schema, strictly.

@@ -1,4 +1,4 @@
-"""What scripts/image_test.py sees in images; run by it where neither network nor processes are anybody else's.
+"""Checks on images for scripts/image_test.py, which runs them without a network or other processes.
 
 python scripts/image_checks.py FOLDER IMAGE_OF_MLFLOW IMAGE_OF_NOTEBOOK
 """
@@ -43,7 +43,7 @@ VOLUMES = (
 
 @dataclass
 class Checks:
-    """What was seen, told line by line."""
+    """The findings, line by line."""
 
     passed: int = 0
     failed: int = 0

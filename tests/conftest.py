@@ -86,7 +86,7 @@ def _encodable(value: Any) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_folder_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What other processes of pytest-xdist leave for a moment in the temporary folder is not this one's."""
+    """Set a temporary folder of this process's own, without the short-lived files of other pytest-xdist processes."""
     folder = str(tmp_path_factory.mktemp("tmp"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)

@@ -1,4 +1,4 @@
-"""Which GPU and how many threads, in environments made up: the number of GPUs and Spark's task are not real."""
+"""The choice of GPU and threads, in simulated environments: the number of GPUs and Spark's task are not real."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mission9.errors import SetupError
 
 @dataclass
 class Task:
-    """What is asked of pyspark's TaskContext."""
+    """The part of pyspark's TaskContext that is used."""
 
     partition: int = 0
     cores: int = 1

@@ -95,7 +95,7 @@ def run_here(
 
 @contextlib.contextmanager
 def _heard() -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    """What is printed, and what is told of as an error."""
+    """The printed output, and the output on standard error."""
     said, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
         yield said, errors

@@ -1,4 +1,4 @@
-"""What a person meets: exit codes, one clear line for a mistake, and results on standard output."""
+"""The command line as a user sees it: exit codes, one clear line for a mistake, and results on standard output."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Run
 
 
 def told(capsys: pytest.CaptureFixture[str], code: int, *command: str) -> str:
-    """What a command that fails with `code` says: one line, no traceback."""
+    """The output of a command that fails with `code`: one line, no traceback."""
     assert main(command) == code
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith("mission9: ")]
@@ -107,7 +107,7 @@ def test_project_prints_a_json_line_for_each_image(
         (["--components", "many"], "components"),
         (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
         (["--output", __file__], "is a file"),
-        (["--output", os.path.dirname(__file__)], "which mission9 did not write"),
+        (["--output", os.path.dirname(__file__)], "not written by mission9"),
         (["--config", "nowhere.toml"], "no settings file nowhere.toml"),
         (["--max-reject-rate", "7"], "max_reject_rate"),
         (["--preprocess", "zoom"], "preprocess"),
@@ -117,9 +117,9 @@ def test_project_prints_a_json_line_for_each_image(
         (["--driver-memory", "512"], "driver_memory"),
         (["--output", "x" * 300], "cannot be written: File name too long"),
         (["--input", "caf\udce9"], "not UTF-8"),
-        (["--input", "ftp://me:secret@host/images"], "credentials have no place"),
-        (["--input", "https://host/images"], "of a web server"),
-        (["--output", "gs://bucket/results"], "folders, and s3:// addresses"),
+        (["--input", "ftp://me:secret@host/images"], "credentials are not allowed"),
+        (["--input", "https://host/images"], "on a web server"),
+        (["--output", "gs://bucket/results"], "only local folders and s3:// URLs"),
         (["--engine", "openvino", "--device", "cuda"], "openvino computes on the CPU"),
     ],
 )

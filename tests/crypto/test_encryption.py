@@ -111,7 +111,7 @@ def test_without_the_key_a_sentence_says_so(output: Path, tmp_path: Path, capsys
     ):
         assert main(command) == 2, command
         words = capsys.readouterr().err
-        assert "encrypted: set MISSION9_ENCRYPT_KEY to env:NAME, or a file, with its key" in words
+        assert "encrypted: set MISSION9_ENCRYPT_KEY to env:NAME or to a file with its key" in words
         assert KEY not in words
 
 
@@ -123,10 +123,10 @@ def test_another_key_is_told(output: Path, tree: Path, monkeypatch: pytest.Monke
 
 
 def test_encrypted_and_plain_tables_do_not_mix(output: Path, plain: Path, tree: Path, key: str) -> None:
-    with pytest.raises(ConfigError, match="is encrypted: give its key with --encrypt-key"):
+    with pytest.raises(ConfigError, match="is encrypted: pass its key with --encrypt-key"):
         run_into(output, tree, None)
     before = {file: file_sha256(file) for file in parquet_files(plain)}
-    with pytest.raises(ConfigError, match="is not encrypted: give another --output"):
+    with pytest.raises(ConfigError, match="is not encrypted: pass another --output"):
         run_into(plain, tree, key)
     assert {file: file_sha256(file) for file in parquet_files(plain)} == before
 
@@ -154,7 +154,7 @@ def test_worker_processes_encrypt_too(tree: Path, key: str, tmp_path: Path, monk
 
 
 def test_a_key_is_needed_before_anything_is_written(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the environment has no NONE"):
+    with pytest.raises(ConfigError, match="the environment variable NONE is not set"):
         run_into(tmp_path / "out", tree, "env:NONE")
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="only results in a folder"):

@@ -1,4 +1,4 @@
-"""What pseudonyms and encrypted tables are made with, held against what others make of the same keys."""
+"""Pseudonyms and encrypted tables, compared with those of other implementations for the same keys."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def run_into(output: Path, images: Path, **settings: Any) -> Any:
 
 
 def published(output: Path, names: list[str]) -> set[str]:
-    """Which names are in what a reader gets: everything but the state."""
+    """The names found in the files for readers: everything except the state."""
     found = {name for name in names if name.encode() in (output / "run.json").read_bytes()}
     for place in output.iterdir():
         if place.name == "report.html":
@@ -136,7 +136,7 @@ def test_verify_with_the_key_and_without(output: Path, key: str, tmp_path: Path)
 
 
 def test_the_next_run_goes_on_and_needs_a_key(output: Path, images: Path, key: str, names: list[str]) -> None:
-    with pytest.raises(ConfigError, match="give their key with --pseudonymise"):
+    with pytest.raises(ConfigError, match="pass their key with --pseudonymise"):
         run_into(output, images)
     assert run_into(output, images, pseudonymise=key).images_inferred == 0
     before = set(Results.of(output).scores("Training").paths)
@@ -154,7 +154,7 @@ def test_images_are_erased_by_either_name(
     pseudonyms = Pseudonyms(KEY.encode())
     chosen = ["Training/a/1.jpg", "Training/b/cut é.jpg"]
     ids = [pseudonyms.name(name) for name in chosen] if by_pseudonym else chosen
-    with pytest.raises(ConfigError, match="give their key"):
+    with pytest.raises(ConfigError, match="pass their key"):
         erase(str(output), Request("erase", ids))
     receipt = erase(str(output), Request("erase", ids, pseudonyms=pseudonyms))
     assert receipt is not None
@@ -169,9 +169,9 @@ def test_images_are_erased_by_either_name(
 def test_keys_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSEUDONYM_KEY", KEY)
     assert read_key("env:PSEUDONYM_KEY", "--x") == KEY.encode()
-    with pytest.raises(ConfigError, match="the environment has no NONE"):
+    with pytest.raises(ConfigError, match="the environment variable NONE is not set"):
         read_key("env:NONE", "--x")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot read the key in"):
         read_key(str(tmp_path / "none"), "--x")
     (tmp_path / "short").write_text("short\n")
     with pytest.raises(ConfigError, match="shorter than 16 bytes"):
@@ -194,14 +194,14 @@ def test_images_are_deleted_by_pseudonyms_that_were_erased_before(
     assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is None
     (tmp_path / "other").mkdir()
     before = (output / "_state/erased.json").read_bytes()
-    with pytest.raises(InputError, match=r"2 ids in .* \(lines 1, 2\) were erased before, and nothing in .*other"):
+    with pytest.raises(InputError, match=r"2 ids in .* \(lines 1, 2\) are pseudonyms erased before and not in .*other"):
         erase(str(output), Request("erase", ids, Path("ids.txt"), 0, True, str(tmp_path / "other"), pseudonyms))
     assert (output / "_state/erased.json").read_bytes() == before
     receipt = erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
     assert receipt is not None
     assert (len(receipt.images), receipt.erased, receipt.source["files"]) == (2, 0, 2)
     assert not [name for name in names[:2] if (images / name).exists()]
-    with pytest.raises(InputError, match="were erased before"):  # nobody can tell whether they were these
+    with pytest.raises(InputError, match="are pseudonyms erased before"):  # nobody can tell whether they were these
         erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
     paths = Request("erase", names[:2], with_source=True, pseudonyms=pseudonyms)
     assert erase(str(output), paths) is None

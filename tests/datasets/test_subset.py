@@ -135,7 +135,7 @@ def test_a_copy_that_fails_leaves_nothing_of_itself(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
     monkeypatch.setattr("shutil.copy2", fails)
-    with pytest.raises(StorageError, match=r"not enough room for .*_100.jpg \("):
+    with pytest.raises(StorageError, match=r"not enough space for .*_100.jpg \("):
         make_subset(source, tmp_path / "out", 10, copy=True)
     assert files(tmp_path / "out") == {}
 

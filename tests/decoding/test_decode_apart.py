@@ -156,7 +156,7 @@ def test_a_decoder_that_misbehaves_costs_its_image_alone(
     settings: DecoderSettings, poison: Callable[[str], bytes], pictures: list[bytes]
 ) -> None:
     right = good(decode_apart(pictures, settings))
-    what = {"segfault": "Segmentation fault", "abort": "libjpeg: this cannot go on", "eat": "too much"}
+    what = {"segfault": "Segmentation fault", "abort": "libjpeg: this cannot go on", "eat": "the memory limit"}
     images = [
         pictures[0],
         poison("segfault"),
@@ -296,7 +296,7 @@ def test_that_no_child_comes_up_is_no_verdict_on_an_image(
     settings: DecoderSettings, misbehaving: Path, pictures: list[bytes]
 ) -> None:
     (misbehaving / "sitecustomize.py").write_text("import os; os.write(2, b'no Pillow here'); os._exit(1)")
-    with pytest.raises(RuntimeError, match="no process for decoding comes up .no Pillow here"):
+    with pytest.raises(RuntimeError, match="the decoder process does not start .no Pillow here"):
         decode_apart(pictures, settings)
 
 

@@ -41,7 +41,7 @@ JpegImagePlugin.JpegImageFile.load = noting
 
 @pytest.fixture(scope="module")
 def limits(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a child notes while it decodes a picture."""
+    """The notes of a child while it decodes a picture."""
     folder, idle = tmp_path_factory.mktemp("notes"), dict[Any, Any]()
     (folder / "sitecustomize.py").write_text(NOTES)
     with pytest.MonkeyPatch.context() as patch:

@@ -82,7 +82,7 @@ def test_a_cluster_that_gets_no_end_is_ended_at_once(wheel: Path, monkeypatch: p
         return {}  # a request that names nothing
 
     monkeypatch.setattr(aws, "stop_request", refuse)
-    with pytest.raises(CloudError, match="was ended, since nothing would have ended it"):
+    with pytest.raises(CloudError, match="was ended, since its end after"):
         aws.submit_cluster(job(), wheel)
     (cluster,) = boto3.client("emr", "eu-west-1").list_clusters()["Clusters"]
     assert cluster["Status"]["State"] == "TERMINATED"
@@ -108,7 +108,7 @@ def test_a_cluster_that_cannot_be_ended_is_named(
             monkeypatch.setattr(clients["scheduler"], "create_schedule", _interrupt)
         else:
             scheduler.add_client_error("create_schedule", first, "no")
-        with pytest.raises(CloudError, match="^j-1 is running and could not be ended") as caught:
+        with pytest.raises(CloudError, match="^j-1 is running without a scheduled end") as caught:
             aws.submit_cluster(job(), wheel)
         emr.assert_no_pending_responses()
     told = str(caught.value)
@@ -191,9 +191,9 @@ def test_a_cluster_ended_well_if_all_its_steps_did(
     ("words", "told"),
     [
         (["--logs", "j-NOBODY"], "there are no logs of j-NOBODY"),
-        (["--logs", "j-1", "--stack", "other"], "the stack other in eu-west-1 cannot be read"),
-        (["--submit", "--wheel", "nowhere.zip", *RUN], "there is no nowhere.zip: make wheel"),
-        (["--submit", *RUN, "--pca-model", "s3://other/pca_model"], "is in another bucket than that of the stack"),
+        (["--logs", "j-1", "--stack", "other"], "cannot read the stack other in eu-west-1"),
+        (["--submit", "--wheel", "nowhere.zip", *RUN], "the wheel nowhere.zip does not exist: build it"),
+        (["--submit", *RUN, "--pca-model", "s3://other/pca_model"], "is outside the bucket of the stack"),
     ],
 )
 def test_what_is_missing_is_told_in_a_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +207,7 @@ def test_what_is_missing_is_told_in_a_line(words: list[str], told: str, capsys: 
 def test_another_stack_is_not_taken_for_ours() -> None:
     template = json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}, "Outputs": {"Bucket": {"Value": "b"}}})
     boto3.client("cloudformation", "eu-west-1").create_stack(StackName="other", TemplateBody=template)
-    with pytest.raises(ConfigError, match="does not say its Key"):
+    with pytest.raises(ConfigError, match="has no output Key"):
         aws.stack_outputs("other", "eu-west-1")
 
 

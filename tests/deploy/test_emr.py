@@ -1,4 +1,4 @@
-"""What is asked of EMR, held against what botocore knows of its services."""
+"""Requests to EMR, checked against botocore's description of its services."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def job(run: dict[str, Any] | None = None, **settings: Any) -> Job:
 
 
 def stubbed(service: str, operation: str, answer: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    """What the client gives for a request that its service's description allows, and that is as expected."""
+    """The client's answer to a request that matches the service's description and the expected parameters."""
     from botocore.stub import Stubber
 
     client = boto3.client(service, "eu-west-1", aws_access_key_id="none", aws_secret_access_key="none")
@@ -142,12 +142,12 @@ def test_the_run_is_given_what_was_set_and_nothing_of_this_machine() -> None:
         ({"region": "us-east-1"}, {}, "not in the European Union"),
         ({"region": "eu-west-2"}, {}, "not in the European Union"),
         ({"region": "eu-central-2"}, {}, "not in the European Union"),
-        ({"release": "7.13.0"}, {}, "no release of EMR"),
+        ({"release": "7.13.0"}, {}, "is not a release of EMR"),
         ({"max_hours": 0}, {}, "more than 0 and at most 24"),
         ({"max_hours": 25}, {}, "more than 0 and at most 24"),
-        ({"machines": Machines(gpu="g6.xlarge")}, {}, "not offered in eu-west-1: there are g4dn, g5"),
+        ({"machines": Machines(gpu="g6.xlarge")}, {}, "not offered in eu-west-1: pass one of g4dn, g5"),
         ({"machines": Machines(gpu="m5.xlarge")}, {}, "not offered"),
-        ({"machines": Machines(spot=51)}, {}, "give 0 to 50"),
+        ({"machines": Machines(spot=51)}, {}, "pass 0 to 50"),
         ({}, {"input": "photos"}, "--input photos is on this machine"),
         ({}, {"output": "out"}, "--output out is on this machine"),
         ({}, {"weights": "imagenet"}, "without the internet"),
@@ -155,8 +155,8 @@ def test_the_run_is_given_what_was_set_and_nothing_of_this_machine() -> None:
         ({}, {"mlflow": "local"}, "--mlflow local .* would be lost with the cluster"),
         ({}, {"mlflow": "http://127.0.0.1:5009"}, "would be lost with the cluster"),
         ({}, {"mlflow": "sqlite:///mlflow.db"}, "would be lost with the cluster"),
-        ({}, {"pseudonymise": "pseudonym.key"}, "--pseudonymise pseudonym.key: the key is on this machine"),
-        ({}, {"pseudonymise": "env:PSEUDONYMS"}, "--pseudonymise env:PSEUDONYMS: the key is on this machine"),
+        ({}, {"pseudonymise": "pseudonym.key"}, "--pseudonymise pseudonym.key: the key must not leave this machine"),
+        ({}, {"pseudonymise": "env:PSEUDONYMS"}, "--pseudonymise env:PSEUDONYMS: the key must not leave this machine"),
         ({}, {"pca_model": "earlier/pca_model"}, "--pca-model earlier/pca_model is on this machine"),
         ({}, {"estimate": "estimate.json"}, "--estimate estimate.json is on this machine"),
     ],
@@ -176,7 +176,7 @@ def test_tables_are_not_encrypted_by_a_key_that_is_not_there() -> None:
 @pytest.mark.parametrize("name", ["input", "output", "weights", "pca_model", "estimate"])
 def test_what_machines_of_the_stack_cannot_reach_is_refused(name: str) -> None:
     option = f"--{name.replace('_', '-')}"
-    with pytest.raises(ConfigError, match=f"{option} s3://other/place is in another bucket .* s3://my-bucket"):
+    with pytest.raises(ConfigError, match=f"{option} s3://other/place is outside the bucket of .* s3://my-bucket"):
         check_places(job({name: "s3://other/place"}))
 
 
@@ -184,7 +184,9 @@ def test_what_machines_of_the_stack_cannot_reach_is_refused(name: str) -> None:
 def test_results_go_where_machines_may_write(output: str) -> None:
     check_places(job())
     check_places(job({"output": "s3://my-bucket/results/2026", "weights": "s3://my-bucket/imagenet.safetensors"}))
-    with pytest.raises(ConfigError, match=f"--output {output}: .* write below s3://my-bucket/results alone"):
+    with pytest.raises(
+        ConfigError, match=f"cannot write to --output {output}: pass a prefix of s3://my-bucket/results"
+    ):
         check_places(job({"output": output}))
 
 
@@ -213,7 +215,7 @@ def test_more_machines_and_hours_cost_more() -> None:
 def test_a_machine_that_is_not_in_the_list_has_no_price(capsys: pytest.CaptureFixture[str]) -> None:
     words = [word for name in RUN for word in (f"--{name}", RUN[name])]
     assert main(["deploy", "emr", "--dry-run", "--gpu-type", "g5.48xlarge", *words]) == 0
-    assert "what it may cost is not known: g5.48xlarge is not in the list" in capsys.readouterr().err
+    assert "what it may cost is not known: the machine type g5.48xlarge is unknown" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_requests_and_asks_nobody(

@@ -134,7 +134,7 @@ _THE_KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 
 
 def is_met(operator: str, wanted: Any, given: Any) -> bool:
-    """Whether a condition of a policy holds for a request that gives a header, or does not."""
+    """Return True if a condition of a policy holds for a request with a header, or without it."""
     if operator == "Null":
         return bool((given is None) == (wanted == "true"))
     if given is None:
@@ -143,7 +143,7 @@ def is_met(operator: str, wanted: Any, given: Any) -> bool:
 
 
 def is_denied(statements: list[dict[str, Any]], headers: dict[str, Any]) -> bool:
-    """Whether a bucket's policy denies a PUT by TLS with these headers."""
+    """Return True if a bucket's policy denies a PUT over TLS with these headers."""
     return any(
         statement["Effect"] == "Deny"
         and statement["Action"] in ("s3:*", "s3:PutObject")

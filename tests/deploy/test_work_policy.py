@@ -1,4 +1,4 @@
-"""What machines of the stack may do, held against what a run asks of a bucket: all of that, and little more."""
+"""The permissions of the stack's machines, compared with a run's requests to a bucket: all of them, and little more."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def statements() -> list[dict[str, Any]]:
 
 
 def may(statements: list[dict[str, Any]], action: str, place: str) -> bool:
-    """Whether the statements let somebody do it to `b`, or to b/KEY."""
+    """Return True if the statements allow the action on `b`, or on b/KEY."""
 
     def says(effect: str) -> bool:
         return any(

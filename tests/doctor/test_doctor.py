@@ -56,7 +56,7 @@ def test_the_images_to_fit_on_may_be_the_last_that_are_found(
     (finding,) = found("input", input=str(tree))
     assert (finding.status, finding.found.partition(":")[0]) == (
         "problem",
-        "there are images of Test, and none of Training to fit the PCA on",
+        "there are images of Test, but none of Training to fit the PCA on",
     )
     (finding,) = found("input", input=str(tree), pca_model=str(tmp_path / "pca_model"))
     assert (finding.status, finding.found.partition(",")[0]) == ("ok", "images: 2 of Test")
@@ -107,7 +107,7 @@ def test_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(checks, "_PORTS", {taken.getsockname()[1]: "MLflow"})
         (finding,) = found("ports")
-        assert (finding.status, finding.found) == ("warning", f"{taken.getsockname()[1]} (MLflow) is taken")
+        assert (finding.status, finding.found) == ("warning", f"{taken.getsockname()[1]} (MLflow) is in use")
     assert [finding.status for finding in found("ports")] == ["ok"]
 
 
@@ -116,7 +116,7 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(checks, "IMAGENET_URL", f"http://127.0.0.1:{free_port()}/mobilenet_v2.pth")
     (finding,) = found("weights", weights="imagenet")
     assert finding.status == "problem"
-    assert finding.remedy.endswith("elsewhere and give --weights FILE")
+    assert finding.remedy.endswith("on another machine and pass --weights FILE")
     (finding,) = found("weights", weights=str(tmp_path / "none.pth"))
     assert finding.status == "problem"
 
@@ -134,11 +134,11 @@ def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert status("file") == ("problem", f"the output {tmp_path / 'file'} is a file; give a folder with --output")
-    assert status("file/out") == ("problem", f"{tmp_path / 'file'} is a file, in which no folder can be made")
+    assert status("file") == ("problem", f"the output {tmp_path / 'file'} is a file: pass a folder with --output")
+    assert status("file/out") == ("problem", f"{tmp_path / 'file'} is a file, so no folder can be created in it")
     (tmp_path / "theirs").mkdir()
     assert status("theirs") == ("ok", "theirs can be written")
-    assert status("theirs/out") == ("ok", "theirs/out can be made")
+    assert status("theirs/out") == ("ok", "theirs/out can be created")
     (tmp_path / "theirs/notes.txt").touch()
     assert status("theirs")[0] == "problem"
     assert status("theirs", overwrite=True) == ("ok", "theirs can be written")
@@ -147,10 +147,10 @@ def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("uri", "status", "told"),
     [
-        ("local", "ok", "kept in files, in the current folder"),
-        ("sqlite:///runs.db", "ok", "kept in files, in the current folder"),
-        ("postgresql://us:pw@db/x", "warning", "postgresql://***@db/x is neither a server nor local: not tried"),
-        ("databricks", "warning", "databricks is neither a server nor local: not tried"),
+        ("local", "ok", "stored in files, in the current folder"),
+        ("sqlite:///runs.db", "ok", "stored in files, in the current folder"),
+        ("postgresql://us:pw@db/x", "warning", "postgresql://***@db/x is neither a server nor local: not tested"),
+        ("databricks", "warning", "databricks is neither a server nor local: not tested"),
     ],
 )
 def test_only_what_is_kept_in_files_is_called_so(uri: str, status: str, told: str) -> None:

@@ -56,7 +56,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) -> Pat
 
 @pytest.fixture
 def place(kept: Path) -> Path:
-    """Where images and output are, for each test as they were: the output names its images by this place."""
+    """The folder of images and output, restored for each test: the output names its images by this path."""
     shutil.rmtree(kept / "place")
     return copy_tree(kept / "as it was", kept / "place")
 
@@ -80,7 +80,7 @@ def erased_from(output: Path, *names: str, **settings: Any) -> Receipt | None:
 
 
 def names_in(folder: Path, names: list[str]) -> set[str]:
-    """Which of some names are in any file, as it lies there or as its readers have it."""
+    """The names found in any file, in its bytes or as its readers see it."""
     found = set()
     for file in (path for path in (folder, *folder.rglob("*")) if path.is_file()):
         content = file.read_bytes()
@@ -228,7 +228,7 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
     report["config"]["input"] = "images"
     (output / "run.json").write_text(json.dumps(report))
     before = state_of(place)
-    with pytest.raises(ConfigError, match="nothing is deleted unless you name it too: give --input"):
+    with pytest.raises(ConfigError, match="confirm the deletion with --input"):
         erased_from(output, *ERASED, with_source=True)
     assert state_of(place) == before
     erased_from(output, *ERASED, with_source=True, input=str(images))
@@ -238,7 +238,7 @@ def test_images_are_deleted_only_where_it_is_certain_which(output: Path, images:
 def test_what_is_not_deleted_is_told(output: Path, images: Path, tmp_path: Path) -> None:
     make_pack(str(images), str(tmp_path / "packed"))
     for place, words in (
-        (str(tmp_path / "packed"), "is a pack: delete the images where"),
+        (str(tmp_path / "packed"), "is a pack: delete the images from"),
         ("memory://x", "there"),
     ):
         with pytest.raises(ConfigError, match=words):
@@ -247,7 +247,7 @@ def test_what_is_not_deleted_is_told(output: Path, images: Path, tmp_path: Path)
     (tmp_path / "elsewhere").mkdir()
     receipt = erased_from(output, *ERASED, with_source=True, input=str(tmp_path / "elsewhere"))
     assert receipt is not None
-    assert f"{len(ERASED)} images that are not in {tmp_path / 'elsewhere'}" in "; ".join(receipt.not_reached)
+    assert f"{len(ERASED)} images not found in {tmp_path / 'elsewhere'}" in "; ".join(receipt.not_reached)
 
 
 def test_an_id_that_names_nothing_stops_all_of_it(output: Path, tmp_path: Path, capsys: Any) -> None:
@@ -300,7 +300,7 @@ def test_so_few_are_left_that_there_is_no_result(output: Path, images: Path) -> 
     training = [str(path.relative_to(images)) for path in images.rglob("*.jpg") if "Training" in path.parts]
     receipt = erased_from(output, *training[1:])
     assert receipt is not None
-    assert receipt.result == {"images": 0, "model": "none: the result is taken away"}
+    assert receipt.result == {"images": 0, "model": "none: the result is removed"}
     assert {path.name for path in output.iterdir()} == {"_state"}
     assert names_in(output, training[1:]) == set()
     with pytest.raises(ConfigError, match="at least 2 images"):
@@ -325,7 +325,7 @@ def features_of(output: Path, split: str = "Training") -> dict[str, np.ndarray]:
 
 
 def is_recovered(wanted: np.ndarray, rows: np.ndarray, model: PCAModel) -> bool:
-    """Whether a row can be computed from a model and the other rows, by whoever guesses how many it was fitted on."""
+    """Return True if a row can be computed from a model and the other rows, by guessing the number of fitted rows."""
     guesses = (model.mean_ * (len(rows) + more) - rows.sum(0) for more in range(1, 5))
     return any(np.linalg.norm(guess - wanted) <= 1e-3 * np.linalg.norm(wanted) for guess in guesses)
 
@@ -341,7 +341,7 @@ def test_an_erased_image_is_recovered_from_no_given_model(output: Path, images: 
     assert (given.n_samples_, given.moments.scatter.size) == (0, 0)  # which would tell it without the other rows
     receipt = erased_from(later, erased)
     assert receipt is not None
-    assert receipt.result["model"].endswith("is replaced by one fitted on what is left of Training")
+    assert receipt.result["model"].endswith("is replaced by one fitted on the rest of Training")
     assert any("results that others made with a PCA model from here" in told for told in receipt.not_reached)
     model = PCAModel.load(later / "pca_model")
     assert not is_recovered(wanted, left, model)
@@ -423,7 +423,7 @@ def test_where_nothing_is_left_to_fit_on_the_result_of_a_given_model_is_taken_aw
     run_with_model(output, images, model)
     receipt = erased_from(output, "Test/a/1.jpg")
     assert receipt is not None
-    assert receipt.result == {"images": 0, "model": "none: the result is taken away"}
+    assert receipt.result == {"images": 0, "model": "none: the result is removed"}
     assert "run again with --pca-model of a result from which the images were erased too" in caplog.text
     assert {path.name for path in output.iterdir()} == {"_state"}
     with pytest.raises(ConfigError, match="may have seen"):
@@ -437,7 +437,7 @@ def test_a_full_disk_takes_nothing_away(output: Path, images: Path, monkeypatch:
     before = Results.of(output).report.run_id
     with monkeypatch.context() as patch:
         patch.setattr(collect_shards, "link_or_copy", full)
-        with pytest.raises(StorageError, match="not enough room"):
+        with pytest.raises(StorageError, match="not enough space"):
             erased_from(output, *ERASED)
     assert Results.of(output).report.run_id == before
     receipt = erased_from(output, *ERASED)
@@ -459,7 +459,7 @@ def test_without_a_sound_model_it_is_fitted_anew(output: Path, images: Path, oth
     (output / "pca_model/pca.json").write_text("{")
     receipt = erased_from(output, *ERASED)
     assert receipt is not None
-    assert receipt.result["model"] == "fitted anew"
+    assert receipt.result["model"] == "refitted"
     assert names_in(output, ERASED) == set()
     assert_is_of_the_others(output, images, others, ERASED)
 
@@ -471,7 +471,7 @@ def test_a_damaged_result_is_taken_away_and_the_next_run_makes_it_anew(
         file.write_bytes(file.read_bytes()[:-8] + b"damaged!")
     receipt = erased_from(output, *ERASED)
     assert receipt is not None
-    assert receipt.result["model"] == "none: the result is taken away"
+    assert receipt.result["model"] == "none: the result is removed"
     assert names_in(output, ERASED) == set()
     assert run_into(output, images).images_inferred > 0
     assert_is_of_the_others(output, images, others, ERASED)
@@ -500,7 +500,7 @@ def test_plans_that_cannot_be_read_are_no_empty_ones(
     before = state_of(output)
     assert main(["erase", str(output), "--older-than", "30"]) == 2
     assert f"{shards} is missing or damaged" in capsys.readouterr().err
-    with pytest.raises(OutputError, match="run again"):
+    with pytest.raises(OutputError, match="rerun mission9 run"):
         erased_from(output, ERASED[0])
     assert state_of(output) == before
     run_into(output, images)
@@ -632,7 +632,7 @@ def test_a_receipt_is_silent_of_no_image_that_may_lie_in_the_input(
     assert receipt is not None
     assert receipt.source["files"] == 1
     assert (images / ERASED[0]).exists()
-    assert "2 images of an erasure that was cut short, unless it was to delete them" in receipt.not_reached
+    assert "2 images of an interrupted erasure, unless it was to delete them" in receipt.not_reached
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
@@ -720,7 +720,7 @@ def test_a_run_tells_of_an_erasure_that_was_cut_short(
 def test_damaged_tombstones_bring_nothing_back(output: Path, images: Path) -> None:
     erased_from(output, *ERASED)
     (output / "_state/erased.json").write_text("{}")
-    with pytest.raises(OutputError, match="erased images would come back"):
+    with pytest.raises(OutputError, match="erased images would return"):
         run_into(output, images)
 
 
@@ -779,8 +779,8 @@ def test_what_changed_nobody_knows_when_is_not_old(
     receipt = erase(str(output), Request("retain", days=30, with_source=True))
     assert receipt is not None
     assert receipt.erased == 1
-    assert any(left.startswith("2 images of which nobody knows when they changed") for left in receipt.not_reached)
+    assert any(left.startswith("2 images with an unknown modification time") for left in receipt.not_reached)
     assert (images / unknown[0]).exists()
     assert names_in(output, unknown) == set(unknown)
     assert main(["erase", str(output), "--older-than", "30", "--source"]) == 0
-    assert "2 images are kept: nobody knows when they changed" in caplog.text
+    assert "2 images are kept, since their age is unknown" in caplog.text

@@ -1,4 +1,4 @@
-"""What a run will take: the probe is real, and so is the run that is held against it."""
+"""Estimates of a run: the probe is real, and so is the run that it is compared with."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_gpu_that_cores_cannot_feed_is_no_faster_than_they_are() -> None:
 
 
 def test_the_network_of_a_gpu_tells_nothing_of_a_machine_without() -> None:
-    with pytest.raises(ConfigError, match="has no GPU, and the probe used one"):
+    with pytest.raises(ConfigError, match="has no GPU, but the probe used one"):
         predict_there(probe(device="cuda"), 1000, machine(), 1)
 
 
@@ -80,9 +80,9 @@ def test_prices_are_of_a_list_that_says_how_far_to_trust_it_or_yours() -> None:
     assert "check them" in note()
     assert "noted on 20" in note()
     for wrong in ("g4dn.xlarge", "g4dn.xlarge=free", "g4dn.xlarge=0", "g4dn.xlarge=nan", "g4dn.xlarge=inf"):
-        with pytest.raises(ConfigError, match="give TYPE=USD"):
+        with pytest.raises(ConfigError, match="pass TYPE=USD"):
             find_instances([], [wrong])
-    with pytest.raises(ConfigError, match=r"p9.huge is not in the list of machines; there are: m5.xlarge"):
+    with pytest.raises(ConfigError, match=r"the machine type p9.huge is unknown: pass one of m5.xlarge"):
         find_instances(["p9.huge"])
 
 
@@ -136,7 +136,7 @@ def test_rejects_are_told_and_no_speed_where_there_are_only_those(
     assert main([*command, str(tmp_path / "texts"), "--save", str(tmp_path / "kept.json")]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert "all of the 12 images of" in said.err
+    assert "all 12 sampled images of" in said.err
     assert "were rejected (12 not_an_image)" in said.err
     assert not (tmp_path / "kept.json").exists()
 
@@ -152,11 +152,11 @@ def test_where_an_estimate_cannot_be_kept_is_told_before_the_probe(
 
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    assert f"there is no folder {tmp_path / 'none'}; make it" in told("none/estimate.json")
-    assert "--save s3://bucket/estimate.json: an estimate is kept in a file" in told("s3://bucket/estimate.json")
-    assert "is a folder; give a file in it" in told(str(tree))
+    assert f"the folder {tmp_path / 'none'} does not exist: create it" in told("none/estimate.json")
+    assert "--save s3://bucket/estimate.json: an estimate is saved in a local file" in told("s3://bucket/estimate.json")
+    assert "is a folder: pass a file in it" in told(str(tree))
     monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root, who may write anywhere
-    assert f"{tmp_path} cannot be written; give a file elsewhere" in told("estimate.json")
+    assert f"{tmp_path} cannot be written: pass a file in another folder" in told("estimate.json")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -177,10 +177,10 @@ def test_a_run_elsewhere_is_held_against_the_first_machine_that_is_not_this() ->
 def test_what_is_no_estimate_is_refused_before_the_run(text: str, tmp_path: Path, tree: Path) -> None:
     file = tmp_path / "estimate.json"
     file.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match="is no estimate: mission9 estimate --save writes one"):
+    with pytest.raises(ConfigError, match="is not an estimate: write one with mission9 estimate --save"):
         read_estimate(str(file))
     config = RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo", estimate=str(file))
-    with pytest.raises(ConfigError, match="is no estimate"):
+    with pytest.raises(ConfigError, match="is not an estimate"):
         run(config, InProcessRunner())
     assert not (tmp_path / "out").exists()
 
@@ -193,10 +193,10 @@ def test_an_estimate_that_is_not_there_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--precision", "int8"], "int8 is calibrated on the images first"),
+        (["--precision", "int8"], "int8 cannot be estimated"),
         (["--count", "0"], "give at least 1"),
         (["--images", "0"], "give at least 1"),
-        (["--machine", "nothing"], "is not in the list of machines"),
+        (["--machine", "nothing"], "the machine type nothing is unknown"),
     ],
 )
 def test_what_cannot_be_estimated_is_told_in_a_line(

@@ -106,7 +106,7 @@ def wait_until(page: Page, condition: str) -> None:
 
 
 def is_painted(thumbnail: Locator) -> bool:
-    """Whether an image comes to show something: its pixels are not all the same."""
+    """Return True once an image shows something: its pixels are not all the same."""
     from io import BytesIO
 
     from PIL import Image

@@ -1,4 +1,4 @@
-"""What the report finds, held against plain arithmetic and files that were made for it."""
+"""The findings of the report, compared with plain arithmetic and files made for it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_sample_of_many_is_thinned_by_split_with_the_right_scores(
 def test_a_table_that_does_not_fit_its_report_is_told(few: Results) -> None:
     found = replace(few, report=deepcopy(few.report))
     found.report.splits["Test"].featured = 2
-    with pytest.raises(OutputError, match="are not those of its report"):
+    with pytest.raises(OutputError, match="differ from its report"):
         draw_sample(found)
 
 

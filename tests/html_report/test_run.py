@@ -142,7 +142,7 @@ def test_damage_is_named_and_mended(done: RunConfig, in_process: InProcessRunner
     for content in damaged:
         page.write_bytes(content)
         (problem,) = verify_output(done.output)
-        assert problem == f"{page} is damaged: mission9 report {page.parent} writes it anew"
+        assert problem == f"{page} is damaged: mission9 report {page.parent} rewrites it"
     assert main(["report", done.output]) == 0
     assert list(verify_output(done.output)) == []
     page.write_bytes(damaged[0])
@@ -155,7 +155,7 @@ def test_the_page_of_another_result_is_named(done: RunConfig, in_process: InProc
     run(done, in_process)
     page_of(done).write_bytes(old)
     (problem,) = verify_output(done.output)
-    assert "is of another result" in problem
+    assert "belongs to another result" in problem
 
 
 @pytest.mark.parametrize("moment", ["make_tables", "write_atomic"])
@@ -172,6 +172,6 @@ def test_a_result_that_comes_meanwhile_never_stands_beside_the_page_of_the_old_o
         return then(*arguments)
 
     monkeypatch.setattr(html_report, moment, meanwhile)
-    with pytest.raises(OutputError, match="another result took the place"):
+    with pytest.raises(OutputError, match="another result replaced the one"):
         write_report(old, page_of(done))
     assert not page_of(done).exists()

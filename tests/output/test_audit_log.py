@@ -1,4 +1,4 @@
-"""What is changed, taken out or cut off in the log of what was done to an output is found."""
+"""Changed, removed or truncated lines in an output's audit log are detected."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def forged(lines: list[str]) -> list[str]:
         (lambda lines: [lines[1], lines[0], *lines[2:]], "does not follow"),
         (lambda lines: [*lines[:1], *lines[:1], *lines[1:]], "does not follow"),
         (lambda lines: ["{", *lines[1:]], "record 1 of audit.jsonl is damaged"),
-        (lambda lines: lines[:-1], "had 4 by erased.json"),
-        (lambda lines: lines[:-2], "had 3 by run.json: its end is missing"),
-        (lambda lines: lines[:-2], "had 3 by receipts/"),
+        (lambda lines: lines[:-1], "erased.json records 4"),
+        (lambda lines: lines[:-2], "run.json records 3: its end is missing"),
+        (lambda lines: lines[:-2], "but receipts/"),
         (lambda _: [], "its end is missing"),
         (lambda _: [], "there is no record in audit.jsonl"),
-        (forged, "record 4 of audit.jsonl is not the one that erased.json"),
+        (forged, "record 4 of audit.jsonl differs from the one recorded in erased.json"),
     ],
 )
 def test_what_is_wrong_is_found(
@@ -95,9 +95,9 @@ def test_a_receipt_is_what_the_log_says_it_is(output: Path, capsys: pytest.Captu
     assert record["receipt_sha256"] == file_sha256(receipt)
     told = json.loads(receipt.read_bytes())
     receipt.write_text(json.dumps(told | {"images": []}, indent=2))
-    assert problems(output) == [f"receipts/{receipt.name} is not the one of which record 4 tells: it was changed"]
+    assert problems(output) == [f"receipts/{receipt.name} differs from the one in record 4: it was changed"]
     receipt.unlink()
-    assert problems(output) == [f"receipts/{receipt.name}, of which record 4 tells, is missing"]
+    assert problems(output) == [f"receipts/{receipt.name}, named in record 4, is missing"]
     assert main(["verify", str(output)]) == 1
 
 
@@ -108,7 +108,7 @@ def test_a_chain_made_anew_is_found_by_what_run_json_notes(output: Path) -> None
     for record in old:
         facts: dict[str, Any] = {**record, "listed": 1}
         append(state, record["action"], {name: facts[name] for name in facts if name not in ("n", "previous")})
-    assert any("is not the one that run.json notes" in problem for problem in problems(output))
+    assert any("differs from the one recorded in run.json" in problem for problem in problems(output))
 
 
 def test_without_an_output_nothing_is_whole(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a record of the audit log says: when, who, counts, and settings by their hash alone."""
+"""The content of an audit record: time, user, counts, and settings only as a hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may write an output folder, and what its readers see meanwhile."""
+"""The write lock of an output folder, and its content as readers see it during a run."""
 
 from __future__ import annotations
 

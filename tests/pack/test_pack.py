@@ -138,7 +138,7 @@ def test_an_image_larger_than_a_page_and_many_small_ones(tmp_path: Path) -> None
     (folder / "1000x.png").write_bytes(os.urandom(3 * write_part.PAGE_BYTES))
     packed(tmp_path / "images", tmp_path / "pack")
     assert_holds(tmp_path / "pack", tmp_path / "images")
-    with pytest.raises(ImageError, match="bytes are more than 100"):
+    with pytest.raises(ImageError, match="bytes exceed the limit of 100"):
         open_source(resolve_root(str(tmp_path / "pack"))).read("a/1000x.png", max_bytes=100)
 
 
@@ -455,7 +455,7 @@ def test_places_that_cannot_hold_a_pack_are_refused(
     empty.mkdir()
     for images, output, words in (
         (tree, tmp_path / "file", "is a file"),
-        (tree, tmp_path / "others", "letter.txt, which is no pack"),
+        (tree, tmp_path / "others", "letter.txt, not a pack"),
         (tree, tree, "among the images"),
         (tmp_path / "none", tmp_path / "pack", "there is no folder"),
         (empty, tmp_path / "pack", "there are no images"),
@@ -499,7 +499,7 @@ def test_of_two_that_pack_at_once_one_is_refused(
 ) -> None:
     with file_store(str(tmp_path / "pack")).lock(layout.LOCK):
         assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 2
-    assert "another is writing" in capsys.readouterr().err
+    assert "another process is writing" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -531,7 +531,7 @@ def test_a_damaged_small_file_costs_what_it_told_of(
     command = ["pack", "--input", str(odd_tree), "--output", str(pack)]
     assert main(command) == 0
     (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.getMessage()]
-    assert "by the next call" in line if which == "rejects" else "that part is made anew" in line
+    assert "the next call retries" in line if which == "rejects" else "that part is made again" in line
     assert (first == set((pack / layout.DONE).iterdir())) == (which == "rejects")
     caplog.clear()
     assert main(command) == 0
@@ -554,11 +554,11 @@ def test_settings_that_are_not_possible_are_told(
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     pack = ["pack", "--output", str(tmp_path / "pack"), "--input"]
     for command, words in (
-        ([*pack, str(tree), "--workers", "-1"], "give 1 or more"),
-        ([*pack, str(tree), "--workers", "0"], "give 1 or more"),
-        ([*pack, "memory://[abc/x"], "is no address"),
-        (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is no address"),
-        ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials have no place in an address"),
+        ([*pack, str(tree), "--workers", "-1"], "pass 1 or more"),
+        ([*pack, str(tree), "--workers", "0"], "pass 1 or more"),
+        ([*pack, "memory://[abc/x"], "is not a valid URL"),
+        (["run", "--output", str(tmp_path / "out"), "--input", "memory://[abc/x"], "is not a valid URL"),
+        ([*pack, "ftp://reader:not-to-be-told@127.0.0.1:9/x"], "credentials are not allowed in a URL"),
     ):
         assert main(command) == 2, command
         said = capsys.readouterr().err

@@ -192,8 +192,8 @@ def test_what_no_run_wrote_is_told_in_a_line(
         file.write_text(json.dumps(whole | strange))
         assert main([command, config.output, *(["--ids", str(ids)] if command == "erase" else [])]) == 2, strange
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"mission9: {file} is damaged, or was not written by mission9 (")
-        assert line.endswith(f"): mission9 run --output {config.output}")
+        assert line.startswith(f"mission9: {file} is damaged or not written by mission9 (")
+        assert line.endswith(f"): recreate it with mission9 run --output {config.output}")
     assert not Path(config.output, "_state/erased.json").exists()
 
 

@@ -109,7 +109,7 @@ def test_after_a_disk_that_is_full_no_other_task_is_begun(tmp_path: Path) -> Non
         time.sleep(0.1)
         return b""
 
-    with pytest.raises(StorageError, match="not enough room for table.parquet"), LocalRunner(1) as runner:
+    with pytest.raises(StorageError, match="not enough space for table.parquet"), LocalRunner(1) as runner:
         runner.map(task, 1000)
     assert len(list(tmp_path.iterdir())) < 900  # on a busy machine the end of the first is heard of late
 

@@ -1,4 +1,4 @@
-"""What a session opens to others."""
+"""Spark sessions: ports, files and settings that other users can reach."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def _server_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _can_hold_objects(folder: Path) -> bool:
-    """Whether files there take the extended attributes that Swift keeps, and there is room."""
+    """Return True if the folder supports Swift's extended attributes, and has enough space."""
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             os.setxattr(file.name, b"user.swift.metadata", b"1")
@@ -96,7 +96,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What this machine has noted of itself, if it has: in an empty cache each process takes seconds to find it out."""
+    """This machine's saved measurements, if any: with an empty cache each process takes seconds to make them."""
     kept = tmp_path_factory.mktemp("notes") / "notes.json"
     users = platformdirs.user_cache_path() / _NOTES
     if users.exists():

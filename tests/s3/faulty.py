@@ -26,7 +26,7 @@ DENIED = (
 
 
 def refusal(status: int, code: str) -> tuple[int, bytes]:
-    """What a server answers that refuses a request."""
+    """The answer of a server that refuses a request."""
     return status, f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>No.</Message></Error>'.encode()
 
 
@@ -49,7 +49,7 @@ class Stop:
         self._over.set()
 
     def passes(self, method: str, path: str) -> bool:
-        """Whether a request reaches the server, as soon as that is known."""
+        """Return True if a request reaches the server, as soon as this is known."""
         if not self.is_here(method, path):
             return True
         self.reached.set()

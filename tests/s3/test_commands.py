@@ -82,7 +82,7 @@ def is_marker(method: str, path: str) -> bool:
 
 
 def after(first: Callable[[str, str], bool], then: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
-    """What a request is that comes after a first one."""
+    """A predicate for requests that match `then`, after a first one that matched `first`."""
     seen: list[str] = []
 
     def is_here(method: str, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a bucket holds, on this machine: copies of results and models, and the mirror that a run works in."""
+"""Local copies of a bucket's results and models, and the mirror of a run."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_no_key_leads_out_of_the_folder_that_a_prefix_is_copied_to(bucket: Bucke
     way = way.format(tmp_path)
     bucket.put("m/pca_model/pca.json", b"{}")
     bucket.put_odd(f"m/pca_model/{way}", b"theirs")
-    with pytest.raises(StorageError, match=r"pca_model holds .*owned', a key with .*delete it"):
+    with pytest.raises(StorageError, match=r"pca_model holds .*owned', which mission9 never writes.*Delete it"):
         output_at(f"{bucket}/m/pca_model").model()
     bucket.put_odd(f"out/_state/int8/{way}", b"theirs")
     with (
-        pytest.raises(StorageError, match=r"int8 holds .*owned', a key with .*delete it"),
+        pytest.raises(StorageError, match=r"int8 holds .*owned', which mission9 never writes.*Delete it"),
         open_bucket_output(Address(bucket.name, "out"), overwrite=False),
     ):
         pass
@@ -53,7 +53,7 @@ def put_result(bucket: Bucket, run_id: str) -> None:
 
 
 def of_run(folder: Path) -> list[str]:
-    """Which run each table of a copy is of."""
+    """The run of each table of a copy."""
     return [(folder / name).read_text() for name in TABLES]
 
 
@@ -92,7 +92,7 @@ def test_a_result_that_is_replaced_while_it_is_copied_is_copied_anew(
 def test_half_a_result_is_none(bucket: Bucket) -> None:
     put_result(bucket, FIRST)
     bucket.delete(f"r/runs/{FIRST}/features/part-00000.parquet")
-    with pytest.raises(StorageError, match=r"part-00000.parquet is not there.*: make it again by mission9 run"):
+    with pytest.raises(StorageError, match=r"part-00000.parquet is missing .*: recreate it with mission9 run"):
         output_at(f"{bucket}/r").result()
     assert files_below(output_at(f"{bucket}/r").result(to_verify=True)) == [  # which says what is missing
         *("_state/checksums.json", "pca_model/pca.json", "run.json"),

@@ -36,11 +36,11 @@ def test_without_addresses_nothing_is_asked(tmp_path: Path) -> None:
 
 def test_a_missing_bucket_and_bad_credentials_have_remedies(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = findings("s3 bucket", input="s3://there-is-no-such", output=f"{bucket}/out")[0]
-    assert (missing.status, missing.remedy) == ("problem", "make it, or give another")
+    assert (missing.status, missing.remedy) == ("problem", "create it, or pass another")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     (refused,) = findings("s3 bucket", input=f"{bucket}/images", output=f"{bucket}/out")
     assert refused.status == "problem"
-    assert refused.remedy.startswith("renew them, then give the same command again")
+    assert refused.remedy.startswith("renew them, then rerun the same command")
 
 
 def test_what_is_forbidden_has_a_remedy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What the environment and the profiles say of servers, credentials and regions; nothing is asked for here."""
+"""Servers, credentials and regions from the environment and the profiles; no request is sent here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_mistake_in_the_environment_is_told_by_the_name_of_its_variable(
 ) -> None:
     monkeypatch.setenv(name, value)
     for client in (lambda: store_of("bucket"), control):
-        with pytest.raises(ConfigError, match=rf"^{name} (is|holds) .*: (give|set) ") as error:
+        with pytest.raises(ConfigError, match=rf"^{name} (is|contains) .*: (remove|set) ") as error:
             client()
         assert "planted" not in str(error.value)
 

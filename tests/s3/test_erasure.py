@@ -64,7 +64,7 @@ class Versioned:
                 yield found["Key"], found["VersionId"]
 
     def names_in(self, names: list[str]) -> set[str]:
-        """Which names are in any version of any object, or its key."""
+        """The names found in any version of any object, or in its key."""
         found = set()
         markers = {
             (each["Key"], each["VersionId"])
@@ -257,7 +257,7 @@ def test_a_prefix_that_holds_no_output_is_told(bucket: Bucket, tmp_path: Path, c
             ["erase", place, "--ids", str(ids_file(tmp_path))],
         ):
             assert main(command) == 2
-            assert f"there is no output of mission9 in {place}" in capsys.readouterr().err
+            assert f"there is no mission9 output in {place}" in capsys.readouterr().err
     assert bucket.keys == ["other/file.txt"]
 
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.spark]
 
 @pytest.fixture
 def masters(bucket: Bucket, tmp_path: Path) -> Iterator[dict[str, list[str]]]:
-    """What tells the command where to run; servers are started in an environment that leads to the bucket."""
+    """The options that choose the runner; servers are started in an environment that leads to the bucket."""
     pytest.importorskip("grpc", reason="Spark Connect's packages are not installed")
     for name in ("cluster", "connect"):
         (tmp_path / name).mkdir()

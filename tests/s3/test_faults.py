@@ -123,12 +123,12 @@ def test_what_is_gone_or_forbidden_is_asked_for_once(faulty: Bucket, faults: Fau
 def test_an_archived_object_is_to_be_restored(faulty: Bucket, faults: Faults) -> None:
     faulty.put("old.jpg", b"x")
     faults.forbidden, faults.refusal = "old", refusal(403, "InvalidObjectState")
-    with pytest.raises(ImageError, match="it is archived .*: restore it first") as error:
+    with pytest.raises(ImageError, match="the object is archived .*: restore it with") as error:
         read_object(Address(faulty.name, "old.jpg"), max_bytes=1 << 20)
     assert error.value.reason == "unreadable"
     assert "s3:GetObject" not in str(error.value)
     faults.refusal = refusal(403, "RequestTimeTooSkewed")
-    with pytest.raises(StorageError, match="the clock of this machine is wrong"):
+    with pytest.raises(StorageError, match="the server reports a wrong clock"):
         read_object(Address(faulty.name, "old.jpg"), max_bytes=1 << 20)
 
 
@@ -136,9 +136,9 @@ def test_an_archived_object_is_to_be_restored(faulty: Bucket, faults: Faults) ->
 @pytest.mark.parametrize(
     ("status", "code", "told"),
     [
-        (400, "ExpiredToken", r"the credentials of the environment \(ExpiredToken\): renew them, then give the same"),
-        (403, "InvalidAccessKeyId", "renew them, then give the same command again, which goes on where"),
-        (404, "NoSuchBucket", "there is no bucket"),
+        (400, "ExpiredToken", r"the credentials of the environment \(ExpiredToken\): renew them, then rerun the same"),
+        (403, "InvalidAccessKeyId", "renew them, then rerun the same command to resume"),
+        (404, "NoSuchBucket", "does not exist: create it"),
         (301, "PermanentRedirect", "is in another region than eu-west-1: set AWS_REGION to that of the bucket"),
     ],
 )
@@ -176,28 +176,30 @@ def test_credentials_that_nobody_renews_are_told_at_once(faulty: Bucket, monkeyp
 
     store = S3Store(faulty.name, endpoint="http://127.0.0.1:1", region="eu-west-1", credential_provider=ended)
     monkeypatch.setattr(objects, "store_of", lambda _: store)
-    with pytest.raises(StorageError, match=r"cannot be renewed \(.*the session has expired.*\): renew them, then give"):
+    with pytest.raises(
+        StorageError, match=r"cannot be renewed \(.*the session has expired.*\): renew them, then rerun"
+    ):
         read_object(Address(faulty.name, "a.jpg"), max_bytes=10)
     assert len(asked) == 1
 
 
 def test_too_many_bytes_are_not_fetched(bucket: Bucket) -> None:
     bucket.put("large.jpg", bytes(1000))
-    with pytest.raises(ImageError, match="1000 bytes are more than 999") as error:
+    with pytest.raises(ImageError, match="1000 bytes exceed the limit of 999") as error:
         read_object(Address(bucket.name, "large.jpg"), max_bytes=999)
     assert error.value.reason == "too_many_bytes"
 
 
 def test_a_bucket_that_may_not_be_listed_is_told_at_once(faulty: Bucket, faults: Faults, tmp_path: Path) -> None:
     faults.forbidden = "list-type"
-    with pytest.raises(InputError, match=r"may not do that \(403\): allow s3:ListBucket"):
+    with pytest.raises(InputError, match=r"lack a permission \(403\): allow s3:ListBucket"):
         run(RunConfig(input=f"{faulty}/images", output=str(tmp_path / "o"), **SETTINGS))
     assert faults.counts["forbidden"] == 1
 
 
 def test_a_prefix_that_may_not_be_written_is_told_before_the_work(faulty: Bucket, faults: Faults, tree: Path) -> None:
     faults.forbidden = "/results/_state/lock"
-    with pytest.raises(OutputError, match="s3:PutObject and s3:DeleteObject where results go"):
+    with pytest.raises(OutputError, match="s3:PutObject and s3:DeleteObject for results"):
         run(RunConfig(input=str(tree), output=f"{faulty}/results", **SETTINGS))
     assert faults.counts["forbidden"] == 1
     assert faulty.keys == []
@@ -219,7 +221,7 @@ def test_a_server_that_is_gone_is_told_in_a_line(
 ) -> None:
     with impatient(monkeypatch):
         faults.slow_down = 1.0
-        with pytest.raises(StorageError, match=r"fails again and again \(it answers 503\): see to it"):
+        with pytest.raises(StorageError, match=r"repeated errors .*\(it answers 503\): fix it"):
             put(Address(faulty.name, "x"), b"x")
         with refusing() as (address, refused):
             monkeypatch.setenv("AWS_ENDPOINT_URL", address)

@@ -46,7 +46,7 @@ def test_the_second_is_told_who_the_first_is(place: Address, bucket: Bucket) -> 
         first.check()
         with (
             pytest.raises(
-                OutputError, match=rf"another run is writing s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
+                OutputError, match=rf"another run is writing to s3://{bucket.name}/out: .*\"pid\": {os.getpid()}"
             ),
             leased(place),
         ):
@@ -88,7 +88,7 @@ def test_a_server_that_can_keep_no_lock_is_refused_before_a_living_one_is_overwr
     monkeypatch.setattr(client, "MAX_TRIES", 1)
     with faulty_server(bucket.server.port, faults) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        why = rf"^the server of s3://{bucket.name}/out takes no notice of If-None-Match.* a folder$"
+        why = rf"^the server of s3://{bucket.name}/out ignores If-None-Match.* a folder$"
         with pytest.raises(OutputError, match=why), leased(place):
             pass
         config = RunConfig(input=str(tmp_path), output=f"{bucket}/out", weights="demo", runner="local", policy="none")
@@ -111,7 +111,7 @@ def test_a_lock_of_another_machine_holds_until_it_is_too_old(
     place: Address, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_another_machine(place, bucket)
-    with pytest.raises(OutputError, match=r'"host": "elsewhere".* its lock ends within 60 seconds'), leased(place):
+    with pytest.raises(OutputError, match=r'"host": "elsewhere".* its lock expires within 60 seconds'), leased(place):
         pass
     monkeypatch.setattr(leases, "LEASE", 1.0)
 

@@ -154,13 +154,15 @@ def test_objects_that_stand_for_folders_are_no_images(bucket: Bucket) -> None:
 
 
 def test_what_is_not_there_is_told(bucket: Bucket) -> None:
-    with pytest.raises(InputError, match=f"there is nothing below {bucket}/nowhere"):
+    with pytest.raises(InputError, match=f"there are no objects below {bucket}/nowhere"):
         rows_of(f"{bucket}/nowhere")
-    with pytest.raises(InputError, match="s3://no-such-bucket-here/x: there is no bucket no-such-bucket-here of http"):
+    with pytest.raises(
+        InputError, match="s3://no-such-bucket-here/x: the bucket no-such-bucket-here of http.* does not exist"
+    ):
         rows_of("s3://no-such-bucket-here/x")
     with pytest.raises(ConfigError, match="names no bucket"):
         rows_of("s3://")
-    with pytest.raises(ConfigError, match="may not be empty"):
+    with pytest.raises(ConfigError, match="contains an empty name"):
         rows_of("s3://bucket/a//b")
 
 
@@ -168,7 +170,7 @@ def test_credentials_that_are_not_accepted_are_told_without_them(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
-    with pytest.raises(InputError, match="does not accept the credentials of the environment") as error:
+    with pytest.raises(InputError, match="rejects the credentials of the environment") as error:
         rows_of(f"{bucket}/images")
     assert "planted" not in str(error.value)
 
@@ -187,7 +189,7 @@ def test_a_profile_is_as_good_as_the_environment(
     assert credentials_told() == "of the profile fruit"
     assert [row["path"] for row in rows_of(f"{bucket}/images")] == ["a/1.jpg"]
     monkeypatch.setenv("AWS_PROFILE", "vegetable")
-    with pytest.raises(ConfigError, match="there is no profile vegetable"):
+    with pytest.raises(ConfigError, match="the profile vegetable is not in"):
         rows_of(f"{bucket}/images")
 
 

@@ -77,12 +77,12 @@ def test_whatever_the_metadata_address_answers_there_are_no_credentials(
             with pytest.raises(StorageError) as error:
                 ask()
             told = str(error.value).removeprefix(f"{OBJECT}: ").removeprefix("s3://bucket: ")
-            assert told.startswith("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ")
+            assert told.startswith("no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ")
             assert "s3:" not in told  # no advice on permissions
-            assert "AWS_SKIP_SIGNATURE to true where the bucket is public" in told
+            assert "for a public bucket, set AWS_SKIP_SIGNATURE to true" in told
         problems = [finding for finding in examine_s3(config) if finding.status == "problem"]
     assert [finding.what for finding in problems] == ["s3 bucket", "s3 policy", "s3 output"]
-    assert {remedy_of(finding) for finding in problems} == {("there are no credentials", "set AWS_ACCESS_KEY_ID")}
+    assert {remedy_of(finding) for finding in problems} == {("no credentials found", "set AWS_ACCESS_KEY_ID")}
 
 
 def remedy_of(finding: Finding) -> tuple[str, str]:
@@ -111,5 +111,5 @@ def test_an_object_called_as_the_metadata_is_an_object(monkeypatch: pytest.Monke
         assert get_or_none(Address("latest", "api/token"), 10) is None
     with answering(403) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        with pytest.raises(Mission9Error, match="these credentials may not do that"):
+        with pytest.raises(Mission9Error, match="the credentials lack a permission"):
             get(Address("latest", "meta-data/iam/x"), 10)

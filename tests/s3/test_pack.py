@@ -184,7 +184,7 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
 ) -> None:
     bucket.put("others/letter.txt", b"dear")
     assert main(["pack", "--input", str(tree), "--output", f"{bucket}/others"]) == 2
-    assert "letter.txt, which is no pack" in capsys.readouterr().err
+    assert "letter.txt, not a pack" in capsys.readouterr().err
     run(RunConfig(input=str(tree), output=f"{bucket}/results", no_report=True, **SETTINGS))
     there = [key for key in bucket.keys if key.startswith("results/")]
     for taken in ("results/run.json", ""):
@@ -195,7 +195,7 @@ def test_of_two_at_once_one_is_refused_and_no_one_s_objects_are_packed_over(
             there.remove(taken)
     assert [key for key in bucket.keys if key.startswith("results/")] == there
     assert main(["pack", "--input", str(tree), "--output", str(bucket)]) == 2
-    assert "at the top" in capsys.readouterr().err
+    assert "cannot be the top" in capsys.readouterr().err
     with file_store(f"{bucket}/pack").lock(layout.LOCK):
         assert main(["pack", "--input", str(tree), "--output", f"{bucket}/pack"]) == 2
     assert f'"pid": {os.getpid()}' in capsys.readouterr().err
@@ -226,7 +226,7 @@ def test_a_pack_whose_lock_another_took_shows_nothing_and_deletes_nothing(
         wait_until(is_lost)
 
     monkeypatch.setattr("mission9.pack.make_pack._write_parts", until_lost)
-    with pytest.raises(StorageError, match="elsewhere.* holds it.*: give the same command again"):
+    with pytest.raises(StorageError, match="elsewhere.* holds it.*: rerun the same command"):
         make_pack(str(tree), f"{bucket}/pack")
     now = {key: bucket.get(key) for key in bucket.keys}
     changed = {key for key, content in standing.items() if now.get(key) != content}

@@ -30,5 +30,5 @@ def test_a_server_elsewhere_is_not_reached_without_encryption(
 ) -> None:
     monkeypatch.setenv(name, url)
     for client in (lambda: store_of("bucket"), control):
-        with pytest.raises(ConfigError, match="is not encrypted, which only one on this machine may be"):
+        with pytest.raises(ConfigError, match="is not encrypted, as only one on this machine may be"):
             client()

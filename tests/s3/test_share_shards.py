@@ -90,7 +90,7 @@ def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
         fetch(address, file)
 
     def is_looked_at(key: str, before: int) -> bool:
-        """Whether a shard is here, and was so for some more looks at the bucket."""
+        """Return True if a shard is here, and stayed for some more polls of the bucket."""
         return read_marker(mirror, key) is not None and len(looks) > before + 5
 
     monkeypatch.setattr(shards, "fetch", noted)
@@ -145,6 +145,6 @@ def test_the_footer_of_a_plan_is_fetched_once_for_many_shards(
 
 
 def as_encrypted(address: Address) -> Iterator[list[ObjectInfo]]:
-    """What a bucket tells that encrypts with a key of its own: ETags that are no MD5."""
+    """The listing of a bucket encrypted with its own key: its ETags are not MD5."""
     for page in list_below(address):
         yield [replace(found, etag=f"encrypted-{found.etag}") for found in page]

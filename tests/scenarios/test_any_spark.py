@@ -1,4 +1,4 @@
-"""What Spark Connect and serverless Sparks lack is touched by the module of sessions alone."""
+"""Only the module of sessions uses features that Spark Connect and serverless Sparks lack."""
 
 from __future__ import annotations
 

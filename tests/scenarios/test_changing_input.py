@@ -36,7 +36,10 @@ def fresh(config: RunConfig) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("growths", "reason", "told"),
-    [(1, "unreadable", "it changes all the time while it is read"), (10_000, "too_many_bytes", "are more than 3000")],
+    [
+        (1, "unreadable", "the file keeps changing while it is read"),
+        (10_000, "too_many_bytes", "exceed the limit of 3000"),
+    ],
 )
 def test_a_file_that_grows_without_end_is_told(
     growths: int, reason: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

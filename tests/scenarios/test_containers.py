@@ -79,7 +79,7 @@ def test_the_services_are_as_the_schema_of_compose_has_them() -> None:
 
 
 def compose(settings: dict[str, str], *arguments: str, file: str = ".env.example") -> subprocess.CompletedProcess[str]:
-    """What `docker compose` says, with nothing set but these and what is in the file."""
+    """The configuration from `docker compose`, with only these variables and the file."""
     docker = tool("docker")
     if subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
         pytest.skip("docker has no compose")

@@ -1,4 +1,4 @@
-"""What lies in an output and is damaged, or is something else than it was: computed again or refused, never used."""
+"""Damaged or foreign files in an output are computed again or refused, never used."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def config(finished: RunConfig, tmp_path: Path) -> RunConfig:
 
 
 def told(config: RunConfig) -> list[str]:
-    """What `verify` says; any other error than one of ours is a defect."""
+    """The problems that `verify` reports; any other error than one of mission9's is a defect."""
     try:
         return list(verify_output(config.output))
     except Mission9Error as error:

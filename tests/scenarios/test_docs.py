@@ -95,7 +95,7 @@ def test_blocks_are_of_a_kind_that_is_run_or_say_why_not(page: Path) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is run in one folder: commands, then examples; and the lines that they print."""
+    """A page's commands and examples, run in one folder, with the lines that they print."""
 
     commands: str
     examples: str
@@ -108,7 +108,7 @@ def reading_of(page: Path) -> Reading:
 
 
 def readings() -> dict[str, Reading]:
-    """What is run of all pages, as far as possible each by itself, and beside the others."""
+    """The blocks of all pages, run independently and concurrently as far as possible."""
     found = {name_of(page): reading_of(page) for page in PAGES}
     found = {name: reading for name, reading in found.items() if reading.commands or reading.examples}
     # The README's first command is the one that takes Spark for a whole run; its examples need none of the others.

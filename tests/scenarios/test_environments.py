@@ -152,15 +152,15 @@ def test_a_file_system_without_locks_is_told_as_that(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    told = f"the file system of .*/x gives no locks .*{os.strerror(code)}.*NFS"
+    told = f"the file system of .*/x has no locks .*{os.strerror(code)}.*NFS"
     with pytest.raises(OutputError, match=told):
         take_lock(tmp_path / "x" / "lock", "held")
     with pytest.raises(OutputError, match=told):
         wait_for_lock(tmp_path / "x" / "lock")
-    with pytest.raises(OutputError, match="gives no locks"):
+    with pytest.raises(OutputError, match="has no locks"):
         run(RunConfig(input=str(tree), output=str(tmp_path / "out"), weights="demo"), InProcessRunner())
     assert main(["pack", "--input", str(tree), "--output", str(tmp_path / "pack")]) == 2
-    assert "gives no locks" in capsys.readouterr().err
+    assert "has no locks" in capsys.readouterr().err
     with scratch_folder() as folder:
         assert folder.is_dir()
 

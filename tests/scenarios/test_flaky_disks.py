@@ -184,8 +184,8 @@ SWITCHED = """
     ("part", "runner", "code", "message"),
     [
         ("images", [], 3, "unreadable"),
-        ("out", [], 1, "fails again and again (Input/output error): see to it"),
-        ("out", LOCAL, 1, "fails again and again (Input/output error): see to it"),
+        ("out", [], 1, "repeated file system errors (Input/output error). Fix the file system"),
+        ("out", LOCAL, 1, "repeated file system errors (Input/output error). Fix the file system"),
     ],
 )
 def test_what_goes_away_in_the_middle_is_told_soon_and_the_same_command_goes_on(

@@ -120,7 +120,7 @@ def test_at_every_size_the_old_result_stays_and_a_run_with_room_ends_right(
         assert at["after"], at
         assert at["again"] in (True, None), at
         assert at["problems"] == [], at
-        assert not at["told"] or "there is not enough room" in at["told"], at
+        assert not at["told"] or "not enough space" in at["told"], at
     assert found[0]["told"]
     assert "Exception ignored" not in done.stderr
 
@@ -201,8 +201,8 @@ def test_workers_that_find_no_room_say_so_at_once(
     forks.shell("mount -t tmpfs -o size=64k none /mnt")
     try:
         line = only_line(forks.run(*command, *runner))
-        assert "there is not enough room for /mnt/out/_state/shards/" in line
-        assert "of 0.1 MB): make room, then give the same command again" in line
+        assert "not enough space for /mnt/out/_state/shards/" in line
+        assert "of 0.1 MB): free some space, then rerun the same command" in line
         forks.shell("mount -o remount,size=200m /mnt")
         again = forks.run(*command, *(runner if runner == LOCAL else []))
         assert again.returncode == 0, again.stderr
@@ -221,7 +221,7 @@ def test_files_that_may_not_grow(forks: Forks, images: Path, old: Path, wanted: 
             line = only_line(mission9(*command, preexec_fn=limit))
         else:
             line = only_line(forks.run(*command, limits={"RLIMIT_FSIZE": size}))
-        assert "may not become as large as it must: raise the limit on files (ulimit -f)" in line, line
+        assert "exceeds the file size limit: raise it (ulimit -f)" in line, line
         assert tables(old) == before, size
         assert is_whole(old), size
     assert forks.run(*command).returncode == 0
@@ -256,7 +256,7 @@ def test_no_room_for_what_spark_keeps_beside(
     done = forks.run(*command, "--runner", "spark", script=script, environment=environment)
     assert done.returncode == 1
     line = [line for line in done.stderr.splitlines() if line.startswith("mission9: ")][-1]  # PySpark says more
-    assert line.startswith("mission9: there is not enough room in /mnt (free: 0.0 of 0.0 MB)"), done.stderr
+    assert line.startswith("mission9: not enough space in /mnt (free: 0.0 of 0.0 MB)"), done.stderr
     again = forks.run(*command)
     assert again.returncode == 0, again.stderr
     assert tables(tmp_path / "out") == wanted
@@ -275,14 +275,14 @@ def test_no_room_for_what_worker_processes_share(forks: Forks, images: Path, tmp
     own_mounts()
     script = "mount -t tmpfs -o size=4k,nr_inodes=2 none /dev/shm; touch /dev/shm/filler"
     command = arguments(images, tmp_path / "out", "--runner", "local", "--workers", "2")
-    assert "not enough room in /dev/shm" in only_line(forks.run(*command, script=script))
+    assert "not enough space in /dev/shm" in only_line(forks.run(*command, script=script))
 
 
 def test_a_folder_to_stand_in_that_is_gone(images: Path, tmp_path: Path) -> None:
     script = f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone"
     environment = {"PYTHONPATH": str(REPOSITORY / "src")}
     line = only_line(in_shell(script, *arguments(images, Path("out")), before=["env"], environment=environment))
-    assert "the folder that this command was started in is gone" in line
+    assert "the current folder was deleted" in line
 
 
 def test_a_folder_to_stand_in_that_is_gone_when_workers_are_started(
@@ -293,4 +293,4 @@ def test_a_folder_to_stand_in_that_is_gone_when_workers_are_started(
     (tmp_path / "gone").rmdir()
     code = main(arguments(images, tmp_path / "out", *LOCAL))
     line = only_line(subprocess.CompletedProcess([], code, "", capfd.readouterr().err))
-    assert "the folder that this command was started in is gone" in line
+    assert "the current folder was deleted" in line

@@ -1,4 +1,4 @@
-"""What a newcomer asks the program itself: its help, the examples in it, and completion in a shell."""
+"""The program's own help for a newcomer: its text, its examples, and shell completion."""
 
 from __future__ import annotations
 

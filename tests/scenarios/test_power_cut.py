@@ -122,7 +122,7 @@ def test_nothing_is_called_finished_that_a_disk_did_not_store(
     with monkeypatch.context() as patch:
         patch.setattr("mission9.storage.local.files._LIBC", FailingDisk)
         assert main(command) == 1
-    assert "failed to store what was written: Input/output error" in capsys.readouterr().err
+    assert "failed to store its data: Input/output error" in capsys.readouterr().err
     finished = ["packed/mission9-pack.json", "fetched/fruits-360_dataset", *(["subsets/*/*/*/*.jpg"] if more else [])]
     assert [file for pattern in finished for file in tmp_path.glob(pattern)] == []
     assert main(command) == 0

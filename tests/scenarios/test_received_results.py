@@ -191,7 +191,7 @@ def test_nobody_is_asked_for_images_that_the_result_alone_names(
         assert main(["report", str(output)]) == 0
         assert main(commands(output)[0]) == 0
         assert asked == []
-    assert f"--input {place.replace('{}', str(port))} alone" in caplog.text
+    assert f"only with --input {place.replace('{}', str(port))}" in caplog.text
 
 
 @pytest.mark.parametrize("link", ["zip://::http://127.0.0.1/x.zip", "zip://a::simplecache::HTTPS://127.0.0.1/x.zip"])
@@ -199,7 +199,7 @@ def test_a_web_server_is_none_in_a_chain_of_addresses_either(
     link: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "--input", link, "--output", str(tmp_path / "out"), "--weights", "demo"]) == 2
-    assert "is of a web server" in capsys.readouterr().err
+    assert "is on a web server" in capsys.readouterr().err
 
 
 def test_credentials_are_refused_in_every_link_of_an_address(
@@ -208,7 +208,7 @@ def test_credentials_are_refused_in_every_link_of_an_address(
     link = "zip://images::ftp://me:secret@127.0.0.1/x.zip"
     assert main(["run", "--input", link, "--output", str(tmp_path / "out"), "--weights", "demo"]) == 2
     told = capsys.readouterr().err
-    assert "credentials have no place in an address" in told
+    assert "credentials are not allowed in a URL" in told
     assert "secret@" not in told
 
 
@@ -225,6 +225,6 @@ def test_in_a_bucket_that_the_result_alone_names_nothing_is_deleted(
     change(output / "run.json", config={**config, "input": "s3://somebody/images"})
     assert main([*commands(output)[0], "--source"]) == 2
     assert (
-        "the result names s3://somebody/images, where nothing is deleted unless you name it too: give --input"
+        "only the result says that its images are in s3://somebody/images: confirm the deletion with --input"
         in capsys.readouterr().err
     )

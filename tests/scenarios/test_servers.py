@@ -64,7 +64,7 @@ def wait_until(is_so: Callable[[], object]) -> None:
 
 
 def status(port: int, path: str, password: str | None = None, host: str = "127.0.0.1") -> int:
-    """What it answers; 0 for nothing."""
+    """The HTTP status of the server's answer; 0 for none."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": f"{host}:{port}"})
     if password is not None:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"mission9:{password}".encode()).decode())

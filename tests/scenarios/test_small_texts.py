@@ -1,4 +1,4 @@
-"""What is told where little goes wrong: each line whole, and its advice such that it can be followed."""
+"""Messages about small problems: each is one complete line, with advice that can be followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed is what was meant: pins, hashes, and actions by commit."""
+"""The supply chain: pins, hashes, and actions by commit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_pin_installs_on_the_oldest_python_that_is_promised() -> None:
 
 
 def _takes(name: str, pinned: str, python: str) -> bool:
-    """Whether a distribution takes a version of Python, as far as it is installed anywhere here."""
+    """Return True if a distribution supports a version of Python, as far as it is installed anywhere here."""
     environments = [str(path) for path in REPOSITORY.glob(".venv*/lib/python*/site-packages")]
     for found in distributions(name=name, path=[*sys.path, *environments]):
         # Not by [...]: a finder that some packages put in place raises an error where the line is absent.

@@ -26,7 +26,7 @@ class Store(NamedTuple):
     log: Path
 
     def requests(self) -> list[str]:
-        """What was asked for so far, a line each."""
+        """The requests so far, a line each."""
         return re.findall(r'"(?:GET|POST|HEAD) \S+', self.log.read_text())
 
 

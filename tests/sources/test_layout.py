@@ -1,4 +1,4 @@
-"""Which folders a listing takes for splits, for folders of tools, for results; what it refuses, and how to answer."""
+"""The folders that a listing takes for splits, tools or results; its refusals, and the options that answer them."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def test_what_is_understood(names: list[str], layout: str, splits: set[str], tmp
     [
         (
             ["train/1.jpg", "bus/1.jpg", "car/1.jpg"],
-            r"train/ in .* may be a label or the split Training, beside bus/, car/",
+            r"train/ in .* may be a label or split Training, next to bus/, car/",
         ),
-        (["Test/a/1.jpg", "a/1.jpg"], r"Test/ in .* may be a label or the split Test, beside a/"),
-        (["train/a/1.jpg", "Training/a/1.jpg", "Test/a/1.jpg"], r"Training/ and train/ in .* both say Training"),
+        (["Test/a/1.jpg", "a/1.jpg"], r"Test/ in .* may be a label or split Test, next to a/"),
+        (["train/a/1.jpg", "Training/a/1.jpg", "Test/a/1.jpg"], r"Training/ and train/ in .* both mean Training"),
         (
             ["one/Training/a/1.jpg", "one/Test/a/1.jpg", "two/Training/a/1.jpg"],
-            r"one/Test/ and one/Training/ in .* give --input .*/one,",
+            r"one/Test/ and one/Training/ in .* pass --input .*/one,",
         ),
         (["bus/train/1.jpg", "bus/test/1.jpg", "car/train/1.jpg"], r"bus/test/ and bus/train/ in .* look like splits"),
     ],

@@ -1,1 +1,1 @@
-"""What tests share beside fixtures, with each other and with the benchmarks."""
+"""Helpers shared by tests and benchmarks, in addition to fixtures."""

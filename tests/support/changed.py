@@ -61,7 +61,7 @@ def changed_since(revision: str) -> set[str]:
 
 
 def distances(changed: set[str], repository: Path) -> dict[str, int]:
-    """How far each file of Python is from what was changed, as far as anything leads there."""
+    """The distance in imports of each Python file from the changed files, if they are connected."""
     sources = {
         path.relative_to(repository).as_posix(): path.read_text("utf-8")
         for folder in ("src/mission9", "tests", "benchmarks", "scripts")
@@ -112,6 +112,6 @@ def mirrors(file: str, module: str) -> bool:
 
 
 def names_one_of(file: str, text: str, changed: set[str]) -> bool:
-    """Whether tests name a changed file that nobody can import."""
+    """Return True if tests name a changed file that cannot be imported."""
     others = (Path(other).name for other in changed if not other.endswith(".py"))
     return file.startswith(TESTS) and any(name in text for name in others)

@@ -210,7 +210,7 @@ def _become(request: Mapping[str, Any]) -> None:
 
 
 def _all_of(*streams: int) -> dict[int, str]:
-    """What comes out of pipes, until nobody writes to them any more."""
+    """The content of pipes, read until all writers have closed them."""
     told, left = dict.fromkeys(streams, b""), list(streams)
     while left:
         for stream in select.select(left, [], [])[0]:

@@ -88,5 +88,5 @@ def tables(output: Path) -> dict[str, Any]:
 
 
 def is_whole(output: Path) -> bool:
-    """Whether `mission9 verify` finds nothing wrong."""
+    """Return True if `mission9 verify` finds no problem."""
     return main(["verify", str(output)]) == 0

@@ -286,7 +286,7 @@ def test_a_server_that_does_not_do_its_part_costs_a_warning(
     assert told.returncode == 0, told.stderr
     assert "secret" not in told.stderr + told.stdout + Path(done.output, "run.json").read_text()
     (warning,) = [line for line in told.stderr.splitlines() if line.startswith("MLflow")]
-    assert warning.endswith(f"The results are whole; send them later: mission9 log {done.output}")
+    assert warning.endswith(f"The results are complete; send them later: mission9 log {done.output}")
     assert "Traceback" not in told.stderr
     if kind == "half":  # which may have been sent a part
         mlflow: Server = request.getfixturevalue("mlflow")
@@ -306,7 +306,7 @@ def patience(kind: str) -> dict[str, str]:
         ("down", "does not answer ([Errno 111] Connection refused)", 0),
         ("silent", "does not answer (timed out)", 1),
         ("wrong", "does not answer (it answers 500)", 1),
-        ("half", "answers 500 again and again", 3),
+        ("half", "repeatedly answers 500", 3),
         ("stops", "was silent for 1 s", 3),
     ],
 )
@@ -316,8 +316,8 @@ def test_log_tells_in_a_line_why_a_server_does_not_take_results_and_asks_little(
     """A question for a sign of life, and the first one of MLflow's client, with one try more."""
     with bad_server(kind) as bad:
         told = mission9(forks, "log", finished.output, "--mlflow", bad.address, folder=tmp_path, **patience(kind))
-    remedy = f"The results are whole; send them later: mission9 log {finished.output}"
-    assert told.stderr == f"mission9: MLflow does not take the results: the server {why}. {remedy}\n"
+    remedy = f"The results are complete; send them later: mission9 log {finished.output}"
+    assert told.stderr == f"mission9: MLflow does not accept the results: the server {why}. {remedy}\n"
     assert told.returncode == 1
     assert bad.asked <= asked
 
@@ -352,7 +352,7 @@ def test_a_killed_log_is_taken_up_and_a_deleted_experiment_has_a_remedy(
     client.delete_experiment(number)
     refused = mission9(forks, "log", finished.output, folder=tmp_path)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
-    remedy = refused.stderr.partition("To have it back: ")[2].partition(". The results")[0]
+    remedy = refused.stderr.partition("restore it with ")[2].partition(". The results")[0]
     variable, program, *words = remedy.split()
     assert (variable, program) == (f"MLFLOW_TRACKING_URI=sqlite:///{tmp_path}/mlflow.db", "mlflow")
     name, _, value = variable.partition("=")
@@ -377,7 +377,7 @@ def test_little_is_sent_and_weights_once(forks: Forks, finished: RunConfig, tmp_
 @pytest.mark.parametrize(
     ("end", "told"),
     [
-        ("print('no room', flush=True)\nos._exit(1)", "no room. The results are whole"),
+        ("print('no room', flush=True)\nos._exit(1)", "no room. The results are complete"),
         ("print('run 1 of the experiment', flush=True)\nos._exit(0)", "MLflow: run 1 of the experiment"),
     ],
 )
@@ -407,7 +407,7 @@ def test_a_store_of_files_is_not_asked_for_a_sign_of_life(uri: str) -> None:
 def test_a_failure_before_it_is_ready_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "mission9")
     log_apart(str(tmp_path / "none"), "local", "none")
-    assert f"{tmp_path / 'none'}" in caplog.text.partition("The results are whole")[0]
+    assert f"{tmp_path / 'none'}" in caplog.text.partition("The results are complete")[0]
 
 
 def test_rates_are_of_what_was_inferred_and_steps_are_components() -> None:

@@ -1,6 +1,6 @@
-"""Threads and processes beside the work.
+"""Background threads, and supervision of worker processes.
 
-prefetch    work done by threads ahead of whoever takes what comes of it
-background  work of a thread beside what is done in a context
-watchdog    worker processes that hang or are stopped are ended
+prefetch    ordered, bounded prefetching with a thread pool
+background  a background thread for the duration of a context
+watchdog    ends worker processes that hang or are stopped
 """

@@ -1,4 +1,4 @@
-"""Work of a thread beside what is done in a context."""
+"""A background thread for the duration of a context."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HURRY = 2.0  # seconds
 
 @contextmanager
 def background_thread(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Have a thread work until the context ends, which the event that it is given tells it.
+    """Run `work` in a background thread; its event is set when the context exits.
 
-    After an error, or a Ctrl-C, it is waited for no longer than seconds: a server that is gone would be asked again.
+    After an error or a Ctrl-C, the thread gets only seconds to end: it may be retrying a dead server.
     """
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), daemon=True)
@@ -29,7 +29,7 @@ def background_thread(work: Callable[[threading.Event], None]) -> Iterator[None]
 
 
 def run_with_deadline(work: Callable[[], object]) -> None:
-    """Do work that matters little by now: for seconds, then it is left to itself, and its errors with it."""
+    """Run `work` for some seconds at most, then abandon it; its errors are ignored."""
 
     def tried() -> None:
         with suppress(Exception):

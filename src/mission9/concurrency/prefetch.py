@@ -1,4 +1,4 @@
-"""Work done by threads ahead of whoever takes what comes of it."""
+"""Ordered, bounded prefetching with a thread pool."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, TypeVar
 
-# Images ahead: bounded in number, and in bytes for each thread.
+# Prefetched images: bounded in number, and in bytes for each thread.
 AHEAD_IMAGES = 64
 AHEAD_BYTES = 32 * 1024 * 1024
 READERS = 2
 
-# Objects in a bucket: each is waited for, and many can be under way.
+# Objects in a bucket: requests wait for the network, so many run concurrently.
 REMOTE_READERS = 32
 REMOTE_AHEAD_BYTES = 4 * 1024 * 1024
 
 
 class Sized(Protocol):
-    """Something of so many bytes."""
+    """An item with a size in bytes."""
 
     @property
     def size(self) -> int: ...
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 
 class PrefetchLimits(NamedTuple):
-    """The limits of working ahead: threads, and how many items."""
+    """The limits of prefetching: the number of threads and of items."""
 
     threads: int
     images: int = AHEAD_IMAGES
@@ -41,7 +41,7 @@ REMOTE = PrefetchLimits(REMOTE_READERS, 2 * AHEAD_IMAGES, REMOTE_AHEAD_BYTES)
 
 
 def prefetch_map(items: Iterable[Given], work: Callable[[Given], Item], ahead: PrefetchLimits) -> Iterator[Item]:
-    """`map(work, items)` in threads, a bounded way ahead."""
+    """`map(work, items)` in threads, in order, a bounded number of items ahead."""
     waiting: deque[tuple[Future[Item], int]] = deque()
     size = 0
     with ThreadPoolExecutor(ahead.threads) as pool:

@@ -1,8 +1,8 @@
-"""A worker process that hangs or is stopped is ended, so that its task is tried again by another.
+"""End worker processes that hang or are stopped, so that another worker retries their tasks.
 
-A task that shows no progress for long hangs, and a timer of the process's own ends it. A process that is stopped has no
-timers: a small child looks at it each second, and now and then at others that its parent has started. Both are for
-worker processes alone, which a runner replaces; what stops a whole run, as Ctrl-Z does, stops the child with the rest.
+A task without progress for a long time hangs, and a timer in its own process ends it. A stopped process has no timers:
+a small child process checks it each second, and occasionally the other children of its parent. Both apply only to
+worker processes, which a runner replaces; a signal that stops a whole run, such as Ctrl-Z, stops the child too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-_LOOK = 1.0  # seconds between looks at a process
-_LOOKS_ABOUT = 10  # of which one goes to others, too: the system keeps no list of a parent's children
+_LOOK = 1.0  # seconds between checks of a process
+_LOOKS_ABOUT = 10  # checks between those of the parent's other children, of which the system keeps no list
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds until a worker is given up that shows no progress, or that is stopped."""
+    """Seconds until a worker is ended that shows no progress, or that is stopped."""
 
     hang: float = 300.0
     stop: float = 30.0
@@ -39,7 +39,7 @@ PATIENCE = Patience()
 
 
 class _Alarm:
-    """The timer that ends this process; a limit of 0 where it runs no task."""
+    """The timer that ends this process; a limit of 0 between tasks."""
 
     limit = 0.0
     set_at = 0.0
@@ -48,7 +48,7 @@ class _Alarm:
 
 @contextmanager
 def watched(patience: Patience) -> Iterator[None]:
-    """Run a task in a worker process, which is ended where the task does not get on. Never for a user's own process."""
+    """Run a task in a worker process, ended if the task hangs. Not for a user's own process."""
     look_after(os.getpid(), patience.stop)
     _Alarm.limit, _Alarm.set_at = patience.hang, 0.0
     progress()
@@ -61,18 +61,18 @@ def watched(patience: Patience) -> Iterator[None]:
 
 
 def progress() -> None:
-    """Say that this process gets on with its task; from any thread, as often as one likes."""
+    """Report progress on the task; thread-safe, and cheap enough to call often."""
     if not _Alarm.limit or time.monotonic() - _Alarm.set_at < min(_LOOK, _Alarm.limit / 10):
         return
     with _Alarm.lock:
         if _Alarm.limit:
             _Alarm.set_at = time.monotonic()
-            # Written in C, it needs nothing of a Python that hangs, and tells where it did.
+            # Written in C, it works even if Python hangs, and reports the position.
             faulthandler.dump_traceback_later(_Alarm.limit, exit=True, file=2)
 
 
 def is_stopped(process: int) -> bool:
-    """Tell whether a process is stopped by a signal; one that a debugger holds is not."""
+    """Return True if a signal has stopped a process; one held by a debugger does not count."""
     try:
         return _stat(process)[0] == b"T"
     except (OSError, IndexError):
@@ -81,18 +81,18 @@ def is_stopped(process: int) -> bool:
 
 @cache
 def look_after(process: int, limit: float) -> subprocess.Popen[bytes]:
-    """Start the child that looks after this process; it has no need of installed packages, and starts in no time."""
+    """Start the child that checks this process; it needs no installed packages, so it starts quickly."""
     command = [sys.executable, "-I", "-S", "-c", inspect.getsource(sys.modules[__name__]), str(process), str(limit)]
     nothing = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing)  # noqa: S603
 
 
 def _look_after(process: int, limit: float) -> None:
-    """End a worker that has been stopped for so long; return when `process` is gone, and its end of standard input.
+    """End a worker that has been stopped too long; return when `process` or its end of standard input is gone.
 
-    Looks are counted, and not time, which goes on where all are stopped.
+    Checks are counted instead of time, which passes while all processes are stopped.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run
     own, others = _Looks(limit), _Looks(limit / _LOOKS_ABOUT)
     for look in count(1):
         if select.select([sys.stdin], [], [], _LOOK)[0]:
@@ -103,7 +103,7 @@ def _look_after(process: int, limit: float) -> None:
 
 
 class _Looks:
-    """Counts of how often in a row each process was found stopped; one found so too often is ended."""
+    """Counts of consecutive checks that found a process stopped; at the limit, it is ended."""
 
     def __init__(self, most: float) -> None:
         self._most = most
@@ -117,14 +117,14 @@ class _Looks:
 
 
 def _others(process: int) -> set[int]:
-    """Other processes that the parent of this one has started for the same: they may not have come to a first task."""
+    """Sibling processes that the parent has started with the same program: their first task may not have begun."""
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     mine = _parent_and_program(process)
     return {pid for pid in pids if mine and pid != process and _parent_and_program(pid) == mine}
 
 
 def _parent_and_program(process: int) -> tuple[bytes, list[bytes]] | None:
-    """None where the process is gone; nobody's orphans belong together."""
+    """The parent of a process, and its command line; None if it is gone. Orphans do not belong together."""
     try:
         parent, command = _stat(process)[1], Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except (OSError, IndexError):
@@ -133,7 +133,7 @@ def _parent_and_program(process: int) -> tuple[bytes, list[bytes]] | None:
 
 
 def _stat(process: int) -> list[bytes]:
-    """Return what the system tells of a process after its name: the state, the parent, and more."""
+    """The fields of a process's /proc stat after its name: the state, the parent, and more."""
     return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
 
 

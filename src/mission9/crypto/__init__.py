@@ -1,6 +1,6 @@
-"""Keys, and what is made with them.
+"""Keys, encrypted tables and pseudonyms.
 
-keys        the keys, which are never told
+keys        user-supplied keys, which are never logged
 parquet     Parquet files encrypted as a whole
 pseudonyms  paths of images -> pseudonyms
 """

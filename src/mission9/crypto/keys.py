@@ -1,4 +1,4 @@
-"""Keys that users give: named by a file or an environment variable, never written or told."""
+"""User-supplied keys, named by a file or an environment variable; they are never written or logged."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _MAKE_ONE = "make one with: openssl rand -hex 32 > FILE"
 
 
 def read_key(source: str, option: str) -> bytes:
-    """The key that an option names: env:NAME, or a file; ends of lines at its end do not count.
+    """Read the key that an option names, env:NAME or a file, without trailing line breaks.
 
     Raises:
-        ConfigError: there is none, or it is too short to be one.
+        ConfigError: the key is missing or too short.
     """
     if source.startswith(_ENVIRONMENT):
         name = source.removeprefix(_ENVIRONMENT)
         key = os.environ.get(name, "").encode()
         if not key:
-            raise ConfigError(f"{option}: the environment has no {name}, which is to hold the key; set it")
+            raise ConfigError(f"{option}: the environment variable {name} is not set: put the key into it")
     else:
         try:
             key = read_file(Path(source), MIB).rstrip(b"\r\n")
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{option}: the key in {source} cannot be read ({why}); {_MAKE_ONE}") from error
+            raise ConfigError(f"{option}: cannot read the key in {source} ({why}); {_MAKE_ONE}") from error
     if len(key) < _LEAST_BYTES:
         raise ConfigError(f"{option}: the key is shorter than {_LEAST_BYTES} bytes; {_MAKE_ONE}")
     return key

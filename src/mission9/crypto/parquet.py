@@ -1,7 +1,7 @@
-"""Parquet files encrypted as a whole, columns and footers: Parquet's modular encryption, with a key that a user gives.
+"""Parquet files encrypted as a whole, columns and footers: Parquet's modular encryption, with a user's key.
 
-Each file has data keys of its own, which the user's key wraps (AES, RFC 3394). Processes that work on a table are told
-where the key is, and not the key: it is nowhere written.
+Each file has its own data keys, which the user's key wraps (AES, RFC 3394). Worker processes receive the location of
+the key, not the key itself, which is never written.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 OPTION, VARIABLE = "--encrypt-key", "MISSION9_ENCRYPT_KEY"
 
-_MAGIC = b"PARE"  # how a file begins whose footer is encrypted
+_MAGIC = b"PARE"  # the first bytes of a file with an encrypted footer
 _KEY_NAME = "mission9"
 _KEY_BYTES = 32
 _PURPOSE = b"mission9: wraps the data keys of Parquet files"
 
-_source: str | None = None  # of the key for files that this process writes
+_source: str | None = None  # of the key for the files that this process writes
 
 
 @contextmanager
 def encrypted_by(source: str | None) -> Iterator[None]:
-    """Have this process encrypt the tables that it writes, by a key that is env:NAME or a file."""
+    """Encrypt the tables that this process writes within the context, with a key from env:NAME or a file."""
     global _source
     if source:
-        read_key(source, OPTION)  # said now rather than at the first file
+        read_key(source, OPTION)  # fail now rather than at the first file
     before, _source = _source, source
     try:
         yield
@@ -56,10 +56,10 @@ def for_writing() -> dict[str, Any]:
 
 
 def for_reading(head: bytes, path: Path) -> dict[str, Any]:
-    """The options of a Parquet reader of a file that begins like this.
+    """The options of a Parquet reader for a file that begins with `head`.
 
     Raises:
-        ConfigError: it is encrypted, and there is no key.
+        ConfigError: it is encrypted, and no key is configured.
     """
     if not head.startswith(_MAGIC):
         return {}
@@ -70,19 +70,19 @@ def for_reading(head: bytes, path: Path) -> dict[str, Any]:
 
 
 def key_of(encrypted: Path) -> str:
-    """Return where the key is of what is encrypted: env:NAME or a file.
+    """The source of the key of an encrypted file or folder: env:NAME or a file.
 
     Raises:
-        ConfigError: nobody has said.
+        ConfigError: no key is configured.
     """
     source = _source or os.environ.get(VARIABLE)
     if not source:
-        raise ConfigError(f"{encrypted} is encrypted: set {VARIABLE} to env:NAME, or a file, with its key")
+        raise ConfigError(f"{encrypted} is encrypted: set {VARIABLE} to env:NAME or to a file with its key")
     return source
 
 
 def is_encrypted(state: Path) -> bool | None:
-    """Tell whether the tables that an output's state holds are encrypted; None where there are none."""
+    """Return True if the tables of an output's state are encrypted; None if there are none."""
     for file in files_below(state) if state.exists() else ():
         if file.suffix == ".parquet":
             with open_to_read(file) as table:
@@ -91,15 +91,15 @@ def is_encrypted(state: Path) -> bool | None:
 
 
 def check_encryption(state: Path, source: str | None, place: str) -> None:
-    """Refuse to mix tables that are encrypted with others.
+    """Refuse to mix encrypted tables with others.
 
     Raises:
-        ConfigError: those of the output are not as this run would have them.
+        ConfigError: the output's tables differ from this run's setting.
     """
     found = is_encrypted(state)
     if found is not None and found != bool(source):
-        what = "is encrypted: give its key with" if found else "is not encrypted: give another --output with"
-        raise ConfigError(f"what {place} holds {what} {OPTION}")
+        what = "is encrypted: pass its key with" if found else "is not encrypted: pass another --output with"
+        raise ConfigError(f"the data in {place} {what} {OPTION}")
 
 
 @lru_cache(maxsize=4)
@@ -111,7 +111,7 @@ def _factory(key: bytes) -> tuple[Any, Any]:
         from pyarrow.parquet.encryption import CryptoFactory, KmsClient, KmsConnectionConfig
     except ImportError as error:
         raise SetupError(
-            "cryptography is not installed, which encrypted tables take: pip install 'mission9[encryption]'"
+            "cryptography, which encrypted tables need, is not installed: pip install 'mission9[encryption]'"
         ) from error
     wrapping = HKDF(SHA256(), _KEY_BYTES, salt=None, info=_PURPOSE).derive(key)
 
@@ -126,6 +126,6 @@ def _factory(key: bytes) -> tuple[Any, Any]:
             try:
                 return aes_key_unwrap(wrapping, base64.b64decode(wrapped_key))
             except (InvalidUnwrap, ValueError) as error:
-                raise ConfigError(f"the tables were encrypted with another key than that of {OPTION}") from error
+                raise ConfigError(f"the tables were encrypted with another key: pass it with {OPTION}") from error
 
     return CryptoFactory(Keys), KmsConnectionConfig()

@@ -1,7 +1,7 @@
-"""Paths of images -> pseudonyms, which only whoever has the key can make of a path: HMAC-SHA256, cut to 128 bits.
+"""Pseudonyms of image paths, which only a holder of the key can compute: HMAC-SHA256, truncated to 128 bits.
 
-They are put into tables when these are published. What a run goes on from (`_state`) holds the paths themselves, since
-images are known and read by them.
+They replace paths in tables when these are published. The internal state (`_state`) keeps the paths, by which later
+runs find and read the images.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Pseudonyms:
 
     @staticmethod
     def of(source: str | None) -> Pseudonyms | None:
-        """Those of the key that `--pseudonymise` names; None where it names none.
+        """The pseudonyms of the key that `--pseudonymise` names; None without a key.
 
         Raises:
-            ConfigError: the key cannot be had.
+            ConfigError: the key cannot be read.
         """
         return Pseudonyms(read_key(source, OPTION)) if source else None
 
@@ -42,13 +42,13 @@ class Pseudonyms:
 
     @property
     def key_id(self) -> str:
-        """Return what tells this key from others, and nothing of it."""
+        """An identifier of the key that reveals nothing about it."""
         return hmac.digest(self.key, _OF_THE_KEY, "sha256").hex()[:16]
 
     def apply(self, rows: pa.Table) -> pa.Table:
-        """The same rows with pseudonyms for `path`, in the order of these: that of the paths would tell of them.
+        """The rows with pseudonyms for `path`, sorted by these: the order of the paths would reveal them.
 
-        A `message` that names the path names the pseudonym.
+        A path in `message` is replaced too.
         """
         paths = rows["path"].to_pylist()
         names = [self.name(path) for path in paths]
@@ -64,35 +64,35 @@ class Pseudonyms:
 
 @dataclass(frozen=True)
 class TableNames:
-    """Paths as the tables have them: themselves, pseudonyms, or what cannot be known without the key."""
+    """The form of paths in the tables: paths, pseudonyms, or pseudonyms without their key."""
 
     is_public: bool
     pseudonyms: Pseudonyms | None
 
     def of(self, rows: pa.Table) -> pa.Table:
-        """Rows of paths as the tables have them."""
+        """Convert rows of paths to the form in the tables."""
         return self.pseudonyms.apply(rows) if self.pseudonyms else rows
 
     def differ(self, listed: pa.Table, found: pa.Table) -> bool:
-        """Tell whether rows of the tables are other images than those listed, as far as that can be known."""
+        """Return True if rows of the tables are other images than those listed, as far as this is known."""
         if not (self.is_public or self.pseudonyms):
             return len(listed) != len(found)
         return sorted(self.of(listed.select(["path"]))["path"].to_pylist()) != sorted(found["path"].to_pylist())
 
     def known(self, rows: pa.Table) -> list[Any]:
-        """Return what can be compared of rejects."""
+        """The comparable part of rejects."""
         if self.is_public or self.pseudonyms:
             return list(rows.to_pylist())
         return sorted(rows["reason"].to_pylist())
 
 
 def check_key(pseudonyms: Pseudonyms | None, key_id: str, place: str) -> None:
-    """Refuse to go on with a result of pseudonyms without their key.
+    """Refuse to continue a result with pseudonyms without their key.
 
     Raises:
-        ConfigError: there is none, or it is another.
+        ConfigError: there is no key, or it is another one.
     """
     if key_id and pseudonyms is None:
-        raise ConfigError(f"the result in {place} holds pseudonyms: give their key with {OPTION}, or another --output")
+        raise ConfigError(f"the result in {place} has pseudonyms: pass their key with {OPTION}, or another --output")
     if pseudonyms is not None and key_id != pseudonyms.key_id:
-        raise ConfigError(f"the result in {place} was not made with this key: give that one with {OPTION}")
+        raise ConfigError(f"the result in {place} was made with another key: pass that key with {OPTION}")

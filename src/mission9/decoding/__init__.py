@@ -1,8 +1,8 @@
-"""Bytes -> pixels, in child processes that a hostile file may end.
+"""Decode bytes to pixels, in child processes that a hostile file may kill.
 
-decode      bytes -> an RGB picture, or the reason why not
-png_chunks  what of a PNG is not needed
-worker      the child
+decode      bytes -> an RGB picture, or the reason for a reject
+png_chunks  removal of unneeded parts of a PNG
+worker      the child process
 isolated    its parent: pixels or a reason for each image
-metadata    what an image's metadata tell of people
+metadata    personal metadata in an image
 """

@@ -1,4 +1,4 @@
-"""Bytes -> an RGB picture, or the reason why not. Pure; no files."""
+"""Bytes -> an RGB picture, or the reason for a reject. Pure: no files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from mission9.decoding.png_chunks import PNG_SIGNATURE, without_ornament
 from mission9.errors import ImageError
 
-# Parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
+# The parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-# Pillow decodes these in Python, and fills what a file of a kilobyte leaves out byte by byte, for seconds.
+# Pillow decodes these in Python, and fills in the missing bytes of a truncated file one by one, for seconds.
 _SLOW_CODECS = ("bmp_rle",)
 _MAX_SLOW_PIXELS = 10_000_000
 
-# How files of other formats begin, after so many bytes: told by name, and never parsed.
+# Magic numbers of other formats, with their offsets: reported by name, and never parsed.
 _OTHER_FORMATS = (
     (0, b"%!PS", "EPS"),
     (0, b"%PDF", "PDF"),
@@ -40,7 +40,7 @@ _OTHER_FORMATS = (
     *((0, b"P%d" % number, "PPM") for number in range(1, 8)),
 )
 
-# How files of accepted formats begin: where the rest of a header cannot be read, it is damaged.
+# Magic numbers of accepted formats: with one of them, an unreadable header is damaged.
 _BEGINNINGS = (
     (PNG_SIGNATURE, "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
@@ -56,32 +56,32 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
     """The whole first frame as an upright RGB picture: EXIF orientation applied, transparency over white.
 
     Raises:
-        ImageError: with the reason.
+        ImageError: the image is rejected.
     """
     return to_picture(open_image(data, max_pixels=max_pixels))
 
 
 def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
-    """An image by its header; no pixel is decoded yet.
+    """Open an image by its header, without decoding pixels.
 
     Raises:
-        ImageError: it is none, or too large.
+        ImageError: it is not an image, or too large.
     """
     if not data:
-        raise ImageError("empty", "the file holds no bytes")
+        raise ImageError("empty", "the file is empty")
     image = _open(data)
     is_slow = any(tile.codec_name in _SLOW_CODECS for tile in getattr(image, "tile", ()))
     most = min(max_pixels, _MAX_SLOW_PIXELS) if is_slow else max_pixels
     if image.width * image.height > most:
-        raise ImageError("too_many_pixels", f"{image.width} x {image.height} is more than {most} pixels")
+        raise ImageError("too_many_pixels", f"{image.width} x {image.height} exceeds the limit of {most} pixels")
     return image
 
 
 def to_picture(image: Image.Image) -> Image.Image:
-    """Return what `open_image` gave, decoded and as `to_rgb` has it.
+    """Decode an image from `open_image`, converted by `to_rgb`.
 
     Raises:
-        ImageError: with the reason.
+        ImageError: the image is rejected.
     """
     try:
         image.load()
@@ -89,8 +89,8 @@ def to_picture(image: Image.Image) -> Image.Image:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError("out_of_memory", f"decoding {image.width} x {image.height} pixels took too much") from error
-    except Exception as error:  # decoders fail on damaged data in every way there is
+        raise ImageError("out_of_memory", f"{image.width} x {image.height} pixels exceed the memory limit") from error
+    except Exception as error:  # decoders raise any kind of exception on damaged data
         raise _decode_error(error) from error
 
 
@@ -111,11 +111,11 @@ def _unidentified(data: bytes) -> ImageError:
     accepted = ", ".join(ACCEPTED_FORMATS)
     for start, magic, name in _OTHER_FORMATS:
         if data.startswith(magic, start):
-            return ImageError("unsupported_format", f"{name} is not taken: convert it to one of {accepted}")
+            return ImageError("unsupported_format", f"{name} is not supported: convert it to one of {accepted}")
     for magic, name in _BEGINNINGS:
         if data.startswith(magic):
-            return ImageError("corrupt", f"it begins as a {name} does, and its header is damaged or cut short")
-    return ImageError("not_an_image", f"no {accepted} begins like this")
+            return ImageError("corrupt", f"it begins like a {name}, but its header is damaged or truncated")
+    return ImageError("not_an_image", f"it begins like none of {accepted}")
 
 
 def _decode_error(error: Exception) -> ImageError:
@@ -127,10 +127,10 @@ def _decode_error(error: Exception) -> ImageError:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as upright RGB: EXIF orientation applied, deep grey scaled, transparency over white.
 
-    A BMP that is transparent everywhere is taken as opaque, as other programs do.
+    A BMP that is transparent everywhere is treated as opaque, as other programs do.
 
     Raises:
-        ImageError: every pixel of another picture is transparent.
+        ImageError: every pixel of another format's picture is transparent.
     """
     is_bmp = image.format == "BMP"
     image = _upright(image)
@@ -145,12 +145,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return result
     if is_bmp:
         return image.convert("RGB")
-    raise ImageError("transparent", "every pixel is transparent: there is nothing to see")
+    raise ImageError("transparent", "every pixel is transparent")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        # Pillow would copy a picture that needs no turning.
+        # Pillow would copy a picture that is upright already.
         is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         return image if is_upright else ImageOps.exif_transpose(image)
     except Exception:  # broken metadata says nothing about the picture
@@ -158,7 +158,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> tuple[Image.Image, bool]:
-    """A picture with transparency over white, and whether any of it is seen."""
+    """A picture with transparency over white, and True if any pixel is visible."""
     result, is_seen = Image.new("RGB", image.size), False
     for top, bottom in _strips(image):
         strip = image.crop((0, top, image.width, bottom)).convert("RGBA")

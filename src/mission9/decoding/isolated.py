@@ -1,7 +1,7 @@
-"""Bytes -> the pixels that the network sees, in a child process.
+"""Bytes -> the network's input pixels, decoded in a child process.
 
-A decoder that crashes, eats memory or never returns costs one image. The child answers in JSON and leaves pixels in
-memory that both share, so that nothing it says is ever unpickled, even if an image took it over.
+A decoder that crashes, exhausts memory or never returns costs one image. The child answers in JSON and writes pixels to
+shared memory, so that nothing from it is ever unpickled, even if an image has taken it over.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from mission9.decoding import worker
 from mission9.decoding.worker import NUMBER, READY, SHARED_BYTES, TIME_LIMIT, DecoderSettings, Shared
 from mission9.errors import REASONS, ImageError
 
-_PATIENCE = 5.0  # seconds more than an image may take, for a child that does not even end itself
-_LOOK = 1.0  # seconds between looks at a child; a look that takes longer finds that this process was stopped
-_START_LIMIT = 120.0  # seconds until a child is there, on a machine that is busy
+_PATIENCE = 5.0  # seconds beyond an image's time limit, for a child that fails to end itself
+_LOOK = 1.0  # seconds between checks of a child; a check that takes longer shows that this process was stopped
+_START_LIMIT = 120.0  # seconds for a child to start, on a busy machine
 
 
 class Decoded(NamedTuple):
-    """A picture's size, upright, its (224, 224, 4) uint8 pixels, and the CPU seconds that it took.
+    """A picture's upright size, its (224, 224, 4) uint8 pixels, and its decoding time in CPU seconds.
 
-    A thumbnail's are the upper left of (64, 64, 4).
+    A thumbnail occupies the upper left of (64, 64, 4).
     """
 
     width: int
@@ -48,17 +48,17 @@ class Decoded(NamedTuple):
 
 
 def decode_apart(images: Sequence[bytes], settings: DecoderSettings) -> list[Decoded | ImageError]:
-    """The pixels of at most `MAX_IMAGES` encoded images, or the reason why there are none, in their order.
+    """The pixels of at most `MAX_IMAGES` encoded images, or the reason for each reject, in order.
 
-    They are decoded by one of this process's children, which is started if all are busy. An image that takes the child
-    with it is `timeout` or `decoder_crashed`.
+    One of this process's children decodes them; another is started if all are busy. An image that kills the child is
+    rejected as `timeout` or `decoder_crashed`.
     """
     with _a_child(settings) as child:
         return child.decode(images)
 
 
 class _Child:
-    """A process that decodes images; one that ended is started anew with the next."""
+    """A process that decodes images; if it ends, the next images start another."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
@@ -71,10 +71,10 @@ class _Child:
         self._was_stopped = False
 
     def decode(self, images: Sequence[bytes], *, again: bool = True) -> list[Decoded | ImageError]:
-        """An outcome for each; the pixels are copies, since the next images take their place.
+        """An outcome for each image; pixels are copied, since the next images overwrite them.
 
-        An image that took the child with it is tried `again`: perhaps the system killed it, for want of memory, or its
-        time ran out while all was stopped, by Ctrl-Z.
+        With `again`, an image that killed the child is retried: the system may have killed it for lack of memory, or
+        its time may have passed while everything was stopped by Ctrl-Z.
         """
         process = self._process = self._process or self._start()
         if not images:
@@ -94,7 +94,7 @@ class _Child:
         return [*before, *there, *self.decode(images[culprit + 1 :], again=again)]
 
     def end(self) -> None:
-        """Let the child end, which it does when nothing is left to read."""
+        """Close the child's input, which makes it end."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.communicate(timeout=1)
@@ -102,7 +102,7 @@ class _Child:
         self._errors.close()
 
     def kill(self) -> None:
-        """End the child at once, whatever it is doing."""
+        """End the child immediately."""
         process, self._process = self._process, None
         if process is not None:
             _kill(process)
@@ -121,14 +121,14 @@ class _Child:
             bufsize=0,
         )
         assert process.stdin is not None  # noqa: S101 (for mypy)
-        os.set_blocking(process.stdin.fileno(), False)  # a child that is stopped takes no more of a large image
+        os.set_blocking(process.stdin.fileno(), False)  # a stopped child may not read all of a large image
         return process
 
     def _greet(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait for a new child to be there. That it does not come up is no fault of an image's.
+        """Wait for a new child to start. A failure to start is no image's fault.
 
         Raises:
-            RuntimeError: it does not.
+            RuntimeError: it does not start.
         """
         assert process.stdout is not None  # noqa: S101 (for mypy)
         if not self._is_new:
@@ -136,7 +136,7 @@ class _Child:
         there = select.select([process.stdout], [], [], _START_LIMIT)[0]
         if not there or process.stdout.read(len(READY)) != READY:
             self.kill()
-            raise RuntimeError(f"no process for decoding comes up{self._last_words()}")
+            raise RuntimeError(f"the decoder process does not start{self._last_words()}")
         self._is_new = False
 
     def _answers(self, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
@@ -163,14 +163,14 @@ class _Child:
     def _wait(self, child: int, *, reading: Sequence[Any] = (), writing: Sequence[Any] = ()) -> None:
         """Wait until one of the pipes is ready.
 
-        Looks are counted, and not time, which goes on while this process is stopped.
+        Checks are counted instead of time, which passes while this process is stopped.
 
         Raises:
-            EOFError: the child has been at one image for longer than it allows itself.
+            EOFError: the child exceeds its time limit for one image.
         """
         seen, looks, start = int(self._shared.at[0]), 0, time.monotonic()
         while not any(select.select(reading, writing, [], _LOOK)):
-            progress()  # here a child's hanging is found out
+            progress()  # the child's own time limit applies here
             at, waits = int(self._shared.at[0]), self._shared.waiting[0] and not is_stopped(child)
             looks = 0 if waits or at != seen else looks + 1
             if looks * _LOOK >= TIME_LIMIT + _PATIENCE:
@@ -191,7 +191,7 @@ class _Child:
         return [_outcome(answer, place) for answer, place in zip(answers, pixels, strict=True)]
 
     def _fate(self, process: subprocess.Popen[bytes]) -> ImageError:
-        """Return what became of a child that no longer answers as it should; it is gone after that."""
+        """The error of a child that no longer answers properly; it is ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
         hung = process.poll() is None or process.returncode == -signal.SIGALRM
@@ -236,13 +236,13 @@ def _a_child(settings: DecoderSettings) -> Iterator[_Child]:
     try:
         yield child
     except BaseException:
-        child.kill()  # an answer may be on its way, which must not be taken for the next images'
+        child.kill()  # a pending answer must not be taken for the next images'
         raise
     finally:
         idle.put(child)
 
 
-# The children that wait for work; a forked process does not take its parent's.
+# Idle children; a forked process does not inherit its parent's.
 _idle: dict[tuple[DecoderSettings, int], queue.SimpleQueue[_Child]] = {}
 
 
@@ -255,5 +255,5 @@ def _end_children() -> None:
 
 @cache
 def _turns(process: int) -> int:  # noqa: ARG001
-    """A file for the children of a process to lock, who decode large pictures one after the other."""
+    """A lock file for the children of a process, which decode large pictures one at a time."""
     return os.memfd_create("mission9-turns")

@@ -1,6 +1,6 @@
-"""Encoded images -> which kinds of metadata they carry, in a child process; no pixel is decoded.
+"""Encoded images -> the kinds of metadata in them, read in a child process without decoding pixels.
 
-An image that takes the child with it, or its time, costs itself alone. The child answers in JSON.
+An image that kills the child, or exceeds its time limit, costs only itself. The child answers in JSON.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Kind = Literal["exif", "gps", "xmp", "iptc", "comment"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _TIME_LIMIT = 10.0  # seconds for an image
-_MEMORY = 4 * 2**30  # an image of the most bytes is there, with what its metadata are unpacked to
+_MEMORY = 4 * 2**30  # bytes for the largest image and its unpacked metadata
 _LENGTH = struct.Struct("<Q")
 
-# A TIFF is made of tags; of those that Pillow calls EXIF, these say more than how its pixels lie.
+# A TIFF consists of tags; among Pillow's EXIF tags, these describe more than the layout of its pixels.
 _TELLING = frozenset(
     (
         *(ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model, ExifTags.Base.Software),
@@ -43,20 +43,20 @@ _TELLING = frozenset(
 )
 _XMP_TAG, _IPTC_TAG = 700, 33723
 
-_MAX_TEXT = 64 * 2**20  # bytes of a text of a PNG
+_MAX_TEXT = 64 * 2**20  # bytes of a PNG's text
 
 
 def kinds_of(data: bytes) -> set[Kind]:
     """The kinds of metadata in an encoded image.
 
     Raises:
-        ImageError: it is no image, or of a format that is not taken.
+        ImageError: it is not an image, or its format is not supported.
     """
     image = open_image(data, max_pixels=MAX_PIXELS)
-    assert isinstance(image, ImageFile.ImageFile)  # noqa: S101 (for mypy: what is opened is one)
+    assert isinstance(image, ImageFile.ImageFile)  # noqa: S101 (for mypy: an opened image always is)
     try:
         return _kinds(image, data)
-    except Exception as error:  # parsers fail on damaged data in every way there is
+    except Exception as error:  # parsers raise any kind of exception on damaged data
         raise ImageError("corrupt", f"its metadata cannot be read: {str(error) or type(error).__name__}") from error
 
 
@@ -80,7 +80,7 @@ def _kinds(image: ImageFile.ImageFile, data: bytes) -> set[Kind]:
 
 
 def _kinds_of_chunks(data: bytes) -> set[Kind]:
-    """Of a PNG also what comes behind its pixels, where Pillow sees it only once it has decoded them."""
+    """The kinds in a PNG's chunks, including those after its pixels, which Pillow reads only when it decodes them."""
     found: set[Kind] = set()
     for name, content in _chunks(data):
         if name == b"eXIf":
@@ -90,7 +90,7 @@ def _kinds_of_chunks(data: bytes) -> set[Kind]:
         elif name in PNG_TEXTS:
             text = inflated(name, content, _MAX_TEXT)
             if text is None:
-                raise ValueError("a text is damaged, or larger than is read")
+                raise ValueError("a text is damaged, or exceeds the limit")
             found.add("xmp" if text.startswith(b"XML:com.adobe.xmp") else "comment")
             found |= {"gps"} if b"GPSL" in text else set()
     return found
@@ -105,7 +105,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 class MetadataReader:
-    """Reads metadata in a child, which is started anew where an image ended it; one thread's."""
+    """Reads metadata in a child process, restarted if an image kills it; for one thread."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -136,13 +136,13 @@ class MetadataReader:
             return {kind for kind in KINDS if kind in answer["kinds"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._end()
-            raise ImageError("decoder_crashed", "reading its metadata took too long, or too much") from error
+            raise ImageError("decoder_crashed", "reading its metadata took too much time or memory") from error
 
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            with suppress(OSError):  # of a child that is gone
+            with suppress(OSError):  # the child may be gone
                 process.communicate()
 
 
@@ -157,10 +157,10 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """The child's side: answer until the parent is gone."""
+    """Answer requests in the child until the parent is gone."""
     while len(head := requests.read(_LENGTH.size)) == _LENGTH.size:
         data = requests.read(_LENGTH.unpack(head)[0])
-        signal.setitimer(signal.ITIMER_REAL, _TIME_LIMIT)  # its signal ends the process, whatever it is busy with
+        signal.setitimer(signal.ITIMER_REAL, _TIME_LIMIT)  # its signal ends the process, even in C code
         try:
             answer: dict[str, Any] = {"kinds": sorted(kinds_of(data))}
         except (ImageError, MemoryError) as error:
@@ -171,8 +171,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Called as `python -m mission9.decoding.metadata`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end ends this process
+    """Run `python -m mission9.decoding.metadata`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

@@ -1,4 +1,4 @@
-"""A PNG without what says nothing about its picture, and may be damaged, or larger than Pillow takes."""
+"""Remove from a PNG the chunks that do not affect its picture, and may be damaged, or exceed Pillow's limits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _HEAD = struct.Struct(">I4s")  # the length of a chunk's body, and its name
 _CHECKSUM = struct.Struct(">I")
 _ANCILLARY = 0x20  # a bit of the first letter
 
-# Ancillary chunks that Pillow finds in a picture's pixels, or may find its orientation in.
+# Ancillary chunks that affect the pixels that Pillow decodes, or may contain the orientation.
 _TRANSPARENCY, _EXIF = b"tRNS", b"eXIf"
 
 
 def without_ornament(data: bytes) -> bytes:
-    """The PNG with what decides its pixels alone, and with its EXIF and texts where they are whole.
+    """The PNG with only the chunks that determine its pixels, and with its intact EXIF and texts.
 
-    Colour profiles, times, animation and the like are left out. So are texts that inflate to more than Pillow's bounds
+    Colour profiles, times, animation and the like are dropped, as are texts that inflate beyond Pillow's limits
     (`MAX_TEXT_CHUNK`, in all `MAX_TEXT_MEMORY`).
     """
     view, at, kept = memoryview(data), len(PNG_SIGNATURE), [memoryview(PNG_SIGNATURE)]
@@ -37,7 +37,7 @@ def without_ornament(data: bytes) -> bytes:
             text = inflated(name, bytes(chunk[_HEAD.size : -_CHECKSUM.size]), min(room, PngImagePlugin.MAX_TEXT_CHUNK))
             if text is not None:
                 kept.append(chunk)
-            room = 0 if text is None else room - len(text)  # after what is too large, nothing more is inflated
+            room = 0 if text is None else room - len(text)  # after an oversized text, no other is inflated
         if name == b"IEND":
             break
         at = end
@@ -50,7 +50,7 @@ def _is_whole(chunk: memoryview) -> bool:
 
 
 def inflated(name: bytes, body: bytes, most: int) -> bytes | None:
-    """The body of a chunk, with its text inflated; None where that is more than so many bytes, or damaged."""
+    """The body of a chunk, with its text inflated; None if it exceeds `most` bytes, or is damaged."""
     key, _, rest = body.partition(b"\0")
     is_packed, method, packed = name == b"zTXt", rest[:1], rest[1:]
     if name == b"iTXt":

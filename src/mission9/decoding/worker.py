@@ -1,4 +1,4 @@
-"""The child's side of `decode_apart`: encoded images come in, pixels go into memory that the parent sees."""
+"""The child's side of `decode_apart`: encoded images come in, pixels go to memory shared with the parent."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ THUMBNAIL: Literal["thumbnail"] = "thumbnail"
 
 TIME_LIMIT = 10.0  # seconds for an image
 
-# Images decoded at one go. Waking a child for each would cost a tenth of the speed, and the pixels of more than these
-# leave the processor's cache before the network sees them.
+# Images in a batch. Waking a child for each image would cost a tenth of the speed, and the pixels of larger batches
+# leave the processor's cache before the network reads them.
 MAX_IMAGES = 32
 
-# Pillow keeps 4 bytes a pixel, two such pictures while it converts, and with some formats a copy more; beside that,
-# what the child holds from the start.
+# Pillow uses 4 bytes a pixel, two such pictures during a conversion, and with some formats one more copy; in addition,
+# the memory that the child uses from the start.
 _BYTES_A_PIXEL = 16
 _MEMORY_BESIDE = 512 * 1024 * 1024
 
-# Pictures of more pixels take turns among the children of a process: 64 MB each while they are decoded, and twice that
-# while they are converted.
+# Children of a process decode larger pictures one at a time: each takes 64 MB while it is decoded, and twice that while
+# it is converted.
 LARGE_PIXELS = 16_000_000
 
-# Bytes that one text of a PNG may inflate to; an editor's history with the picture's orientation takes megabytes. All
-# together may take four times as many, Pillow's own bound.
+# The limit in bytes of one inflated PNG text; an editor's history, next to the orientation, takes megabytes. All texts
+# together may take four times as much, Pillow's own limit.
 _MAX_TEXT = 16 * 1024 * 1024
 
-# Every number on the way to the child: how many images there are, then the length of each.
+# Every number sent to the child: the count of images, then the length of each.
 NUMBER = struct.Struct("<Q")
 
-READY = b"ready\n"  # a child's first word
+READY = b"ready\n"  # a child's first line
 
-# What a child may write to a file, which is its last words: libtiff has some for each line of a damaged picture.
+# The limit in bytes of a child's stderr file: libtiff writes messages for each line of a damaged picture.
 _MAX_WORDS = 1024 * 1024
 
 
@@ -67,16 +67,16 @@ class DecoderSettings:
 
     @property
     def side(self) -> int:
-        """Pixels that an image's place in memory has a side."""
+        """The side of an image's slot in shared memory, in pixels."""
         return THUMBNAIL_SIDE if self.preprocess == THUMBNAIL else INPUT_SIZE
 
     def to_pixels(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """Return what of a decoded picture goes into its place."""
+        """The pixels of a decoded picture for its slot."""
         return to_thumbnail(picture) if self.preprocess == THUMBNAIL else to_input(picture, self.preprocess)
 
 
 class Shared(NamedTuple):
-    """Memory that parent and child share: the image in hand, whether it waits for its turn, and a place for each."""
+    """Memory shared by parent and child: the current image, True while it waits for its turn, and a slot an image."""
 
     at: NDArray[np.int64]
     waiting: NDArray[np.int64]
@@ -99,15 +99,15 @@ class Server:
     def __init__(self, settings: DecoderSettings, memory: int, turns: int) -> None:
         self._settings = settings
         self._shared = Shared.of(mmap.mmap(memory, SHARED_BYTES), settings.side)
-        self._turns = Path(f"/proc/self/fd/{turns}").open("rb")  # noqa: SIM115 - opened anew, so that locks exclude
+        self._turns = Path(f"/proc/self/fd/{turns}").open("rb")  # noqa: SIM115 - reopened, so that locks exclude
 
     def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
-        """Answer until the parent is gone."""
+        """Answer requests until the parent is gone."""
         answers.write(READY)
         answers.flush()
         while count := _number(requests):
             lengths = [_number(requests) for _ in range(count)]
-            # Read one by one, so that not all are in memory.
+            # Read one at a time, so that they are not all in memory.
             told = [self._answer(at, requests.read(length)) for at, length in enumerate(lengths)]
             _forget_words()
             answers.write(json.dumps(told).encode() + b"\n")
@@ -116,7 +116,7 @@ class Server:
     def _answer(self, at: int, data: bytes) -> dict[str, Any]:
         start = time.process_time()
         self._shared.at[0] = at
-        # By default the signal ends the process, whatever it is busy with, and also if its parent has died.
+        # By default the signal ends the process, even in C code, and even if its parent has died.
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
         try:
             image = self._opened(data)
@@ -128,14 +128,14 @@ class Server:
         except ImageError as error:
             return {"reason": error.reason, "message": str(error)}
         except MemoryError:
-            return {"reason": "out_of_memory", "message": "decoding took too much"}
+            return {"reason": "out_of_memory", "message": "decoding exceeded the memory limit"}
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _opened(self, data: bytes) -> Image.Image:
         image = open_image(data, max_pixels=self._settings.max_pixels)
         if self._settings.preprocess == THUMBNAIL:
-            image.draft(None, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))  # of a large JPEG, no more than it takes
+            image.draft(None, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))  # a large JPEG is decoded at reduced size
         return image
 
     @contextlib.contextmanager
@@ -155,20 +155,20 @@ class Server:
 
 
 def _forget_words() -> None:
-    """Empty the file that stderr goes to: what images that did no harm made libraries say is nobody's last words."""
-    with contextlib.suppress(OSError):  # stderr is no file, where somebody runs this by hand
+    """Empty the stderr file: messages about harmless images must not be reported after a later crash."""
+    with contextlib.suppress(OSError):  # stderr is not a file when the module is run by hand
         os.ftruncate(sys.stderr.fileno(), 0)
         os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
 
 
 def _number(requests: BinaryIO) -> int:
-    """The next number; 0 where the parent is gone."""
+    """The next number; 0 if the parent is gone."""
     data = requests.read(NUMBER.size)
     return int(NUMBER.unpack(data)[0]) if len(data) == NUMBER.size else 0
 
 
 def _limit(settings: DecoderSettings) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_WORDS, _MAX_WORDS))
@@ -178,7 +178,7 @@ def _limit(settings: DecoderSettings) -> None:
 
 
 def main() -> None:
-    """Called as `python -m mission9.decoding.worker PREPROCESS MAX_PIXELS MEMORY TURNS`."""
+    """Run `python -m mission9.decoding.worker PREPROCESS MAX_PIXELS MEMORY TURNS`."""
     how: Any = sys.argv[1]
     settings = DecoderSettings(how, int(sys.argv[2]))
     PngImagePlugin.MAX_TEXT_CHUNK = _MAX_TEXT

@@ -1,1 +1,1 @@
-"""Work on machines of a cloud; `files` holds what goes there beside the wheel."""
+"""Run on cloud machines; `files` holds the files that are uploaded with the wheel."""

@@ -1,4 +1,4 @@
-"""Ask Amazon for a stack's outputs, put files in its bucket, start a cluster or a job, and read their logs."""
+"""Read a stack's outputs, upload files to its bucket, start a cluster or a job, and read their logs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mission9.errors import CloudError, ConfigError, SetupError
 
 logger = logging.getLogger(__name__)
 
-_LOOK = 30.0  # seconds between looks at what works there
+_LOOK = 30.0  # seconds between polls of a cluster or job
 _ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS", "SUCCESS", "FAILED", "CANCELLED")
-_ALL_DONE = "ALL_STEPS_COMPLETED"  # why a cluster ended; one that somebody or a limit ended has no error either
+_ALL_DONE = "ALL_STEPS_COMPLETED"  # a cluster's end on success; one ended by a person or a limit has no error either
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,29 @@ class Ended:
 
 
 def client(service: str, region: str) -> Any:
-    """A client of one of Amazon's services, as whoever the environment says.
+    """A client of an AWS service, with the credentials of the environment.
 
     Raises:
         SetupError: boto3 is not installed.
-        ConfigError: there is no such profile, or no region can be of that name.
+        ConfigError: the profile or the region does not exist.
     """
     try:
         import boto3
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
-        raise SetupError("asking Amazon needs boto3: pip install 'mission9[s3]'") from error
+        raise SetupError("boto3, which calls AWS, is not installed: pip install 'mission9[s3]'") from error
     try:
         return boto3.Session().client(service, region_name=region)
     except (BotoCoreError, ValueError) as error:
-        raise ConfigError(
-            f"Amazon cannot be asked in {region!r}: {error}; see --region, AWS_PROFILE and ~/.aws"
-        ) from error
+        raise ConfigError(f"no AWS client for {region!r}: {error}; check --region, AWS_PROFILE and ~/.aws") from error
 
 
 @contextmanager
 def told(doing: str) -> Iterator[None]:
-    """Have what the cloud answers told in one sentence.
+    """Turn the cloud's exceptions into one sentence that begins with `doing`.
 
     Raises:
-        CloudError: it refuses, or cannot be asked.
+        CloudError: the cloud refuses the request, or is unreachable.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -65,37 +63,37 @@ def told(doing: str) -> Iterator[None]:
         facts = error.response.get("Error", {})
         raise CloudError(f"{doing}: {facts.get('Code', 'error')}: {facts.get('Message', 'no reason given')}") from error
     except BotoCoreError as error:
-        raise CloudError(f"{doing}: {error}; see that AWS credentials are set") from error
+        raise CloudError(f"{doing}: {error}; check your AWS credentials") from error
 
 
 def stack_outputs(name: str, region: str) -> dict[str, str]:
-    """Return what the stack of `deploy/emr/stack.yaml` gives out.
+    """The outputs of the stack of `deploy/emr/stack.yaml`.
 
     Raises:
-        CloudError: it cannot be asked for, or there is none of that name.
+        CloudError: the stack does not exist, or cannot be read.
         ConfigError: it is another stack, or of another version.
     """
     asked = client("cloudformation", region)
-    with told(f"the stack {name} in {region} cannot be read (--stack, --region)"):
+    with told(f"cannot read the stack {name} in {region} (--stack, --region)"):
         (stack,) = asked.describe_stacks(StackName=name)["Stacks"]
     found = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     if missing := [output for output in OUTPUTS if output not in found]:
-        raise ConfigError(f"the stack {name} does not say its {missing[0]}: make it of deploy/emr/stack.yaml")
+        raise ConfigError(f"the stack {name} has no output {missing[0]}: create it from deploy/emr/stack.yaml")
     return found
 
 
 def submit_cluster(job: Job, wheel: Path) -> str:
-    """Start a cluster for a run and tell Amazon when to end it at the latest; its id.
+    """Start a cluster for a run, with a deadline at which Amazon ends it; return its id.
 
     Raises:
-        CloudError: it is not started. One that could not be given its end was ended at once.
+        CloudError: it was not started. A cluster that could not be given its deadline was ended at once.
     """
     _upload(job, wheel)
     emr, scheduler = client("emr", job.region), client("scheduler", job.region)
-    with told("no cluster is started"):
+    with told("the cluster was not started"):
         cluster = str(emr.run_job_flow(**cluster_request(job))["JobFlowId"])
     try:
-        with told(f"{cluster} was ended, since nothing would have ended it after --max-hours"):
+        with told(f"{cluster} was ended, since its end after --max-hours could not be scheduled"):
             scheduler.create_schedule(**stop_request(job, cluster, datetime.now(UTC)))
     except BaseException as error:
         _end_at_once(emr, job.region, cluster, error)
@@ -105,44 +103,44 @@ def submit_cluster(job: Job, wheel: Path) -> str:
 
 def _end_at_once(emr: Any, region: str, cluster: str, cause: BaseException) -> None:
     try:
-        with told("that is refused"):
+        with told("terminating it failed"):
             emr.terminate_job_flows(JobFlowIds=[cluster])
     except CloudError as refused:
         command = f"aws emr terminate-clusters --region {region} --cluster-ids {cluster}"
         why = cause.__cause__ or cause
         raise CloudError(
-            f"{cluster} is running and could not be ended: end it by hand ({command}), since nothing else will: it got "
-            f"no end of its own ({str(why) or type(why).__name__}), and {refused}"
+            f"{cluster} is running without a scheduled end ({str(why) or type(why).__name__}) and could not be ended "
+            f"({refused}): end it by hand ({command})"
         ) from cause
 
 
 def submit_serverless(job: Job, wheel: Path) -> str:
-    """Start a run on EMR Serverless, which ends it at its limit; its id.
+    """Start a run on EMR Serverless, which ends it at its limit; return its id.
 
     Raises:
-        CloudError: it is not started.
+        CloudError: it was not started.
     """
     _upload(job, wheel)
     serverless = client("emr-serverless", job.region)
-    with told("no job is started"):
+    with told("the job was not started"):
         return str(serverless.start_job_run(**serverless_request(job))["jobRunId"])
 
 
 def _upload(job: Job, wheel: Path) -> None:
     if not wheel.is_file():
-        raise ConfigError(f"there is no {wheel}: make wheel builds it, or give another --wheel")
+        raise ConfigError(f"the wheel {wheel} does not exist: build it with make wheel, or pass another --wheel")
     s3 = client("s3", job.region)
     for name, file in uploads(wheel).items():
-        with told(f"{name} cannot be put in {job.code}"):
+        with told(f"cannot upload {name} to {job.code}"):
             s3.put_object(Bucket=job.stack["Bucket"], Key=f"code/{name}", Body=file.read_bytes())
 
 
 def wait_for(job: Job, work: str, *, look: float = _LOOK) -> Ended:
-    """Tell how a cluster (j-…) or a job of EMR Serverless ended, once it has; each change of its state is logged."""
+    """Wait for the end of a cluster (j-…) or of a job of EMR Serverless; each change of its state is logged."""
     ask = _cluster_state if work.startswith("j-") else _job_state
     state = ""
     while True:
-        with told(f"{work} cannot be looked at; it goes on"):
+        with told(f"cannot read the state of {work}, which is still running"):
             now, why = ask(job, work)
         if now != state:
             logger.info("%s: %s %s", work, now.lower(), why)
@@ -170,23 +168,23 @@ def _job_state(job: Job, work: str) -> tuple[str, str]:
 
 
 def fetch_logs(stack: Mapping[str, str], region: str, work: str, folder: Path) -> list[Path]:
-    """Bring what a cluster or a job logged into a folder, unpacked; the files.
+    """Download and unpack the logs of a cluster or a job; return the files.
 
     Raises:
         CloudError: the bucket cannot be read.
-        ConfigError: there are none, yet or any more.
+        ConfigError: there are no logs yet, or no longer.
     """
     bucket = stack["Bucket"]
     within = work if work.startswith("j-") else f"applications/{stack['ServerlessApplication']}/jobs/{work}"
     s3 = client("s3", region)
     files = []
-    with told(f"logs cannot be read in s3://{bucket}/logs/"):
+    with told(f"cannot read logs in s3://{bucket}/logs/"):
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"logs/{within}/"):
             for item in page.get("Contents", []):
                 body = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read
                 files += _write_log(folder, item["Key"].removeprefix("logs/"), body)
     if not files:
-        raise ConfigError(f"there are no logs of {work} in s3://{bucket}/logs/: they come some minutes after it began")
+        raise ConfigError(f"there are no logs of {work} in s3://{bucket}/logs/: try again some minutes after its start")
     return files
 
 

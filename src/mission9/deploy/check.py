@@ -1,4 +1,4 @@
-"""Refuse, before it is sent, what would fail on EMR, where each minute costs, or leave the European Union."""
+"""Refuse, before submission, runs that would fail on EMR, where each minute costs, or leave the European Union."""
 
 from __future__ import annotations
 
@@ -14,69 +14,69 @@ from mission9.storage.s3.environment import is_loopback
 
 
 def check_job(job: Job, *, serverless: bool = False) -> None:
-    """Refuse what would fail there, or would leave the European Union.
+    """Refuse a job that would fail there, or leave the European Union.
 
     Raises:
-        ConfigError: a region, a release, a machine, a limit or a setting of the run is not possible.
+        ConfigError: a region, a release, a machine, a limit or a setting of the run is not valid.
     """
     if job.region not in REGIONS:
-        raise ConfigError(f"--region {job.region} is not in the European Union: give one of {', '.join(REGIONS)}")
+        raise ConfigError(f"--region {job.region} is not in the European Union: pass one of {', '.join(REGIONS)}")
     if not re.fullmatch(r"emr-(spark-)?\d+\.\d+\.\d+", job.release):
-        raise ConfigError(f"--release {job.release} is no release of EMR: give one like {RELEASE}")
+        raise ConfigError(f"--release {job.release} is not a release of EMR: pass one like {RELEASE}")
     if not 0 < job.max_hours <= 24:
-        raise ConfigError(f"--max-hours {job.max_hours:g}: give more than 0 and at most 24")
+        raise ConfigError(f"--max-hours {job.max_hours:g} is not valid: pass more than 0 and at most 24")
     if not 0 <= job.machines.spot <= 50:
-        raise ConfigError(f"--spot-nodes {job.machines.spot}: give 0 to 50")
+        raise ConfigError(f"--spot-nodes {job.machines.spot} is not valid: pass 0 to 50")
     if serverless and job.run.device == "cuda":
-        raise ConfigError("EMR Serverless has no GPUs: leave --device cuda away, or --serverless")
+        raise ConfigError("EMR Serverless has no GPUs: drop --device cuda or --serverless")
     family = job.machines.gpu.partition(".")[0]
     if not serverless and job.region not in OFFERED.get(family, ()):
         there = ", ".join(name for name, regions in OFFERED.items() if job.region in regions)
-        raise ConfigError(f"--gpu-type {job.machines.gpu} is not offered in {job.region}: there are {there}")
+        raise ConfigError(f"--gpu-type {job.machines.gpu} is not offered in {job.region}: pass one of {there}")
     _check_run(job.run)
 
 
 def check_places(job: Job) -> None:
-    """Refuse places that machines of the stack may not reach, as soon as its outputs are known.
+    """Refuse places that the stack's machines cannot reach, once its outputs are known.
 
     Raises:
-        ConfigError: something is in another bucket, or results would go where they may not be written.
+        ConfigError: a place is in another bucket, or the output is not writable for the machines.
     """
     bucket, results = job.stack["Bucket"], job.stack["Results"]
     for name in PLACES:
         place = address_of(getattr(job.run, name))
         if place and place.bucket != bucket:
             raise ConfigError(
-                f"{_option(name)} {place} is in another bucket than that of the stack {job.name}, s3://{bucket}, and "
-                "its machines reach no other: copy it there"
+                f"{_option(name)} {place} is outside the bucket of the stack {job.name}, s3://{bucket}, the only one "
+                "that its machines reach: copy it there"
             )
     if not f"{job.run.output}/".startswith(f"{results}/"):
-        raise ConfigError(f"--output {job.run.output}: machines of the stack {job.name} write below {results} alone")
+        raise ConfigError(f"the stack {job.name} cannot write to --output {job.run.output}: pass a prefix of {results}")
 
 
 def _check_run(run: RunConfig) -> None:
     for name in PLACES:
         place = getattr(run, name)
         if name != "weights" and place is not None and not address_of(place):
-            raise ConfigError(f"{_option(name)} {place} is on this machine: give s3://BUCKET/PREFIX")
+            raise ConfigError(f"{_option(name)} {place} is on this machine: pass s3://BUCKET/PREFIX")
     if run.weights != "demo" and not address_of(run.weights):
         raise ConfigError(
-            f"--weights {run.weights} cannot be had there, without the internet: copy the file to the bucket, and give "
-            "s3://BUCKET/FILE, best as .safetensors"
+            f"--weights {run.weights} cannot be downloaded there, without the internet: upload the file, and pass "
+            "s3://BUCKET/FILE, preferably .safetensors"
         )
     if run.pseudonymise:
         raise ConfigError(
-            f"--pseudonymise {run.pseudonymise}: the key is on this machine, and is sent nowhere: run here, with "
-            "mission9 run, or leave it away"
+            f"--pseudonymise {run.pseudonymise}: the key must not leave this machine: drop the option, or run here "
+            "with mission9 run"
         )
     if run.mlflow and (not run.mlflow.startswith(("http://", "https://")) or is_loopback(run.mlflow)):
         raise ConfigError(
-            f"--mlflow {run.mlflow} (or MLFLOW_TRACKING_URI) would be lost with the cluster: leave it away, and log "
-            "the result from here: mission9 log"
+            f"--mlflow {run.mlflow} (or MLFLOW_TRACKING_URI) would be lost with the cluster: drop it, and afterwards "
+            "run mission9 log here"
         )
     for value in run_arguments(run):
         if redact(value) != value:
-            raise ConfigError("a setting holds a password or a key, which whoever looks at the step would read")
+            raise ConfigError("a setting contains a password or a key, visible to every reader of the step: remove it")
 
 
 def _option(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A run on EMR as the requests that make it: a cluster with GPUs that ends by itself, or a job of EMR Serverless."""
+"""Build the requests for a run on EMR: a GPU cluster that ends by itself, or a job of EMR Serverless."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ REGIONS = ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1",
 RELEASE = "emr-7.13.0"
 IDLE_SECONDS = 900
 
-# Where each kind of GPU is offered, of the regions above; `make deploy-check` holds it against cfn-lint's data.
+# The regions that offer each kind of GPU; `make deploy-check` compares them with cfn-lint's data.
 OFFERED = {
     "g4dn": ("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1"),
     "g5": ("eu-west-1", "eu-central-1", "eu-north-1"),
     "g6": ("eu-west-3", "eu-central-1", "eu-north-1", "eu-south-2"),
 }
 
-# What `deploy/emr/stack.yaml` gives out.
+# The outputs of `deploy/emr/stack.yaml`.
 OUTPUTS = (
     *("Bucket", "Key", "Subnet", "PrimaryGroup", "NodeGroup", "ServiceGroup", "SecurityConfiguration"),
     *("ServiceRole", "NodeProfile", "StopRole", "ServerlessApplication", "ServerlessRole", "Results"),
 )
 
 SCRIPTS = ("spark_main.py", "discover-gpus.sh", "emr-bootstrap.sh")
-PACKAGE = "mission9.zip"  # a wheel by another name: Spark takes no .whl for modules
+PACKAGE = "mission9.zip"  # a renamed wheel: Spark accepts no .whl for modules
 _PYTHON = "/opt/mission9/bin/python"
 _GRACE = 120  # seconds between asking a run to end and killing it
-_START = timedelta(minutes=20)  # that a cluster may take before its step begins
+_START = timedelta(minutes=20)  # a cluster's longest start before its step begins
 
-# What Spark decides there, or what is of this machine.
+# Settings that Spark decides there, or that concern this machine only.
 _OF_HERE = {"runner", "workers", "master", "spark_ui", "driver_memory", "executor_memory", "config"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """A primary, a core node with a GPU, and as many more of these as `spot` says, which may be taken away."""
+    """A primary, a core node with a GPU, and `spot` more GPU nodes, which Amazon may take away."""
 
     primary: str = "m5.xlarge"
     gpu: str = "g4dn.xlarge"
@@ -52,7 +52,7 @@ class Machines:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run and where it goes; `stack` holds the `OUTPUTS` of the stack of that name."""
+    """A run and its destination; `stack` holds the `OUTPUTS` of the stack of that name."""
 
     name: str
     region: str
@@ -64,12 +64,12 @@ class Job:
 
     @property
     def code(self) -> str:
-        """Return where scripts and wheels are."""
+        """The address of scripts and wheels."""
         return f"s3://{self.stack['Bucket']}/code"
 
 
 def run_arguments(run: RunConfig) -> list[str]:
-    """The options of `mission9 run` that say what was set in `run`, but for those of this machine."""
+    """The options of `mission9 run` for the settings in `run`, except those that concern this machine only."""
     words: list[str] = []
     for name in RunConfig.model_fields:
         value = getattr(run, name)
@@ -81,7 +81,7 @@ def run_arguments(run: RunConfig) -> list[str]:
 
 
 def cluster_request(job: Job) -> dict[str, Any]:
-    """Return what `run_job_flow` of the client `emr` takes: a cluster that ends with its one step."""
+    """The arguments of `run_job_flow` of the client `emr`: a cluster that ends with its one step."""
     stack, machines = job.stack, job.machines
     return {
         "Name": job.name,
@@ -120,7 +120,7 @@ def cluster_request(job: Job) -> dict[str, Any]:
 
 
 def configurations() -> list[dict[str, Any]]:
-    """Build the settings by which EMR hands out GPUs."""
+    """The settings by which EMR schedules GPUs."""
     text = (files("mission9.deploy") / "files" / "emr-configurations.json").read_text("utf-8")
     found: list[dict[str, Any]] = json.loads(text)
     return found
@@ -161,7 +161,7 @@ def _program(job: Job, device: str) -> list[str]:
 
 
 def stop_request(job: Job, cluster: str, now: datetime) -> dict[str, Any]:
-    """Return what `create_schedule` of the client `scheduler` takes: Amazon ends the cluster, whatever happens here."""
+    """The arguments of `create_schedule` of the client `scheduler`: Amazon ends the cluster in any case."""
     at = now + timedelta(hours=job.max_hours) + _START
     return {
         "Name": f"{job.name[:40]}-stop-{cluster}",
@@ -179,7 +179,7 @@ def stop_request(job: Job, cluster: str, now: datetime) -> dict[str, Any]:
 
 
 def serverless_request(job: Job) -> dict[str, Any]:
-    """Build the request for `start_job_run` of `emr-serverless`: the run on CPUs, ended by Amazon at its limit."""
+    """The arguments of `start_job_run` of `emr-serverless`: the run on CPUs, ended by Amazon at its limit."""
     python = "./environment/bin/python"
     settings = {
         "spark.submit.pyFiles": f"{job.code}/{PACKAGE}",
@@ -216,13 +216,13 @@ def serverless_request(job: Job) -> dict[str, Any]:
 
 
 def most_it_costs(job: Job) -> float:
-    """Dollars for a cluster that lives to its limit, all machines on demand, by the list of prices."""
+    """Dollars for a cluster that runs to its limit, with all machines on demand, at list prices."""
     primary, gpu = find_instances([job.machines.primary, job.machines.gpu])
     hourly = primary.price + primary.emr + (1 + job.machines.spot) * (gpu.price + gpu.emr)
     return hourly * (job.max_hours + _START.total_seconds() / 3600)
 
 
 def uploads(wheel: Path) -> dict[str, Path]:
-    """Return what goes to `code`, by its name there."""
+    """The files to upload to `code`, by their names there."""
     here = Path(str(files("mission9.deploy") / "files"))
     return {name: here / name for name in SCRIPTS} | {PACKAGE: wheel}

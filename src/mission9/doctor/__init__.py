@@ -1,6 +1,6 @@
-"""Look at this machine and its settings for what would keep a run from going well.
+"""Check this machine and the settings for problems that would stop a run.
 
-finding  one thing that was looked at, and what to do about it
-checks   what is looked at: settings, packages, disks, weights, GPU
-buckets  what of buckets
+finding  the outcome of one check, and its remedy
+checks   checks of settings, packages, disks, weights and GPU
+buckets  checks of buckets
 """

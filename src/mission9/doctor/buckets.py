@@ -1,4 +1,4 @@
-"""Look at buckets for what would keep a run from going well: a finding a line, for the doctor."""
+"""Check buckets for problems that would stop a run: one finding a line, for the doctor."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WHAT = "s3"
 
 
 def examine_s3(config: RunConfig) -> Iterator[Finding]:
-    """Look at what a run with addresses in buckets needs; nothing where it has none."""
+    """Check the buckets of a run, and its access to them; a single finding if it has none."""
     buckets = buckets_of(config)
     if not buckets:
-        yield Finding(_WHAT, "ok", "not asked for: no place is in a bucket")
+        yield Finding(_WHAT, "ok", "not used: no place is in a bucket")
         yield from _policy(config)
         return
     if installed("obstore") is None:
@@ -43,9 +43,9 @@ def examine_s3(config: RunConfig) -> Iterator[Finding]:
 def _credentials() -> Finding:
     if told := credentials_told():
         return Finding("s3 credentials", "ok", told)
-    remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; on a machine with a role nothing"
+    remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; on a machine with a role, ignore this"
     return Finding(
-        "s3 credentials", "warning", "none in the environment, nor a profile: this machine's role is asked", remedy
+        "s3 credentials", "warning", "none in the environment or a profile: this machine's role is used", remedy
     )
 
 
@@ -53,7 +53,7 @@ def _region() -> Finding:
     where = endpoint() or "Amazon"
     if region() or endpoint():
         return Finding("s3 region", "ok", f"{region() or 'none, the server decides'}, at {where}")
-    return Finding("s3 region", "warning", "none is set: us-east-1 is taken", "set AWS_REGION to that of your bucket")
+    return Finding("s3 region", "warning", "not set: us-east-1 is assumed", "set AWS_REGION to that of your bucket")
 
 
 def _reached(bucket: Address) -> Finding:
@@ -71,7 +71,7 @@ def _policy(config: RunConfig) -> Iterator[Finding]:
         yield _problem("s3 policy", error)
         return
     for check in checks:
-        remedy = "" if check.is_met else f"{check.remedy}; or --policy none"
+        remedy = "" if check.is_met else f"{check.remedy}; or pass --policy none"
         yield Finding("s3 policy", "ok" if check.is_met else "problem", check.told, remedy)
 
 
@@ -83,11 +83,11 @@ def _written(output: Address) -> Finding:
         check_server(probe.parent)
     except Mission9Error as error:
         return _problem("s3 output", error)
-    return Finding("s3 output", "ok", f"{output} can be written, and locked")
+    return Finding("s3 output", "ok", f"{output} is writable and supports locks")
 
 
 def _readers() -> Finding:
-    """Return what Spark needs to read the tables; pyarrow, DuckDB and Polars need nothing."""
+    """The package that Spark needs to read the tables; pyarrow, DuckDB and Polars need none."""
     package = hadoop_aws()
     text = f"Spark reads the tables as s3a:// with --packages {package}" if package else "Spark is not installed"
     return Finding("s3 readers", "ok", f"{text}; pyarrow, DuckDB and Polars need nothing more")

@@ -1,4 +1,4 @@
-"""Look at this machine for what would keep a run from going well: a finding a line, each with a remedy."""
+"""Check this machine for problems that would stop a run: one finding a line, each with a remedy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from mission9.system import (
     unreachable,
 )
 
-# Below these there are known holes, or what is used is missing.
+# Older versions have known vulnerabilities, or lack features in use.
 _FLOORS = {
     "pyspark": "3.5.7",
     "torch": "2.10",
@@ -57,7 +57,7 @@ _LITTLE_ROOM = 2 * 2**30
 
 
 def examine(config: RunConfig) -> Iterator[Finding]:
-    """Look at everything that a run with `config` would need."""
+    """Run every check for a run with `config`."""
     for look in _LOOKS:
         try:
             yield from look(config)
@@ -89,7 +89,7 @@ def _packages(config: RunConfig) -> Iterator[Finding]:
 
 
 def _pairings() -> Iterator[Finding]:
-    """Versions that do not work together."""
+    """Check for versions that do not work together."""
     pyspark, python = installed("pyspark"), Version(platform.python_version())
     if pyspark is None or Version(pyspark) >= Version("4"):
         return
@@ -115,7 +115,7 @@ def _java(config: RunConfig) -> Iterator[Finding]:
         if config.runner == "spark" or config.master:
             yield Finding("java", "problem", text, remedy)
         else:
-            yield Finding("java", "warning", f"{text}; runs go on without Spark", remedy)
+            yield Finding("java", "warning", f"{text}; runs continue without Spark", remedy)
 
 
 def _engine(config: RunConfig) -> Iterator[Finding]:
@@ -135,9 +135,9 @@ def _gpu(config: RunConfig) -> Iterator[Finding]:
     if not why_not:
         yield Finding("gpu", "ok", told_by_nvidia_smi() or f"{devices.gpus_here()} to use")
     elif works_elsewhere(config) and config.device == "cuda":
-        yield Finding("gpu", "ok", "not looked for here: workers have theirs")
+        yield Finding("gpu", "ok", "not checked here: workers have their own")
     elif config.device == "cuda" or told_by_nvidia_smi():
-        remedy = "nvidia-smi must list it, and torch must be built for a CUDA that its driver knows"
+        remedy = "check that nvidia-smi lists it, and that torch is built for a CUDA version that the driver supports"
         yield Finding("gpu", "problem", why_not, remedy)
     else:
         yield Finding("gpu", "ok", f"none ({why_not}): features are computed on the CPU")
@@ -156,12 +156,12 @@ def _memory(config: RunConfig) -> Iterator[Finding]:
 
 
 def _disk(config: RunConfig) -> Iterator[Finding]:
-    # A result in a bucket is made in the user's cache, and then put there.
+    # A result in a bucket is built in the user's cache first.
     folder = existing(local_path(config.output) or user_cache_path("mission9"))
     free = shutil.disk_usage(folder).free
     status: Status = "ok" if free >= _LITTLE_ROOM else "warning"
     text = f"{size_text(free)} free for {config.output}; an image's features take 5 KB"
-    yield Finding("disk", status, text, "" if status == "ok" else "give an --output with more room")
+    yield Finding("disk", status, text, "" if status == "ok" else "pass an --output with more space")
 
 
 def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
@@ -171,11 +171,11 @@ def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"mission9")
         except OSError as error:
-            remedy = SHARED_REMEDY if folder == SHARED_MEMORY else "set TMPDIR to a folder that can be written"
+            remedy = SHARED_REMEDY if folder == SHARED_MEMORY else "set TMPDIR to a writable folder"
             yield Finding(what, "problem", f"{folder}: {error.strerror}", remedy)
             continue
         status: Status = "ok" if free > 64 * 2**20 else "warning"
-        remedy = "" if status == "ok" else "make room there; for a container: --shm-size 1g"
+        remedy = "" if status == "ok" else "free some space there; in a container, pass --shm-size 1g"
         yield Finding(what, status, f"{size_text(free)} free in {folder}", remedy)
 
 
@@ -183,41 +183,41 @@ def _input(config: RunConfig) -> Iterator[Finding]:
     check_folder(config.input)
     found = ListingCounts()
     for _ in list_images(config.input, found, Listing.of(config, exclude=config.output)):
-        # Test/ sorts before Training/, and may be more than the first batch holds.
+        # Test/ sorts before Training/, and may exceed the first batch.
         if config.pca_model or any(found.listed[split] for split in FITTING):
             break
     check_links(config.input, found)
     if not found.listed:
-        remedy = "give the folder that holds Training/ and Test/, or the label folders, with --input"
+        remedy = "pass the folder of Training/ and Test/, or of the label folders, with --input"
         yield Finding("input", "problem", f"there are no images in {config.input}{found.in_brackets()}", remedy)
         return
     if config.pca_model is None:
         fitting_split(found.listed)
     splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
-    yield Finding("input", "ok", f"images: {splits}, among the first that are found; {found.understood}")
+    yield Finding("input", "ok", f"images: {splits}, among the first ones found; {found.understood}")
     if skipped := found.in_brackets(folders_only=True):
-        yield Finding("input", "warning", f"left out among them:{skipped}", "--all-files lists all, if they are images")
+        yield Finding("input", "warning", f"skipped among them:{skipped}", "pass --all-files if they are images")
 
 
 def _output(config: RunConfig) -> Iterator[Finding]:
     path = local_path(config.output)
     if path is None:
-        return  # told with the rest of buckets
+        return  # covered by the checks of buckets
     output = Output(path.absolute())
     check_may_begin(output, overwrite=config.overwrite)
-    folder, remedy = existing(output.root), "give another --output, or change its permissions"
+    folder, remedy = existing(output.root), "pass another --output, or change its permissions"
     if not folder.is_dir():
         yield Finding(
-            "output", "problem", f"{folder} is a file, in which no folder can be made", "give another --output"
+            "output", "problem", f"{folder} is a file, so no folder can be created in it", "pass another --output"
         )
     elif not os.access(folder, os.W_OK | os.X_OK):
         yield Finding("output", "problem", f"{folder} cannot be written", remedy)
     else:
-        yield Finding("output", "ok", f"{config.output} can be {'written' if folder == output.root else 'made'}")
+        yield Finding("output", "ok", f"{config.output} can be {'written' if folder == output.root else 'created'}")
 
 
 def _s3(config: RunConfig) -> Iterator[Finding]:
-    from mission9.doctor.buckets import examine_s3  # loads what is not always needed
+    from mission9.doctor.buckets import examine_s3  # not always needed
 
     yield from examine_s3(config)
 
@@ -229,45 +229,45 @@ def _weights(config: RunConfig) -> Iterator[Finding]:
         failure = unreachable(IMAGENET_URL)
         host = urlsplit(IMAGENET_URL).hostname
         if failure:
-            remedy = f"download {IMAGENET_URL} elsewhere and give --weights FILE"
-            text = f"imagenet is not here yet, and {host} is out of reach ({failure})"
+            remedy = f"download {IMAGENET_URL} on another machine and pass --weights FILE"
+            text = f"imagenet is not downloaded yet, and {host} is unreachable ({failure})"
             yield Finding("weights", "problem", text, remedy)
         else:
-            yield Finding("weights", "ok", f"imagenet will be downloaded from {host}, once")
+            yield Finding("weights", "ok", f"imagenet will be downloaded once from {host}")
         return
     weights = load_weights(config.weights)
     yield Finding("weights", "ok", f"{weights.name}, SHA-256 {weights.sha256[:12]}…")
 
 
 def _mlflow(config: RunConfig) -> Iterator[Finding]:
-    from mission9.tracking import LOCAL, why_files_are_refused  # loads what is not always needed
+    from mission9.tracking import LOCAL, why_files_are_refused  # not always needed
 
     if not config.mlflow:
-        yield Finding("mlflow", "ok", "not asked for (--mlflow)")
+        yield Finding("mlflow", "ok", "not used (--mlflow)")
     elif config.mlflow == LOCAL or config.mlflow.startswith("sqlite:"):
         writable = os.access(Path(), os.W_OK)
-        text = "kept in files, in the current folder" if writable else "the current folder cannot be written"
+        text = "stored in files, in the current folder" if writable else "the current folder is not writable"
         yield Finding("mlflow", "ok" if writable else "problem", text, "" if writable else "change to another")
     elif not config.mlflow.startswith("http"):
-        # To ask a database is to have MLflow make its tables there.
-        remedy = "a run whose results it does not take ends well all the same, and mission9 log OUTPUT sends them later"
-        yield Finding("mlflow", "warning", f"{redact(config.mlflow)} is neither a server nor local: not tried", remedy)
+        # Even a query would make MLflow create its tables in a database.
+        remedy = "none needed: if MLflow refuses a result, the run succeeds, and mission9 log OUTPUT sends it later"
+        yield Finding("mlflow", "warning", f"{redact(config.mlflow)} is neither a server nor local: not tested", remedy)
     elif failure := unreachable(config.mlflow.rstrip("/") + "/health"):
-        remedy = "start it, or leave --mlflow away and send results later: mission9 log OUTPUT"
+        remedy = "start it, or drop --mlflow and send results later: mission9 log OUTPUT"
         yield Finding("mlflow", "problem", f"the server does not answer ({failure})", remedy)
     elif failure := why_files_are_refused(config.mlflow):
-        remedy = "see to its --artifacts-destination; or what it names must be a store that is in reach from here"
-        text = f"the server answers, but keeps no files for its clients ({failure})"
+        remedy = "fix its --artifacts-destination, which must be a store that this machine can reach"
+        text = f"the server answers, but refuses files ({failure})"
         yield Finding("mlflow", "warning", text, remedy)
     else:
-        yield Finding("mlflow", "ok", "the server answers, and keeps files")
+        yield Finding("mlflow", "ok", "the server answers, and stores files")
 
 
 def _ports(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
     taken = [port for port in _PORTS if not is_free(port)]
     for port in taken:
-        remedy = "Spark takes the next one by itself" if port == 4040 else "end what holds it, or choose another port"
-        yield Finding("ports", "warning", f"{port} ({_PORTS[port]}) is taken", remedy)
+        remedy = "Spark uses the next one by itself" if port == 4040 else "end the process on it, or pass another port"
+        yield Finding("ports", "warning", f"{port} ({_PORTS[port]}) is in use", remedy)
     if not taken:
         yield Finding("ports", "ok", f"{', '.join(map(str, _PORTS))} are free")
 

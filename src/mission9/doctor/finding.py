@@ -1,4 +1,4 @@
-"""A finding: the thing that was looked at, its state, and what to do about it."""
+"""A finding: the thing checked, its status, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The outcome of one check."""
 
     what: str
     status: Status

@@ -1,4 +1,4 @@
-"""An output, and images to erase -> the output without them, proven, with a receipt."""
+"""An output, and images to erase -> the output without them, verified, with a receipt."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 
 
 def erase(place: str, request: Request) -> Receipt | None:
-    """Erase images from an output, and from the input if that is asked for; None where there is nothing to do.
+    """Erase images from an output, and on request from the input; None if there is nothing to do.
 
     Raises:
-        OutputError: there is no output, a plan of it is damaged, or another run is writing it.
-        InputError: an id names nothing, or nothing that can be deleted.
-        ErasureError: something is left.
-        StorageError: a disk or bucket fails; the same command goes on.
+        OutputError: there is no output, one of its plans is damaged, or another run is writing to it.
+        InputError: an id names no image, or one that cannot be deleted.
+        ErasureError: erased data is left.
+        StorageError: a disk or bucket fails; rerun the same command to resume.
     """
     there = existing_output(place)
     with translate_errors(place), encrypted_by(there.encryption_key()), there.open(overwrite=False) as output:
@@ -54,7 +54,7 @@ def erase(place: str, request: Request) -> Receipt | None:
 
 
 class _Erasure:
-    """One erasure; `names` are the paths of the images in it, `public` what the tables call them."""
+    """One erasure; `names` are the paths of its images, `public` their names in the tables."""
 
     def __init__(self, output: Output, place: OutputPlace, request: Request) -> None:
         self._output, self._place, self._request = output, place, request
@@ -71,7 +71,7 @@ class _Erasure:
         self._public = {request.public_name(name) for name in self._names} | {name for name in request.ids if name}
 
     def carry_out(self) -> Receipt | None:
-        """All steps in order; one that was killed before is gone on with."""
+        """Run all steps in order, resuming an erasure that was killed."""
         new = [name for name in self._names if not self._erased.has(name)]
         sources = [name for name in self._names if self._source and self._source.has(name)]
         was_pending = self._erased.is_pending
@@ -81,14 +81,14 @@ class _Erasure:
         self._delete(sources)
         self._rewrite()
         remade = self._remake(standing, is_touched=was_pending or self._erased.pending.rows_of_shards > 0)
-        clear_scratch()  # of processes that were killed
+        clear_scratch()  # of killed processes
         self._place.forget_copies()
         hidden = self._place.delete_hidden()
         searched = self._prove_absence()
         return self._keep_receipt(remade, hidden, searched, missed=len(self._names) - len(sources))
 
     def _note(self, new: Collection[str]) -> CurrentResult | None:
-        """Note the images, for later runs to leave out and the same call to go on with; return the standing result."""
+        """Record the images, so that later runs exclude them and a rerun resumes; return the current result."""
         erased, pending = self._erased, self._erased.pending
         hashes = erased.hashes_of({*new, *map(self._request.public_name, new)})
         shards = map(self._output.shards, self._output.fingerprints())
@@ -109,7 +109,7 @@ class _Erasure:
             return None
 
     def _models_that_may_have_seen(self, standing: CurrentResult | None) -> set[str]:
-        """The PCA models of all results until now, but for one that stands and was fitted on none of the images."""
+        """The PCA models of all results so far, except a current one fitted on none of the images."""
         models = noted(self._state, MODEL_SHA256)
         if standing is not None and (model := standing.model()) is not None:
             return models | {model.sha256} if standing.model_may_have_seen else models - {model.sha256}
@@ -130,10 +130,10 @@ class _Erasure:
     def _remake(self, standing: CurrentResult | None, *, is_touched: bool) -> RebuildResult:
         output = self._output
         if standing is None:
-            output.unpublish()  # the rejects of a run that failed
-            return RebuildResult(0, "none: no result stood")
-        # An erasure that was killed may have left what it replaced, and somebody may have deleted tables. Of a model
-        # that was given nobody can tell what it was fitted on.
+            output.unpublish()  # the rejects of a failed run
+            return RebuildResult(0, "none: there was no result")
+        # A killed erasure may have left the files that it replaced, and tables may have been deleted. The images on
+        # which a supplied model was fitted are unknown.
         if standing.erased == 0 and not is_touched and not standing.is_model_given:
             return RebuildResult(standing.report.listed, "unchanged: none of its images is erased")
         remade = remake(output, standing, self._request.pseudonyms)
@@ -142,16 +142,16 @@ class _Erasure:
         return remade
 
     def _write_page(self) -> None:
-        from mission9.html_report import write_report_if_possible  # loads what is not always needed
+        from mission9.html_report import write_report_if_possible  # not always needed
 
         write_report_if_possible(self._output.root, self._request.input)
         self._output.publish_page()
 
     def _prove_absence(self) -> int:
-        """Search everything that is left; how many files.
+        """Search all remaining files for the erased names; return how many files were searched.
 
         Raises:
-            ErasureError: a name is there.
+            ErasureError: a name is left.
         """
         search, count, found = Search([*self._names, *self._public], self._kept_with), 0, []
         for told, file in files_to_search(self._output, self._place):
@@ -162,22 +162,22 @@ class _Erasure:
             found.append("old versions of objects, or unfinished uploads")
         if found:
             raise ErasureError(
-                f"something of the erased images is left in {self._place.name}: {', '.join(found[:5])}; see who writes "
-                "there, then give the same command again"
+                f"erased data is left in {self._place.name}: {', '.join(found[:5])}; find the process that writes "
+                "there, then rerun the same command"
             )
         return count
 
     def _kept_with(self, name: str) -> Iterator[str]:
-        """The paths of kept images in which a name lies."""
+        """The paths of kept images that contain a name."""
         for fingerprint in self._output.fingerprints():
             for plan in (done_file(self._output.shards(fingerprint)), plan_file(self._output.shards(fingerprint))):
                 for group in row_groups(plan, ["path"]) if plan.exists() else ():
                     yield from group["path"].filter(pc.match_substring(group["path"], name)).to_pylist()
 
     def _keep_receipt(self, remade: RebuildResult, hidden: HiddenData, searched: int, *, missed: int) -> Receipt:
-        """Keep a receipt, and a record in the audit log, that all of it is gone."""
+        """Write a receipt, and a record in the audit log, of the completed erasure."""
         pending = self._erased.pending
-        sync_file_system(self._output.root)  # nor what a receipt says is gone
+        sync_file_system(self._output.root)  # a receipt must not precede the deletions
         receipt = Receipt(
             action=self._request.why,
             with_source=self._request.with_source,
@@ -202,25 +202,25 @@ class _Erasure:
 
     @property
     def _unnamed(self) -> int:
-        """Return how many images of an erasure that was cut short this one was not told."""
+        """The number of images of an interrupted erasure that are not in this request."""
         return len(self._erased.pending.images - self._erased.hashes_of(self._names))
 
     def _not_reached(self, missed: int) -> list[str]:
-        """Return what an erasure cannot reach, and a person must see to."""
+        """Describe the data that an erasure cannot reach, which a person must erase."""
         left = ["copies and backups that others made", *self._place.copies]
-        left.append("what was sent to MLflow, if anything was: delete that run there")  # mission9 log leaves no trace
+        left.append("data sent to MLflow, if any: delete that run there")  # mission9 log leaves no trace
         left.append("results that others made with a PCA model from here (--pca-model): erase from those too")
         if not self._request.with_source:
             left.append("the images themselves (--source deletes them)")
         elif unnamed := self._unnamed:
-            left.append(f"{unnamed:,} images of an erasure that was cut short, unless it was to delete them")
+            left.append(f"{unnamed:,} images of an interrupted erasure, unless it was to delete them")
         if self._undated:
-            left.append(f"{self._undated:,} images of which nobody knows when they changed: erase them by their ids")
+            left.append(f"{self._undated:,} images with an unknown modification time: erase them by their ids")
         if missed and self._source:
-            left.append(f"{missed:,} images that are not in {self._source.root}: they were gone, or are elsewhere")
+            left.append(f"{missed:,} images not found in {self._source.root}: deleted before, or stored elsewhere")
         return left
 
     def _digest(self) -> str:
-        """One SHA-256 for the published tables, as their checksums tell of them."""
+        """One SHA-256 of the published tables, from their checksums."""
         told = json.dumps(self._output.checksums(), sort_keys=True).encode()
         return hashlib.sha256(told + str(self._output.last_report().get("run_id", "")).encode()).hexdigest()

@@ -26,26 +26,26 @@ class Image:
 
 
 def read_ids(file: Path) -> list[str]:
-    """The lines of a file of ids, as they are; empty ones are passed over.
+    """The non-empty lines of a file of ids, unchanged.
 
     Raises:
-        ConfigError: it cannot be read, or holds none.
+        ConfigError: it cannot be read, or contains no ids.
     """
     try:
         lines = read_file(file, _MAX_BYTES).decode("utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the ids in {file} cannot be read: {error}") from error
+        raise ConfigError(f"cannot read the ids in {file}: {error}; pass a readable file") from error
     ids = [line.removesuffix("\r") for line in lines]
     if not any(ids):
-        raise ConfigError(f"there are no ids in {file}: give a path of the tables a line")
+        raise ConfigError(f"{file} contains no ids: write one path of the tables on each line")
     return ids
 
 
 def images_of(output: Output) -> Iterator[Image]:
-    """Every image that the plans of an output name; one may come more than once.
+    """Every image in the plans of an output; images may repeat.
 
     Raises:
-        OutputError: a plan is damaged: whom it names, nobody can tell.
+        OutputError: a plan is damaged, so its images are unknown.
     """
     for fingerprint in output.fingerprints():
         folder = output.shards(fingerprint)
@@ -58,10 +58,10 @@ def images_of(output: Output) -> Iterator[Image]:
 
 
 def check_is_listed(output: Output) -> None:
-    """Refuse where a result stands, and the plan is gone that lists its images: they would seem to be none.
+    """Refuse a result without the plan that lists its images: they would seem to be none.
 
     Raises:
-        OutputError: it is.
+        OutputError: the plan is missing.
     """
     fingerprint = str(output.last_report().get("fingerprint", ""))
     if fingerprint and not done_file(output.shards(fingerprint)).exists():
@@ -76,27 +76,26 @@ def _listed(plan: Path) -> Iterator[Image]:
 def _unlisted(output: Output, fingerprint: str) -> OutputError:
     place = f"{output.place}/{STATE}/{SHARDS}/{fingerprint}"
     return OutputError(
-        f"a list of images in {place} is missing or damaged, so that nobody can tell which are to be erased, and none "
-        "was: run again with the settings that it was made with, or delete that folder if it is of others than the "
-        "result's, then give the same command again"
+        f"the plan in {place} is missing or damaged; nothing was erased: rerun mission9 run with its settings, or "
+        "delete it if no result uses it"
     )
 
 
 def check_known(ids: Iterable[str], known: Collection[str], file: Path) -> None:
-    """Refuse ids that name nothing: a mistake in one would leave an image where it is. They are told by their lines.
+    """Refuse unknown ids: a typing error would leave an image in place. The message cites them by line number.
 
     Raises:
-        InputError: there are such.
+        InputError: an id is unknown.
     """
     unknown = {name for name in ids if name and name not in known}
     if unknown:
         raise InputError(
-            f"{len(unknown):,} ids in {file} name no image of this result (lines {lines_of(ids, unknown)}), nor one "
-            "erased before: nothing was erased; give paths as the tables have them"
+            f"{len(unknown):,} ids in {file} name no image of this result, nor an erased one (lines "
+            f"{lines_of(ids, unknown)}); nothing was erased. Use the paths in the tables"
         )
 
 
 def lines_of(ids: Iterable[str], some: Collection[str]) -> str:
-    """The numbers of the lines that some ids are in."""
+    """The line numbers of some ids, as text."""
     lines = [str(number) for number, name in enumerate(ids, 1) if name in some]
     return ", ".join(lines[:_MAX_TOLD]) + (" and more" if len(lines) > _MAX_TOLD else "")

@@ -1,7 +1,7 @@
-"""The result that stands, and what is left of its images -> the result without the erased ones.
+"""The current result, and the rows left of it -> the result without the erased images.
 
-Moments are additive: those of the erased rows are subtracted from those that the model keeps, and it is refitted. All
-tables are made of the rewritten shards and published at once, as a run does it.
+Moments are additive: those of the erased rows are subtracted from those stored with the model, which is refitted. All
+tables are made from the rewritten shards and published atomically, as in a run.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from mission9.storage.local.files import files_in, make_folder, read_whole, writ
 logger = logging.getLogger(__name__)
 
 
-# Of which paths of the published tables the images are erased.
+# A Boolean array, True for the paths in the published tables whose images are erased.
 Holds = Callable[[pa.ChunkedArray], pa.Array]
 
 
 @dataclass(frozen=True)
 class CurrentResult:
-    """The result that stands: its folder (a copy, of one in a bucket), its report, and what of it is erased."""
+    """The current result: its folder (for a bucket, a copy), its report, and the rows to erase from it."""
 
     root: Path
     report: Report
@@ -54,7 +54,7 @@ class CurrentResult:
 
     @staticmethod
     def of(root: Path, is_erased: Holds) -> CurrentResult | None:
-        """None where no result stands. Moments are of the erased rows; None where the tables are damaged."""
+        """Read the current result; None if there is none. `moments` are of the erased rows; None for damaged tables."""
         try:
             report = report_of(Output(root).last_report(), root)
         except OutputError:
@@ -69,22 +69,22 @@ class CurrentResult:
                     moments = moments.merge(pca.moments_of([vectors(fitted["features"])], FEATURES))
         except DAMAGE as error:
             raise_if_of_the_system(error)
-            logger.warning("the tables in %s are damaged, and the model is fitted anew: %s", root, error)
+            logger.warning("the tables in %s are damaged, so the model is refitted on all images: %s", root, error)
             return CurrentResult(root, report, -1, None)
         return CurrentResult(root, report, rejected + count, moments)
 
     @property
     def is_model_given(self) -> bool:
-        """Tell whether the run was given its model (`--pca-model`): nobody knows which images that was fitted on."""
+        """True if the run used an existing model (`--pca-model`), fitted on unknown images."""
         return not self.report.fitted_on
 
     @property
     def model_may_have_seen(self) -> bool:
-        """Tell whether the model may have been fitted on an erased image."""
+        """True if the model may have been fitted on an erased image."""
         return self.is_model_given or self.moments is None or self.moments.count > 0
 
     def model(self) -> PCAModel | None:
-        """The PCA model; None where it is missing or damaged."""
+        """The PCA model; None if it is missing or damaged."""
         try:
             return PCAModel.load(self.root / MODEL_FOLDER, features=FEATURES)
         except ModelError as error:
@@ -94,16 +94,16 @@ class CurrentResult:
 
 @dataclass(frozen=True)
 class RebuildResult:
-    """The result after an erasure: its number of images, and how its model was made."""
+    """The result after an erasure: its number of images, and the origin of its model."""
 
     images: int
     model: str
 
 
 def remake(output: Output, standing: CurrentResult, pseudonyms: Pseudonyms | None) -> RebuildResult:
-    """Publish the result without erased images; where too few are left for one, take the old one away.
+    """Publish the result without erased images; if too few are left for one, unpublish the old result.
 
-    The plan that was finished last, and the shards that it names, hold no erased image by now.
+    The last finished plan, and the shards that it names, must hold no erased image.
     """
     report = standing.report
     try:
@@ -112,10 +112,10 @@ def remake(output: Output, standing: CurrentResult, pseudonyms: Pseudonyms | Non
     except (ConservationError, ConfigError, InputError, *DAMAGE) as error:
         raise_if_of_the_system(error)
         logger.warning(
-            "the result is taken away, since none can be made of what is left: %s; %s", error, _next(standing)
+            "the result is removed, since too few images are left for another: %s; %s", error, _next(standing)
         )
         output.unpublish()
-        return RebuildResult(0, "none: the result is taken away")
+        return RebuildResult(0, "none: the result is removed")
     _update(report, parts, collected, model)
     config = report.config
     make_scores(InProcessRunner(), model, collected, output, plain_csv=bool(config.get("plain_csv")))
@@ -126,7 +126,7 @@ def remake(output: Output, standing: CurrentResult, pseudonyms: Pseudonyms | Non
 
 
 def _next(standing: CurrentResult) -> str:
-    """Say how to get a result again."""
+    """The advice on making a new result."""
     if standing.is_model_given:
         return "run again with --pca-model of a result from which the images were erased too"
     return "run again"
@@ -154,31 +154,31 @@ def _collect(output: Output, report: Report, pseudonyms: Pseudonyms | None) -> t
 
 
 def _model(standing: CurrentResult, collected: Collected) -> tuple[PCAModel, str]:
-    """The model without the erased images, and how it was had.
+    """The model without the erased images, and a description of its origin.
 
     Raises:
-        ConfigError, InputError: too few images are left, or none to fit on.
+        ConfigError, InputError: too few images are left.
     """
     report = standing.report
     split = report.fitted_on or fitting_split(collected.featured)
     left = collected.featured[split]
-    # Where a model was given there were no components to ask for.
+    # With an existing model, no number of components was configured.
     asked: int | float = report.n_components if report.config.get("pca_model") else report.config["components"]
     components = max(1, min(asked, left, FEATURES)) if isinstance(asked, int) else asked
     pca.check_components(components, left, FEATURES)
     if standing.is_model_given:
         fitted = fit_pca(InProcessRunner(), collected.features[split], components)
-        return fitted, f"the one that was given (--pca-model) is replaced by one fitted on what is left of {split}"
+        return fitted, f"the model passed to --pca-model is replaced by one fitted on the rest of {split}"
     old = standing.model()
     if old is not None and standing.moments is not None:
         moments = old.moments.subtract(standing.moments)
         if moments.count == left:
             return pca.fit(moments, components), "moments of the erased images subtracted, refitted"
-    return fit_pca(InProcessRunner(), collected.features[split], components), "fitted anew"
+    return fit_pca(InProcessRunner(), collected.features[split], components), "refitted"
 
 
 def _update(report: Report, parts: list[Shard], collected: Collected, model: PCAModel) -> None:
-    """Have a report tell of what is left."""
+    """Update a report to the remaining images."""
     before, listed = report.listed, Counter[str]()
     for part in parts:
         listed[part.split] += part.images
@@ -196,7 +196,7 @@ def _update(report: Report, parts: list[Shard], collected: Collected, model: PCA
 
 
 def _save_model(model: PCAModel, report: Report, old: Path, new: Path) -> None:
-    """Write the model with what lies beside it: the weights, and the network in int8."""
+    """Write the model with its companion files: the weights, and the network in int8."""
     make_folder(new)
     for file in files_in(old) if old.is_dir() else ():
         if not file.name.startswith("pca."):

@@ -1,4 +1,4 @@
-"""Record an erasure without a name: a file, and a record in the audit log that holds the SHA-256 of that file."""
+"""Record an erasure without names: a receipt file, and an audit record that holds the SHA-256 of that file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Why = Literal["erase", "retain"]
 
 @dataclass
 class Receipt:
-    """A record of an erasure, without a name in clear: images by keyed hashes, files by the hash of all of theirs.
+    """A record of an erasure without names in clear: images by keyed hashes, files by one hash of them all.
 
-    Those of an erasure that was cut short before are among them; of `searched_by_hash_alone` this one was not told the
-    names. `audit` says where the log ended before; the record that comes next there is this receipt's.
+    It includes the images of interrupted erasures; `searched_by_hash_alone` are those of them not named in this
+    request. `audit` is the end of the log before; the next record there is this receipt's.
     """
 
     action: Why
@@ -45,9 +45,9 @@ class Receipt:
 
 
 def keep(receipt: Receipt, state: FileStore) -> dict[str, Any]:
-    """Write a receipt, then the record that vouches for it; where the log ends with that.
+    """Write a receipt, then its audit record; return the new end of the log.
 
-    Killed between the two, there is a receipt more than the log knows of, and never one that it misses.
+    If killed between the two, the receipt exists without a record; the reverse never happens.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}.json"
     receipt.file, receipt.audit = f"{STATE}/{RECEIPTS}/{name}", ended(state)

@@ -1,4 +1,4 @@
-"""Committed shards and the plans that name them -> the same without erased images."""
+"""Committed shards, and the plans that name them -> the same without erased images."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 
 
 def raise_if_of_the_system(error: Exception) -> None:
-    """Raise what a disk or file system says again: it tells nothing of what a file holds, as Arrow's errors do."""
+    """Raise the OS error behind an Arrow error again: it says nothing about a file's content."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
 
 
 def rows_of(folder: Path, erased: Tombstones) -> int:
-    """Count the rows of erased images in the shards committed in `folder`; in a damaged one nobody can tell."""
+    """Count the rows of erased images in the shards committed in `folder`; a damaged shard counts as none."""
     count = 0
     for key in _keys(folder):
         try:
@@ -47,16 +47,16 @@ def rows_of(folder: Path, erased: Tombstones) -> int:
 
 
 def rewrite(folder: Path, erased: Tombstones) -> None:
-    """Take erased images out of the shards committed in `folder` and out of its plans.
+    """Remove erased images from the shards committed in `folder`, and from its plans.
 
-    New shards are committed first, then the plans name them, then all goes that no plan names: the old ones, and those
-    of an earlier call that was killed. Killed at any moment and called again, it ends in the same. What is damaged goes
-    as a whole, since nobody can tell what is in it.
+    New shards are committed first, then the plans are changed to name them, then all shards that no plan names are
+    deleted: the old ones, and those of an earlier call that was killed. The call is idempotent, and may be killed at
+    any moment. Damaged files are deleted as a whole, since their content is unknown.
     """
     renamed = {key: _rewrite_shard(folder, key, erased) for key in _keys(folder)}
     plans = (plan_file(folder), done_file(folder))
     named = set[str]().union(*(_rewrite_plan(plan, renamed, erased) for plan in plans))
-    remove_file(todo_file(folder))  # a run writes it anew
+    remove_file(todo_file(folder))  # a run rewrites it
     sweep(folder, named.intersection(filter(None, renamed.values())) | {plan.stem for plan in plans})
 
 
@@ -69,9 +69,9 @@ def _tables(folder: Path, key: str) -> list[Path]:
 
 
 def _rewrite_shard(folder: Path, key: str, erased: Tombstones) -> str:
-    """The key of a shard without erased images; empty where nothing is left of it."""
+    """Rewrite a shard without erased images; return its new key, or an empty text if no rows are left."""
     if read_marker(folder, key) is None or damaged(folder, key):
-        logger.warning("the shard %s is damaged, and is deleted: the next run computes it anew", key)
+        logger.warning("deleting the damaged shard %s: the next run computes it again", key)
         return ""
     if not any(erased.holds(read_table(file, ["path"])["path"]).true_count for file in _tables(folder, key)):
         return key
@@ -86,7 +86,7 @@ def _rewrite_shard(folder: Path, key: str, erased: Tombstones) -> str:
 
 
 def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> set[str]:
-    """Take erased rows out of a plan, and have it name the new shards; their keys. No file where no rows are left."""
+    """Remove erased rows from a plan and rename its shards; return their keys. A plan without rows is deleted."""
     if not plan.exists():
         return set()
     named = set[str]()
@@ -100,7 +100,7 @@ def _rewrite_plan(plan: Path, renamed: dict[str, str], erased: Tombstones) -> se
                     named.update(rows["shard"].to_pylist(), rows["part"].to_pylist())
     except DAMAGE as error:
         raise_if_of_the_system(error)
-        logger.warning("%s is damaged, and is deleted: %s", plan, error)
+        logger.warning("deleting the damaged plan %s: %s", plan, error)
         named = set()
     if not named:
         remove_file(plan)

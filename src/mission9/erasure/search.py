@@ -1,6 +1,6 @@
-"""A search of files for names that must be gone: in every byte, and in every column of Parquet files.
+"""Search files for erased names: in every byte, and in every column of Parquet files.
 
-Of names that are known by their hashes alone, columns of paths are searched.
+Names known only by their hashes are searched for in the columns of paths.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mission9.output.csv_text import guarded_text, unguarded
 from mission9.output.tables import opened
 from mission9.storage.local.files import open_to_read
 
-_WORD = 8  # bytes that are compared at a time
+_WORD = 8  # bytes compared at a time
 _BLOCK = 1 << 24
 
-# Of these, columns were searched, or they are numbers.
+# Files whose columns were searched, or that hold only numbers.
 _BINARY = (".parquet", ".safetensors", ".bin")
 
 PATH = "path"
@@ -37,7 +37,7 @@ _IN_WORDS = re.compile(rb"[A-Za-z0-9+/=_.-]")
 
 
 class Search:
-    """A search for names; `kept_with` gives the kept names in which a name lies, as "a/1.jpg" in "b/a/1.jpg"."""
+    """A search for names; `kept_with` returns the kept names that contain a name, such as "b/a/1.jpg" for "a/1.jpg"."""
 
     def __init__(self, names: Iterable[str], kept_with: Callable[[str], Iterable[str]]) -> None:
         self._names = sorted(set(names))
@@ -46,7 +46,7 @@ class Search:
         self._kept: dict[str, set[bytes]] = {}
 
     def is_in(self, file: Path) -> bool:
-        """Tell whether one of the names is in a file."""
+        """Return True if a file contains one of the names."""
         if file.suffix == ".parquet" and self._is_in_columns(file):
             return True
         with open_to_read(file) as content:
@@ -69,7 +69,7 @@ class Search:
 
     @cached_property
     def _heads(self) -> tuple[np.ndarray, dict[int, list[bytes]]]:
-        """The first bytes of all forms as numbers; forms by their length. Short ones are looked for one by one."""
+        """The first bytes of all forms as numbers; forms by length. Short forms are searched for one by one."""
         long = [form for form in self._forms if len(form) >= _WORD]
         heads = np.unique(np.array([int.from_bytes(form[:_WORD], "little") for form in long], np.uint64))
         by_length: dict[int, list[bytes]] = {}
@@ -78,9 +78,9 @@ class Search:
         return heads, by_length
 
     def _hits(self, data: mmap.mmap, *, is_text: bool) -> Iterator[tuple[int, bytes]]:
-        """Return where forms of names are, in time that does not depend on how many there are.
+        """The positions of forms of names, in time independent of their number.
 
-        Short ones come about by chance among numbers, and within other words: they count in texts, as words.
+        Short forms occur by chance among numbers, and within other words: they count in texts, as whole words.
         """
         for form in self._forms if is_text else ():
             at = data.find(form) if len(form) < _WORD else -1
@@ -105,7 +105,7 @@ class Search:
                             yield at, form
 
     def _is_of_another(self, data: mmap.mmap, at: int, form: bytes) -> bool:
-        """Tell whether what is found is a piece of a name that is kept."""
+        """Return True if a match is part of a kept name."""
         name = self._forms[form]
         if name not in self._kept:
             self._kept[name] = {kept for other in self._kept_with(name) for kept in _forms(other)}
@@ -119,7 +119,7 @@ class Search:
 
 
 def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Array], pa.Array]) -> bool:
-    """Tell whether a table's column of paths has one of images that are known by their hashes alone."""
+    """Return True if a table's column of paths contains an image that is known only by its hash."""
     if file.suffix == ".parquet":
         with opened(file) as parquet:
             schema = parquet.schema_arrow
@@ -131,7 +131,7 @@ def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Arr
 
 
 def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
-    """The paths in a CSV, as they are there, and without the apostrophes that keep spreadsheets from computing."""
+    """The paths in a CSV, as stored, and without the apostrophes that guard against formulas."""
     try:
         with (
             open_to_read(file) as content,
@@ -140,12 +140,12 @@ def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
             for batch in batches:
                 yield batch[PATH]
                 yield unguarded(batch[PATH])
-    except (pa.ArrowException, KeyError):  # it is none of ours
+    except (pa.ArrowException, KeyError):  # not a CSV of mission9
         return
 
 
 def _forms(name: str) -> set[bytes]:
-    """A name as files may have it: as it is, in JSON, in HTML, in scripts, in addresses, in CSV."""
+    """A name in its possible encodings: plain, JSON, HTML, scripts, URLs and CSV."""
     in_scripts = in_json = json.dumps(name, ensure_ascii=False)[1:-1]
     for character in "<>&":
         in_scripts = in_scripts.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""A request to erase -> the paths of the images that it means."""
+"""A request to erase -> the paths of its images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mission9.sources.deletion import DeletableImages
 _DAY = 86_400 * 1_000_000_000  # nanoseconds
 _MAX_DAYS = 36_500
 
-_UNKNOWN = 0  # nanoseconds since 1970 of what a store tells no time of, or could not be looked at
+_UNKNOWN = 0  # nanoseconds since 1970: the time is missing in the store, or could not be read
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request to erase: ids of a file, or all that is older than so many days; the images too, `with_source`.
+    """A request to erase the images named in a file, or those older than `days`; with `with_source`, their files too.
 
-    Of a result of `pseudonyms`, ids are paths or pseudonyms.
+    For a result with `pseudonyms`, ids are paths or pseudonyms.
     """
 
     why: Why
@@ -41,32 +41,30 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.why == "retain" and not 0 < self.days <= _MAX_DAYS:
-            raise ConfigError(f"--days {self.days:g} is no time that images are kept: give up to {_MAX_DAYS:,}")
+            raise ConfigError(f"--days {self.days:g} is not a retention period: pass up to {_MAX_DAYS:,}")
 
     def public_name(self, path: str) -> str:
-        """Return what public tables call an image."""
+        """The name of an image in the public tables."""
         return self.pseudonyms.name(path) if self.pseudonyms else path
 
 
 def chosen(
     request: Request, output: Output, erased: Tombstones, source: DeletableImages | None
 ) -> tuple[list[str], int]:
-    """Return the paths of the images that a request means, sorted, and how many images have no known time.
+    """The sorted paths of the requested images, and the number of images of unknown age.
 
-    They are looked for in the `source` too, if there is one.
+    The `source`, if any, is searched too.
 
     Raises:
-        InputError: an id names nothing, or an image that was erased before and is to be deleted is nowhere.
-        OutputError: a plan is damaged, or missing.
+        InputError: an id names no image, or an image erased before is to be deleted and is missing from the source.
+        OutputError: a plan is damaged or missing.
     """
-    if not erased.is_pending:  # a killed erasure may have left none, where nothing is to be left
+    if not erased.is_pending:  # a killed erasure may legitimately have left no images
         check_is_listed(output)
     if request.why == "retain":
         names, undated = _old(request, output, erased, source)
         if undated:
-            logger.warning(
-                "%s images are kept: nobody knows when they changed; erase them by --ids", f"{len(undated):,}"
-            )
+            logger.warning("%s images are kept, since their age is unknown; erase them by --ids", f"{len(undated):,}")
         return sorted(names), len(undated)
     return sorted(_named(request, output, erased, source)), 0
 
@@ -74,9 +72,9 @@ def chosen(
 def _old(
     request: Request, output: Output, erased: Tombstones, source: DeletableImages | None
 ) -> tuple[set[str], set[str]]:
-    """Images that changed last so long ago, and those of which that is not known, which are not old.
+    """The images older than the limit, and those of unknown age, which are not counted as old.
 
-    What was erased before is in no plan any more, and may be in the source.
+    Images erased before are in no plan, but may be in the source.
     """
     oldest = time.time_ns() - int(request.days * _DAY)
     names, undated = set[str](), set[str]()
@@ -90,7 +88,7 @@ def _old(
             names.discard(path)
             undated.add(path)
         elif modified >= oldest:
-            names.discard(path)  # what lies there now is another image
+            names.discard(path)  # a new image has replaced the erased one
         elif erased.has(path):
             names.add(path)
     return names, undated
@@ -110,12 +108,12 @@ def _named(request: Request, output: Output, erased: Tombstones, source: Deletab
     if source and pathless and not erased.is_pending:  # a killed erasure may have deleted them
         lines = lines_of(request.ids, pathless)
         raise InputError(
-            f"{len(pathless):,} ids in {request.ids_file} (lines {lines}) were erased before, and nothing in "
-            f"{source.root} has such a pseudonym: take these ids out, or give --input if the images are elsewhere"
+            f"{len(pathless):,} ids in {request.ids_file} (lines {lines}) are pseudonyms erased before and not in "
+            f"{source.root}: remove these ids, or pass --input if the images are elsewhere"
         )
     return set(paths.values())
 
 
 def _paths_of(wanted: set[str], paths: Iterable[str], request: Request) -> dict[str, str]:
-    """The paths that some ids mean, of those given."""
+    """The paths that some ids refer to, among those passed."""
     return {name: path for path in paths for name in {path, request.public_name(path)} if name in wanted}

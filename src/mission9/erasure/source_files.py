@@ -1,4 +1,4 @@
-"""The images that an erasure deletes."""
+"""The image files that an erasure deletes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mission9.sources.deletion import DeletableImages
 def deletable_source(given: str | None, of_run: str) -> DeletableImages:
     """The images at `given`, else in the folder `of_run` that the run read, if its path is absolute.
 
-    Somebody else may have made the result: nothing is deleted in a bucket that it alone names.
+    A result is untrusted: nothing is deleted in a bucket that only the result names.
 
     Raises:
-        ConfigError: it is none, or they are in a pack or a store that single images are not deleted from.
+        ConfigError: there is no source, or it is a pack or a store without deletion of single images.
     """
     if not (given or of_run):
-        raise ConfigError("there is no result that says where its images are: give --input")
+        raise ConfigError("no result records the location of its images: pass --input")
     if not given and ("***" in of_run or not os.path.isabs(of_run)):
-        raise ConfigError(f"the result names {of_run}, where nothing is deleted unless you name it too: give --input")
+        raise ConfigError(f"only the result says that its images are in {of_run}: confirm the deletion with --input")
     return open_source(resolve_root(given or of_run)).deletable()

@@ -1,1 +1,1 @@
-"""Estimate how long a run takes and what it costs: a probe here, and what is assumed of other machines."""
+"""Estimate the time and cost of a run, from a probe on this machine and assumptions about others."""

@@ -1,4 +1,4 @@
-"""Machines that a cloud lends, and what they cost by the list that lies in `data/instances.json`."""
+"""Machine types of a cloud, and their list prices in `data/instances.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mission9.errors import ConfigError
 
 @dataclass(frozen=True)
 class Instance:
-    """A type of machine; prices are in dollars an hour, EMR's on top of the machine's."""
+    """A machine type; prices are in dollars an hour, EMR's in addition to the machine's."""
 
     name: str
     vcpus: int
@@ -24,7 +24,7 @@ class Instance:
 
     @property
     def cores(self) -> int:
-        """Return what computes: a vCPU of these types is half a core."""
+        """The number of physical cores: a vCPU of these types is half a core."""
         return max(1, self.vcpus // 2)
 
 
@@ -36,26 +36,26 @@ def _list() -> dict[str, Any]:
 
 
 def note() -> str:
-    """Return how far the prices are to be trusted."""
+    """A note on the accuracy of the prices."""
     return str(_list()["note"])
 
 
 def gpu_rates(gpu: str) -> tuple[float, float]:
-    """Images a second that a GPU computes, at the least and at the most, both assumed."""
+    """The assumed lower and upper bounds of a GPU's throughput, in images a second."""
     low, high = _list()["gpu_images_a_second"][gpu]
     return float(low), float(high)
 
 
 def find_instances(names: Sequence[str], prices: Sequence[str] = ()) -> list[Instance]:
-    """The machines of these names, with the prices given as `TYPE=USD` in place of the list's.
+    """The machine types of these names; `prices`, given as `TYPE=USD`, replace those of the list.
 
     Raises:
-        ConfigError: a name or a price is not possible.
+        ConfigError: a name or a price is not valid.
     """
     own = dict(_price(text) for text in prices)
     listed = _list()["instances"]
     if unknown := [name for name in (*names, *own) if name not in listed]:
-        raise ConfigError(f"{unknown[0]} is not in the list of machines; there are: {', '.join(listed)}")
+        raise ConfigError(f"the machine type {unknown[0]} is unknown: pass one of {', '.join(listed)}")
     found = [Instance(name, **listed[name]) for name in names]
     return [replace(instance, price=own.get(instance.name, instance.price)) for instance in found]
 
@@ -67,5 +67,5 @@ def _price(text: str) -> tuple[str, float]:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise ConfigError(f"--price {text}: give TYPE=USD, the dollars an hour: g4dn.xlarge=0.6")
+        raise ConfigError(f"--price {text} is not valid: pass TYPE=USD in dollars an hour, such as g4dn.xlarge=0.6")
     return name.strip(), value

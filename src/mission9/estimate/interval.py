@@ -1,4 +1,4 @@
-"""A number that is not known exactly: the least, the likeliest and the most that it may be."""
+"""An uncertain number: its lower bound, likeliest value and upper bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """Bounds of a positive number, and what lies between."""
+    """The bounds of a positive number, and its likeliest value."""
 
     low: float
     mid: float
@@ -17,7 +17,7 @@ class Interval(NamedTuple):
 
     @staticmethod
     def of_mean(values: Sequence[float]) -> Interval:
-        """The mean that was measured, and where the true one lies in 95 of 100 cases."""
+        """The mean of a sample, with its 95 % confidence interval."""
         from scipy.stats import t
 
         mean = float(np.mean(values))
@@ -28,21 +28,21 @@ class Interval(NamedTuple):
         return Interval(max(mean - half, mean / 2), mean, mean + half)
 
     def plus(self, other: Interval) -> Interval:
-        """The sum of two."""
+        """The sum of two intervals."""
         return Interval(self.low + other.low, self.mid + other.mid, self.high + other.high)
 
     def times(self, factor: float) -> Interval:
-        """Each of the three, multiplied."""
+        """The interval multiplied by a factor."""
         return Interval(self.low * factor, self.mid * factor, self.high * factor)
 
     def over(self, other: Interval) -> Interval:
-        """The quotient of two that do not depend on one another."""
+        """The quotient of two independent intervals."""
         return Interval(self.low / other.high, self.mid / other.mid, self.high / other.low)
 
     def at_least(self, other: Interval) -> Interval:
-        """The larger of two."""
+        """The maximum of two intervals."""
         return Interval(*(max(one, two) for one, two in zip(self, other, strict=True)))
 
     def holds(self, value: float) -> bool:
-        """Tell whether a value is within the bounds."""
+        """Return True if a value is within the bounds."""
         return self.low <= value <= self.high

@@ -1,4 +1,4 @@
-"""A probe -> minutes and dollars on this machine and on others, with bounds."""
+"""A probe -> minutes and dollars on this machine and on others, as intervals."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mission9.estimate.saved import HERE
 from mission9.storage.local.files import write_atomic
 from mission9.storage.location import local_path
 
-# Of a whole run, beside listing and extraction: seconds however many images, and for each image of gathering, fitting
-# and projecting. From the cost curve in docs/performance.md, and wide.
+# The rest of a run, after listing and extraction: a fixed number of seconds, and the seconds for each image of
+# gathering, fitting and projecting. From the cost curve in docs/performance.md, with wide bounds.
 _FIXED = Interval(2.0, 8.0, 25.0)
 _FINISHING = Interval(0.0001, 0.0003, 0.001)
-# What a probe of a minute does not see: other load, colder files, larger images elsewhere.
+# Uncertainty that a probe of a minute misses: other load, colder caches, larger images.
 _UNSEEN = Interval(0.75, 1.0, 1.35)
-# Assumed: a core there does so many times the work of one here; and minutes until a cluster works, which are paid.
+# Assumed: the speed of a core there relative to one here, and the paid minutes until a cluster starts working.
 _CORE_THERE = Interval(0.5, 0.8, 1.2)
 _START_THERE = Interval(5.0, 9.0, 15.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Minutes of the run itself, minutes with the machines' start, and dollars for these."""
+    """Minutes of the run itself, minutes including the machines' start, and dollars for these."""
 
     machine: str
     count: int
@@ -39,22 +39,22 @@ class Prediction:
 
 
 def predict_here(probe: Probe, images: int) -> Prediction:
-    """For this machine, which costs nothing more."""
+    """Predict a run on this machine, at no further cost."""
     run = _run(probe, images, probe.seconds.times(1 / probe.workers))
     return Prediction(machine=HERE, count=1, run_minutes=run, minutes=run, cost=Interval(0, 0, 0))
 
 
 def predict_there(probe: Probe, images: int, instance: Instance, count: int) -> Prediction:
-    """For so many machines of a cloud, of which EMR's part is paid too.
+    """Predict a run on `count` machines of a cloud, including EMR's price.
 
-    A GPU computes while the cores decode: the slower of the two says how long it takes. Where the probe itself used a
-    GPU, its decoding is taken from it, and the network on cores is not known.
+    A GPU computes while the cores decode, so the slower of the two determines the time. If the probe used a GPU, only
+    its decoding time applies, since the network's time on cores is unknown.
 
     Raises:
         ConfigError: the probe used a GPU, and the machine has none.
     """
     if probe.device == "cuda" and not instance.gpu:
-        raise ConfigError(f"{instance.name} has no GPU, and the probe used one: give --device cpu")
+        raise ConfigError(f"{instance.name} has no GPU, but the probe used one: pass --device cpu")
     here = Interval(probe.cpu_seconds, probe.cpu_seconds, probe.cpu_seconds) if instance.gpu else probe.seconds
     each = here.over(_CORE_THERE).times(1 / instance.cores)
     if instance.gpu:
@@ -67,7 +67,7 @@ def predict_there(probe: Probe, images: int, instance: Instance, count: int) -> 
 
 
 def _run(probe: Probe, images: int, each: Interval) -> Interval:
-    """Minutes of a run of so many images, of which each takes `each` seconds of all workers together."""
+    """Minutes of a run of `images`, at `each` seconds an image for all workers together."""
     extract = Interval(*(one * unseen for one, unseen in zip(each.times(images), _UNSEEN, strict=True)))
     listing = probe.list_seconds * images / max(1, probe.images)
     rest = _FIXED.plus(_FINISHING.times(images)).plus(Interval(listing / 2, listing, 2 * listing))
@@ -75,25 +75,25 @@ def _run(probe: Probe, images: int, each: Interval) -> Interval:
 
 
 def file_to_keep(place: str) -> Path:
-    """The file that an estimate is to be kept in, which is asked before a probe of minutes.
+    """Check the file for an estimate, before a probe of minutes.
 
     Raises:
-        ConfigError: none can be written there.
+        ConfigError: it cannot be written.
     """
     file = local_path(place)
     if file is None:
-        raise ConfigError(f"--save {place}: an estimate is kept in a file; give one, and put it there afterwards")
+        raise ConfigError(f"--save {place}: an estimate is saved in a local file: pass one, and upload it afterwards")
     folder = file.absolute().parent
     if not folder.is_dir():
-        raise ConfigError(f"--save {place}: there is no folder {folder}; make it, or give another file")
+        raise ConfigError(f"--save {place}: the folder {folder} does not exist: create it, or pass another file")
     if file.is_dir():
-        raise ConfigError(f"--save {place} is a folder; give a file in it")
+        raise ConfigError(f"--save {place} is a folder: pass a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"--save {place}: {folder} cannot be written; give a file elsewhere")
+        raise ConfigError(f"--save {place}: {folder} cannot be written: pass a file in another folder")
     return file
 
 
 def save(file: Path, probe: Probe, images: int, predictions: Sequence[Prediction]) -> None:
-    """Keep an estimate for `mission9 run --estimate`."""
+    """Save an estimate for `mission9 run --estimate`."""
     found = {"images": images, "probe": asdict(probe), "predictions": [asdict(item) for item in predictions]}
     write_atomic(file, (json.dumps(found, indent=2) + "\n").encode())

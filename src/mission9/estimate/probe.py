@@ -1,4 +1,4 @@
-"""A few images of many, extracted as a run would: seconds an image, and how far they vary."""
+"""Extract a sample of the images as a run would: seconds an image, and their spread."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from mission9.stages.prepare_images import ImageRow
 from mission9.storage.location import real_root
 
 SAMPLE = 200
-_FEWEST_PARTS = 8  # of the sample; their times differ as those of shards do
+_FEWEST_PARTS = 8  # of the sample, so that their times vary as those of shards do
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """The measurements of a probe.
 
-    `seconds` are a worker's for an image, while all workers are busy; `cpu_seconds` what reading and decoding take of
-    them; `list_seconds` are for the whole listing; `rejected` counts those of the sample that were, by reason.
+    `seconds` are of one worker for each image, while all workers are busy, `cpu_seconds` their part in reading and
+    decoding, and `list_seconds` of the whole listing; `rejected` counts the sample's rejects by reason.
     """
 
     images: int
@@ -50,7 +50,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """A part of the sample: its time, and its rejects by reason."""
+    """Measurements of a part of the sample: its time, and its rejects by reason."""
 
     images: int
     seconds: float
@@ -59,14 +59,14 @@ class _Part:
 
 
 def probe(config: RunConfig) -> Probe:
-    """List all images, and extract a sample of them on all of this machine's workers.
+    """List all images, and extract a sample of them on all workers of this machine.
 
     Raises:
-        UsageError: there are no images, all of the sample are rejected, or a setting is not possible.
-        SetupError: the machine lacks something.
+        UsageError: there are no images, the whole sample is rejected, or a setting is not valid.
+        SetupError: the machine lacks a requirement.
     """
     if config.precision == "int8":
-        raise ConfigError("int8 is calibrated on the images first, which only a whole run does: estimate float32")
+        raise ConfigError("int8 cannot be estimated, since only a whole run calibrates it: estimate float32")
     extraction = make_extraction(config.model_copy(update={"runner": "local", "master": None}))
     start = time.monotonic()
     rows, images = _sample(config)
@@ -91,25 +91,24 @@ def _check_not_all(rejected: Counter[str], sampled: int, config: RunConfig) -> N
     """Refuse to take the time of failures for that of images."""
     if rejected.total() == sampled:
         raise InputError(
-            f"all of the {sampled:,} images of {config.input} that were tried were rejected "
-            f"({describe_rejects(rejected)}), which tells nothing of how long a run takes: give another --input, or "
-            "fix these images"
+            f"all {sampled:,} sampled images of {config.input} were rejected ({describe_rejects(rejected)}), so no "
+            "time can be estimated: pass another --input, or fix these images"
         )
 
 
 def describe_rejects(rejected: Mapping[str, int]) -> str:
-    """Numbers by reason, the largest first."""
+    """Counts by reason as text, the largest first."""
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(rejected).most_common())
 
 
 def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
-    """At most `SAMPLE` images, each as likely as any other, always the same ones; and how many there are."""
+    """A uniform sample of at most `SAMPLE` images, with a fixed seed, and the number of all images."""
     root = resolve_root(config.input)
     chosen = Reservoir[ImageRow](SAMPLE)
     for row in _rows(root, config):
         chosen.offer(lambda row=row: row)  # type: ignore[misc]
     if not chosen.items:
-        raise InputError(f"there are no images in {config.input}; give another --input")
+        raise InputError(f"there are no images in {config.input}: pass another --input")
     return chosen.items, chosen.seen
 
 
@@ -121,14 +120,14 @@ def _rows(root: str, config: RunConfig) -> Iterator[ImageRow]:
 
 
 def _parts(rows: list[ImageRow], workers: int) -> list[list[ImageRow]]:
-    """The rows shared out: one part to wake the workers with, and at least two for each of them."""
+    """Divide the rows: one part to warm up the workers, and at least two for each worker."""
     count = min(len(rows), max(_FEWEST_PARTS, 2 * workers + 1))
     return [rows[start::count] for start in range(count)]
 
 
 @dataclass(frozen=True)
 class _Extract:
-    """Called with a number, extracts that part; what it took, as JSON."""
+    """A task that extracts the part of a number; returns its measurements as JSON."""
 
     extraction: Extraction
     parts: Sequence[list[ImageRow]]
@@ -144,10 +143,10 @@ class _Extract:
 
 
 def _measure(extraction: Extraction, parts: list[list[ImageRow]], workers: int) -> tuple[list[_Part], list[_Part]]:
-    """The part that wakes the workers, which does not count where there are more, and those that do."""
+    """The warm-up part, which is dropped if there are others, and the measured parts."""
     waking, counting = _Extract(extraction, parts[:1]), _Extract(extraction, parts[1:] or parts)
     with LocalRunner(workers) as runner:
-        woken = runner.map(waking, workers)[:1]  # each wakes with the same
+        woken = runner.map(waking, workers)[:1]  # each warms up with the same part
         counted = runner.map(counting, len(counting.parts))
     return _read(woken if len(parts) > 1 else []), _read(counted)
 

@@ -1,4 +1,4 @@
-"""An estimate that was kept -> how a run did beside it."""
+"""A saved estimate -> the predicted and the actual time of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MAX_BYTES = 1024 * 1024
 
 
 def read_estimate(place: str) -> dict[str, Any]:
-    """An estimate that was kept in a file, or in a bucket.
+    """Read a saved estimate from a file or a bucket.
 
     Raises:
-        ConfigError: there is none, or it is no estimate.
+        ConfigError: it is missing, or not an estimate.
     """
     try:
         found = json.loads(read_place(place, _MAX_BYTES, ConfigError))
@@ -28,13 +28,13 @@ def read_estimate(place: str) -> dict[str, Any]:
             item["machine"].strip()
         return {"images": int(images), "predictions": list(predictions)}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{place} is no estimate: mission9 estimate --save writes one") from error
+        raise ConfigError(f"{place} is not an estimate: write one with mission9 estimate --save") from error
 
 
 def compare(estimate: dict[str, Any], *, seconds: float, inferred: int, elsewhere: bool) -> dict[str, Any]:
-    """Return what was predicted of a run, and what it took; comparable where it did all the images that were meant.
+    """The prediction for a run and its actual time; comparable if the run computed all the images of the estimate.
 
-    `elsewhere`, the first machine that is not this one is meant.
+    With `elsewhere`, the prediction is that of the first machine other than this one.
     """
     meant = [item for item in estimate["predictions"] if elsewhere == (item["machine"] != HERE)]
     found = {"images": estimate["images"], "images_inferred": inferred, "actual_minutes": round(seconds / 60, 3)}

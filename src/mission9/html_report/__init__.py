@@ -1,13 +1,14 @@
-"""A finished result -> `report.html`: one file to look at it, which needs neither network nor server.
+"""A finished result -> `report.html`, a self-contained page that needs neither network nor server.
 
-sample       result -> the images that are compared, and of them those that are shown
-neighbours   which images lie nearest to which
-judge        labels told by the nearest neighbour; images at odds with theirs
-identical    same bytes under several labels or in several splits
-thumbnails   images -> small pictures on sheets, of pixels alone
-tables       all that is text, as the page has it
-payload      all that the page's scripts work with, as JSON
-render       the page: template, style and scripts, each by its hash
+sample              the images that are compared, and those that are shown
+neighbours          nearest neighbours of images
+neighbour_accuracy  labels predicted by the nearest neighbours; images at odds with theirs
+identical           identical files under several labels or in several splits
+thumbnails          images -> small pictures on sheets, of pixels only
+tables              the texts of the page
+payload             the data of the page's scripts, as JSON
+text                safe display of labels, paths and messages
+render              the page: template, style and scripts, each allowed by its hash
 """
 
 from __future__ import annotations
@@ -40,24 +41,24 @@ from mission9.storage.location import local_path
 
 logger = logging.getLogger(__name__)
 
-CLICKED_NEIGHBOURS = 8  # that a click on the map shows
+CLICKED_NEIGHBOURS = 8  # shown after a click on the map
 
 
 def write_report(results: Results, file: Path, images: str | None = None) -> dict[str, float]:
-    """Write the page to `file`, whole or not at all; return the seconds that each part took.
+    """Write the page to `file`, atomically; return the seconds of each part.
 
-    `images` is where the images are; without it they are looked for in the folder that the run read. A bucket or a
-    server is asked only where `images` names it, since somebody else may have made the result.
+    `images` is the place of the images, by default the folder that the run read. A bucket or a server is accessed only
+    if `images` names it, since the result is untrusted.
 
     Raises:
         SetupError: plotly or jinja2 is not installed.
-        OutputError: a table of the result is missing or damaged, another took its place, or `file` is somebody else's.
+        OutputError: the result is damaged, another has replaced it, or `file` was not written by mission9.
     """
     check_packages()
     if results.report.encrypted:
-        logger.warning("%s shows in clear what the encrypted tables hold: keep it where only its readers are", file)
+        logger.warning("%s shows the content of encrypted tables in clear: store it for their readers only", file)
     if os.path.lexists(file) and not is_ours(file):
-        raise OutputError(f"{file} was not written by mission9, which would replace it: move it away")
+        raise OutputError(f"{file} was not written by mission9 and would be overwritten: move it away")
     seconds: dict[str, float] = {}
     with _timed(seconds, "sample"):
         sample = draw_sample(results)
@@ -68,7 +69,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
         groups = identical_images(results, sample)
     with _timed(seconds, "thumbnails"):
-        # Beside pseudonyms a picture would tell whose it is.
+        # With pseudonyms, a picture would reveal its image.
         root = None if results.report.pseudonyms else _root(images, results.report.config["input"])
         thumbnails = _thumbnails(root, shown, results.report.config["max_pixels"])
     with _timed(seconds, "write"):
@@ -79,7 +80,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
 
 
 def _thumbnails(root: str | None, shown: pa.Table, max_pixels: int) -> Thumbnails:
-    """Return small pictures of the images, or none where there is no root, or what lies there cannot be had."""
+    """Thumbnails of the images, or none without a root or readable images."""
     if root is not None:
         try:
             return make_thumbnails(root, shown, max_pixels)
@@ -89,7 +90,7 @@ def _thumbnails(root: str | None, shown: pa.Table, max_pixels: int) -> Thumbnail
 
 
 def _judged(results: Results, sample: Sample) -> tuple[Judgement | None, str]:
-    """Judge a result, or say why that cannot be."""
+    """The accuracy of a result, or the reason for none."""
     try:
         return judge(results, sample), ""
     except InputError as error:
@@ -97,14 +98,14 @@ def _judged(results: Results, sample: Sample) -> tuple[Judgement | None, str]:
 
 
 def _root(given: str | None, of_run: str) -> str | None:
-    """Return where images lie; None where that is not known, or nobody may be asked: a report does without."""
+    """The root of the images; None if it is unknown, or must not be accessed: the report does without."""
     images = given or of_run
     if not given and local_path(of_run) is None:
         place = told(of_run)
-        logger.warning("no thumbnails: the result names %s, which is read with --input %s alone", place, place)
+        logger.warning("no thumbnails: the result names %s, which is read only with --input %s", place, place)
         return None
     if not given:
-        logger.info("thumbnails of the images in %s, which the result names", told(of_run))
+        logger.info("thumbnails of the images in %s, named in the result", told(of_run))
     try:
         return resolve_root(images)
     except Mission9Error as error:
@@ -113,24 +114,22 @@ def _root(given: str | None, of_run: str) -> str | None:
 
 
 def _put(page: bytes, file: Path, results: Results) -> None:
-    """Write the page, unless another result takes the place of its own: none may stand beside one that it is not of."""
+    """Write the page, unless another result has replaced its own: no result may have the page of another."""
     if results.stands:
         write_atomic(file, page)
     if not results.stands:
         if run_of(file) == results.report.run_id:
             remove_file(file)
-        raise OutputError(
-            f"another result took the place of the one in {results.root} meanwhile: give the command again"
-        )
+        raise OutputError(f"another result replaced the one in {results.root} during this command: rerun it")
 
 
 def write_report_if_possible(root: Path, images: str | None) -> None:
-    """Write the page of the result in a folder into it; where that fails, a warning says how to have it later."""
+    """Write the page of the result in a folder into it; on failure, log a warning with the command to retry."""
     try:
         seconds = write_report(Results.of(root), root / PAGE, images)
-    except Exception as error:  # whatever it is, the result is whole without
+    except Exception as error:  # whatever it is, the result is complete without the page
         words = told(str(error) or type(error).__name__)
-        logger.warning("no %s: %s. The results are whole; have it later: mission9 report %s", PAGE, words, root)
+        logger.warning("no %s: %s. The results are complete; to retry: mission9 report %s", PAGE, words, root)
     else:
         logger.info("report: %s (%.1f s)", root / PAGE, sum(seconds.values()))
 

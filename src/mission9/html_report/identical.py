@@ -1,4 +1,4 @@
-"""Images with the same bytes under several labels, or in several splits: the first confuse, the second leak."""
+"""Identical files under several labels, which confuse, or in several splits, which leak."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mission9.results.reader import Results
 
 @dataclass(frozen=True)
 class Group:
-    """Files with the same content: (path, split, label) each, in order of path."""
+    """Identical files: (path, split, label) each, sorted by path."""
 
     files: tuple[tuple[str, str, str], ...]
 
     @property
     def leaks(self) -> bool:
-        """Tell whether it lies in several splits, so that what judges was learnt from."""
+        """True if its files are in several splits, so that test images are in the training set."""
         return len({split for _, split, _ in self.files}) > 1
 
     @property
     def crosses_labels(self) -> bool:
-        """Tell whether it bears several labels."""
+        """True if its files have several labels."""
         return len({label for _, _, label in self.files}) > 1
 
 
 def identical_images(results: Results, sample: Sample) -> list[Group]:
-    """All groups of two files or more: leaks first, then those across labels, then the rest."""
+    """All groups of two or more files: leaks first, then those across labels, then the rest."""
     found, times = np.unique(sample.prefixes, return_counts=True)
     repeated = found[times > 1]
     files: defaultdict[str, list[tuple[str, str, str]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Judge each label by its nearest neighbours: how many are told right, and what is taken for what."""
+"""Predict each label from the nearest neighbours: the accuracy, and the confusions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mission9.results.evaluate import halves
 from mission9.results.reader import Results
 
 MAX_JUDGED = 5_000
-NEIGHBOURS = 5  # whose labels are held against an image's own
+NEIGHBOURS = 5  # whose labels are compared with an image's own
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Images of one split told by those of another; `pairs` counts (label, label of the nearest).
+    """Labels of one split predicted from another; `pairs` counts (label, label of the nearest).
 
-    `unseen` counts images that are not judged, by label: those whose label is not learnt.
+    `unseen` counts images without a prediction, by label: their label is absent from the other split.
     """
 
     fitted_on: str
@@ -34,11 +34,11 @@ class Judgement:
 
     @property
     def right(self) -> int:
-        """Return how many were told right."""
+        """The number of correct predictions."""
         return sum(count for (label, told), count in self.pairs.items() if label == told)
 
     def by_label(self) -> dict[str, tuple[int, int]]:
-        """Return how many images of each label were told right, and how many there are."""
+        """The number of correct predictions and of images, by label."""
         judged: Counter[str] = Counter()
         right: Counter[str] = Counter()
         for (label, told), count in self.pairs.items():
@@ -47,16 +47,16 @@ class Judgement:
         return {label: (right[label], judged[label]) for label in sorted(judged)}
 
     def mistakes(self) -> list[tuple[str, str, int]]:
-        """Label, what its images were taken for, and how many; the most first."""
+        """Label, predicted label and count of each confusion; the most frequent first."""
         wrong = [(label, told, count) for (label, told), count in self.pairs.items() if label != told]
         return sorted(wrong, key=lambda pair: (-pair[2], pair[:2]))
 
 
 def judge(results: Results, sample: Sample) -> Judgement:
-    """The split that `mission9 evaluate` judges, told by the one it learns from.
+    """Predict the split that `mission9 evaluate` tests from the one that it trains on.
 
     Raises:
-        InputError: there is nothing to tell apart.
+        InputError: there are not two labels, or no images to predict.
     """
     found = halves(results, sample.scores, len(sample.images), MAX_JUDGED)
     told = found.fitted.labels[nearest(found.fitted.pca, found.judged.pca, 1)[0][:, 0]]
@@ -67,7 +67,7 @@ def judge(results: Results, sample: Sample) -> Judgement:
 
 
 def at_odds(labels: NDArray[np.object_], neighbours: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The images of whose five nearest neighbours most bear another label, those with the most such first."""
+    """The images most of whose five nearest neighbours have another label, those with the most such first."""
     others = labels[neighbours[:, :NEIGHBOURS]] != labels[:, np.newaxis]
     odd = others.sum(1)
     return np.argsort(-odd, kind="stable")[: int((2 * odd > others.shape[1]).sum())]

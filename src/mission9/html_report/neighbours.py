@@ -1,4 +1,4 @@
-"""Find the nearest neighbours, in blocks, by plain Euclidean distance."""
+"""Find nearest neighbours by Euclidean distance, in blocks."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-_BLOCK = 1 << 18  # distances at a time: 2 MB, which a core has close at hand
+_BLOCK = 1 << 18  # distances at a time: 2 MB, which fits a core's cache
 
 Indices = NDArray[np.int64]
 Distances = NDArray[np.float32]
 
 
 def nearest(known: NDArray[np.float32], asked: NDArray[np.float32], count: int) -> tuple[Indices, Distances]:
-    """For each row asked the places of the `count` nearest known rows, nearest first, and how far they are."""
+    """The indices and distances of the `count` nearest known rows for each row asked, nearest first."""
     return _nearest(known, asked, count, others=False)
 
 
 def nearest_others(rows: NDArray[np.float32], count: int) -> tuple[Indices, Distances]:
-    """The same for each row among the others."""
+    """The nearest neighbours of each row among the other rows."""
     return _nearest(rows, rows, count, others=True)
 
 
@@ -32,7 +32,7 @@ def _nearest(
     distances = np.zeros((len(asked), count), np.float32)
     lengths = (points**2).sum(1)
     step = max(1, _BLOCK // max(1, len(known)))
-    with threadpool_limits(1, user_api="blas"):  # blocks are small, and more threads wait for each other
+    with threadpool_limits(1, user_api="blas"):  # blocks are small, so more threads would wait for each other
         for start in range(0, len(asked) if count else 0, step):
             rows = slice(start, start + step)
             squares = lengths - 2 * queries[rows] @ points.T + (queries[rows] ** 2).sum(1)[:, np.newaxis]
@@ -44,9 +44,9 @@ def _nearest(
 
 
 def _smallest(squares: NDArray[np.float64], count: int) -> tuple[Indices, NDArray[np.float64]]:
-    """The `count` smallest of each row, the smallest first; they are inf in `squares` after that.
+    """The `count` smallest of each row, in order; they are set to inf in `squares`.
 
-    A few passes for the least are several times as fast as one that partitions.
+    A few passes for the minimum are several times as fast as a partition.
     """
     rows = np.arange(len(squares))
     places = np.empty((len(squares), count), np.int64)

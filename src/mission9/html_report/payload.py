@@ -1,4 +1,4 @@
-"""Turn the findings of the report into JSON for the scripts of the page."""
+"""Convert the findings of the report to JSON for the page's scripts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mission9.html_report.tables import MAX_MATRIX, Found, in_order
 from mission9.html_report.text import shown as as_text
 from mission9.html_report.thumbnails import ACROSS, SIDE
 
-MAX_COMPONENTS = 50  # that an axis can show
+MAX_COMPONENTS = 50  # that can be chosen for an axis
 
 
 def make_payload(found: Found, shown: pa.Table, distances: NDArray[np.float32]) -> dict[str, Any]:
-    """The points of the map with their neighbours and thumbnails, and the figures of the charts."""
+    """The points of the map with their neighbours and thumbnails, and the data of the charts."""
     labels, of_label = np.unique(shown["label"].to_numpy(), return_inverse=True)
     splits = in_order(set(shown["split"].to_pylist()))
     of_split = np.array([splits.index(split) for split in shown["split"].to_pylist()])
@@ -49,7 +49,7 @@ def _numbers(values: NDArray[Any], kind: type[np.number[Any]]) -> str:
 
 
 def _matrix(judgement: Judgement | None) -> dict[str, Any] | None:
-    """Labels, and (row, column, images) of each place that is not 0; of many labels those with the most mistakes."""
+    """Labels, and (row, column, images) of each non-zero cell; with many labels, those with the most mistakes."""
     if judgement is None:
         return None
     wrong: dict[str, int] = dict.fromkeys(sorted({label for pair in judgement.pairs for label in pair}), 0)

@@ -1,4 +1,4 @@
-"""Template, style, scripts and data -> the page, which runs these scripts and no others."""
+"""Template, style, scripts and data -> the page, whose policy allows only these scripts."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 _PAGE = files("mission9.html_report") / "page"
 _SCRIPTS = ("data.js", "pictures.js", "map.js", "browse.js", "charts.js")
-_EMPTY = ""  # the style sheet that plotly adds, before it fills it rule by rule
-# The style of its geographic maps it leaves away where an element of this name is there; the policy would forbid it.
+_EMPTY = ""  # the style sheet that plotly adds, before it inserts its rules
+# An element of this name keeps plotly from adding the style of its geographic maps, which the policy would forbid.
 _MAP_STYLE = re.compile(r'getElementById\("([0-9a-f]{64})"\)')
 
 
 def check_packages() -> None:
-    """See that there is what the page takes.
+    """Check for the packages that the page needs.
 
     Raises:
-        SetupError: it is not installed.
+        SetupError: one is not installed.
     """
     if importlib.util.find_spec("jinja2") is None or not _plotly().is_file():
         raise SetupError("plotly or jinja2 is not installed: pip install 'mission9[report]'")
 
 
 def render(tables: Mapping[str, Any], payload: Mapping[str, Any]) -> bytes:
-    """The whole page; what `tables` holds is text and is escaped."""
+    """Render the whole page; the texts in `tables` are escaped."""
     from markupsafe import Markup
 
     scripts = [_inline(_plotly().read_text("utf-8")), "".join((_PAGE / name).read_text("utf-8") for name in _SCRIPTS)]
@@ -45,8 +45,8 @@ def render(tables: Mapping[str, Any], payload: Mapping[str, Any]) -> bytes:
         tables,
         policy=_policy(scripts, [style, _EMPTY]),
         reserved=sorted(set(_MAP_STYLE.findall(scripts[0]))),
-        style=Markup(style),  # noqa: S704 - ours
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours and plotly's
+        style=Markup(style),  # noqa: S704 - mission9's
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - mission9's and plotly's
         data=Markup(to_script(payload)),  # noqa: S704 - escaped
     )
     return page.encode()
@@ -61,13 +61,13 @@ def _template() -> Template:
 
 
 def to_script(payload: Mapping[str, Any]) -> str:
-    """JSON that no text in it can end the script element of."""
+    """JSON in which no text can end the script element."""
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _inline(script: str) -> str:
-    """A script in which nothing looks like the end of its element, or like a comment around it."""
+    """A script without text that could end its element, or look like a comment around it."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -88,7 +88,7 @@ def _hash(text: str) -> str:
 
 
 def _plotly() -> Path:
-    """plotly.js, as plotly's Python package has it; the package itself need not be imported."""
+    """The path of plotly.js in plotly's Python package, which need not be imported."""
     spec = importlib.util.find_spec("plotly")
     folder = Path(spec.origin).parent if spec and spec.origin else Path("plotly")
     return folder / "package_data" / "plotly.min.js"

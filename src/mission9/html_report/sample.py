@@ -1,4 +1,4 @@
-"""A finished result -> the images that the report compares and shows: all, or evenly thinned in order of path."""
+"""A finished result -> the images that the report compares and shows: all, or an even sample sorted by path."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mission9.results.reader import Results, Scores
 from mission9.sampling import evenly
 from mission9.schema import vectors
 
-MAX_KNOWN = 50_000  # images of a split that others are told by
-MAX_SHOWN = 4_000  # of all splits: an SVG of more points is slow, and the file large
+MAX_KNOWN = 50_000  # images of a split used as neighbours
+MAX_SHOWN = 4_000  # of all splits: an SVG with more points is slow, and the file large
 
 _COLUMNS = ("path", "split", "label", "width", "height", "bytes", "sha256")
 
@@ -24,9 +24,9 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sample:
-    """Images in order of path, with their (n, k) scores; `shown` are the places of those on the map.
+    """Images sorted by path, with their (n, k) scores; `shown` are the indices of those on the map.
 
-    `counts` are of all images, by label and split; `prefixes` are 64 bits of each one's SHA-256.
+    `counts` cover all images, by label and split; `prefixes` are 64 bits of each image's SHA-256.
     """
 
     images: pa.Table
@@ -36,17 +36,17 @@ class Sample:
     prefixes: NDArray[np.uint64]
 
     def column(self, name: str) -> NDArray[np.object_]:
-        """A column of the images."""
+        """One column for all images of the sample."""
         return np.asarray(self.images[name].to_numpy())
 
     def scores(self, split: str) -> Scores:
-        """The images of a split, as `Results.scores` gives all of them."""
+        """The scores of a split, in the form of `Results.scores`."""
         rows = np.flatnonzero(self.column("split") == split)
         return Scores(self.column("path"), self.column("label"), self.pca).take(rows)
 
 
 def draw_sample(results: Results) -> Sample:
-    """The sample of a result. What it keeps is bounded, but for 8 bytes of each image's SHA-256.
+    """The sample of a result. Its size is bounded, except for 8 bytes of each image's SHA-256.
 
     Raises:
         OutputError: a table is missing or damaged.
@@ -64,7 +64,7 @@ def draw_sample(results: Results) -> Sample:
         passed.update(splits)
         seen.update(zip(batch["label"].to_pylist(), splits, strict=True))
     if passed != counts:
-        raise OutputError(f"the features in {results.root} are not those of its report; mission9 verify says more")
+        raise OutputError(f"the features in {results.root} differ from its report: run mission9 verify for details")
     images = pa.Table.from_batches(parts)
     return Sample(images, _scores(results, images), _shown(images), seen, np.concatenate(prefixes))
 
@@ -75,14 +75,14 @@ def sha256_prefixes(digests: pa.Array) -> NDArray[np.uint64]:
 
 
 def _rows(of_split: NDArray[np.bool_], passed: int, wanted: Places) -> Places:
-    """Tell which rows of a batch are wanted, where `passed` images of the split came before it."""
+    """The wanted rows of a batch, where `passed` images of the split came before it."""
     rows = np.flatnonzero(of_split)
     first, last = np.searchsorted(wanted, [passed, passed + len(rows)])
     return rows[wanted[first:last] - passed]
 
 
 def _shown(images: pa.Table) -> Places:
-    """Of each split its share, evenly spread in order of path."""
+    """A proportional share of each split, evenly spread in order of path."""
     splits = np.asarray(images["split"].to_numpy())
     shares = [np.flatnonzero(splits == split) for split in sorted(set(splits))]
     part = min(1.0, MAX_SHOWN / len(images))
@@ -98,10 +98,10 @@ def _scores(results: Results, images: pa.Table) -> NDArray[np.float32]:
         for batch in results.score_batches(split, ["path", "pca"]):
             if batch["pca"].type.list_size != found.shape[1]:
                 raise OutputError(
-                    f"scores in {results.root} are not of {found.shape[1]} components; mission9 verify says more"
+                    f"scores in {results.root} do not have {found.shape[1]} components: run mission9 verify for details"
                 )
             at = np.array([places.get(path, -1) for path in batch["path"].to_pylist()], np.int64)
             found[at[at >= 0]] = vectors(batch["pca"])[at >= 0]
     if np.isnan(found).any():
-        raise OutputError(f"scores are missing in {results.root}; mission9 verify says more")
+        raise OutputError(f"scores are missing in {results.root}: run mission9 verify for details")
     return found

@@ -1,4 +1,4 @@
-"""Turn the findings of the report into the texts of the page, in their order."""
+"""Convert the findings of the report to the texts of the page."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from mission9.schema import SPLITS
 
 MAX_REJECTS = MAX_GROUPS = 100
 MAX_LABELS = 500
-MAX_MATRIX = 150  # labels a side: more would be smaller than a pixel on a phone
+MAX_MATRIX = 150  # labels on a side: more would be smaller than a pixel on a phone
 MAX_ODD = 60
 MAX_MISTAKES = 25
-MAX_FILES = 6  # of a group of identical images
+MAX_FILES = 6  # shown of a group of identical images
 
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that the page tells; `odd` and `neighbours` are places among the images shown.
+    """Everything that the page shows; `odd` and `neighbours` are indices among the images shown.
 
-    Where nothing can be judged, `why_not_judged` says so in the place of a `judgement`.
+    Without a `judgement`, `why_not_judged` gives the reason.
     """
 
     results: Results
@@ -54,7 +54,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
     return {
         **_head(found),
         "report": report,
-        "run_id": report.run_id,  # results of before have none
+        "run_id": report.run_id,  # empty in earlier results
         "counts": {split: report.splits[split] for split in in_order(report.splits)},
         "total": {"listed": report.listed, "featured": report.featured, "rejected": report.rejected},
         "layout": shown(report.layout),
@@ -93,7 +93,7 @@ def _head(found: Found) -> dict[str, str]:
 
 
 def in_order(splits: Iterable[str]) -> list[str]:
-    """Splits in the order in which they are used: Training first."""
+    """Splits in the order of their use: Training first."""
     return sorted(splits, key=SPLITS.index)
 
 
@@ -107,7 +107,7 @@ def _rejects(results: Results) -> list[dict[str, str]]:
 
 
 def _thinned(found: Found, images: pa.Table) -> list[tuple[str, int, int]]:
-    """Split, images shown and images there are, where these are not the same."""
+    """Split, number of images shown and of all images, where these differ."""
     there: Counter[str] = Counter()
     for (_, split), count in found.sample.counts.items():
         there[split] += count
@@ -116,7 +116,7 @@ def _thinned(found: Found, images: pa.Table) -> list[tuple[str, int, int]]:
 
 
 def _labels(found: Found) -> dict[str, Any]:
-    """Images of each label by split, and how many of those judged were told right, the worst first."""
+    """Images of each label by split, and the share of correct predictions, the worst first."""
     told = found.judgement.by_label() if found.judgement else {}
     counts, splits = found.sample.counts, in_order(found.results.splits)
 
@@ -133,7 +133,7 @@ def _labels(found: Found) -> dict[str, Any]:
 
 
 def _matrix(found: Found) -> dict[str, Any]:
-    """Return how many labels the confusion matrix shows, of how many."""
+    """The number of labels in the confusion matrix, and of all labels."""
     if found.judgement is None:
         return {}
     labels = {label for pair in found.judgement.pairs for label in pair}
@@ -182,7 +182,7 @@ def _identical(found: Found, images: pa.Table) -> dict[str, Any]:
 
 
 def _stages(report: Report) -> list[tuple[str, float, float]]:
-    """Stage, seconds, and percent of the longest."""
+    """Stage, seconds, and percentage of the longest stage."""
     most = max(report.seconds.values(), default=0) or 1
     return [(stage.replace("_", " "), seconds, 100 * seconds / most) for stage, seconds in report.seconds.items()]
 

@@ -1,4 +1,4 @@
-"""Labels, paths and messages as they may be shown: on one line, nothing hidden, of bounded length."""
+"""Labels, paths and messages in a safe form for display: on one line, with nothing hidden, of bounded length."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mission9.redact import redact
 
 LONGEST = 200
 
-# Control characters, and those that hide, break a line, or turn the direction of what follows.
+# Control characters, and those that are invisible, break a line, or change the direction of text.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def shown(text: object) -> str:
-    r"""The text with unseen characters written as \x1b or \u202e, and the middle of a long one left out."""
+    r"""The text with invisible characters written as \x1b or \u202e, and the middle of a long one omitted."""
     seen = _UNSEEN.sub(lambda m: m[0].encode("unicode_escape").decode(), str(text))
     if len(seen) <= LONGEST:
         return seen
@@ -22,5 +22,5 @@ def shown(text: object) -> str:
 
 
 def setting(value: object) -> str:
-    """A setting as text, without the secrets that an address may hold."""
+    """A setting as text, without the secrets that a URL may hold."""
     return shown(redact(str(value)))

@@ -1,4 +1,4 @@
-"""Images -> small pictures of them on a few large ones, made of pixels alone: nothing else in a file gets in."""
+"""Images -> small pictures on a few sheets, made of pixels only: no other content of a file gets in."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from mission9.sources import open_source
 SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
 
-# What all originals together may hold, so that the report takes seconds; the smallest come first.
+# The limit of all originals together, so that the report takes seconds; the smallest come first.
 MAX_BYTES = 1_000_000_000
 MAX_PIXELS = 1_000_000_000
 
-# Of a server, images that are asked for before the others, and failures in a row after which none is asked for.
+# For a server: images that are requested first, and consecutive failures after which requests end.
 _ASKED_FIRST, _MAX_FAILURES = 8, 16
 
-# What all sheets together may take in the file; the best quality that fits is taken.
+# The limit of all sheets together in the file; the best quality that fits is used.
 SHEET_BYTES = 3_200_000
 _QUALITIES = (80, 65, 50, 35, 20, 5)
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """JPEG sheets of `ACROSS` by `ACROSS` places in order; `sizes` (n, 2) of what is in them, 0 where there is none.
+    """JPEG sheets of `ACROSS` by `ACROSS` thumbnails in order; `sizes` (n, 2) are their sizes, 0 for a missing one.
 
-    `left_out` are those that would have taken too long, `gone` those whose file is not what it was.
+    `left_out` counts the images that would take too long, `gone` those whose file has changed or disappeared.
     """
 
     sheets: list[bytes]
@@ -53,10 +53,10 @@ class Thumbnails:
 
 
 def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
-    """Thumbnails of images that lie below `root`, as columns path, width, height, bytes and sha256 tell of them.
+    """Thumbnails of images below `root`, from the columns path, width, height, bytes and sha256.
 
     Raises:
-        Mission9Error: a server or bucket cannot be reached, or gives none of the first images that it is asked for.
+        Mission9Error: a server or bucket is unreachable, or returns none of the first images requested.
     """
     chosen = _not_too_many(images)
     sizes = np.zeros((len(images), 2), np.uint8)
@@ -76,12 +76,12 @@ def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
 
 
 def no_thumbnails(images: int) -> Thumbnails:
-    """None of so many images."""
+    """An empty result for a number of images."""
     return Thumbnails([], np.zeros((images, 2), np.uint8), 0, 0)
 
 
 def _not_too_many(images: pa.Table) -> NDArray[np.int64]:
-    """The places of the images whose originals are not too much together."""
+    """The indices of the images whose originals are within the limit together."""
     pixels = images["width"].to_numpy().astype(np.int64) * images["height"].to_numpy()
     order = np.argsort(pixels, kind="stable")
     fits = (pixels[order].cumsum() <= MAX_PIXELS) & (images["bytes"].to_numpy()[order].cumsum() <= MAX_BYTES)
@@ -97,7 +97,7 @@ def _decoded(
 
 
 class _Reader:
-    """Reads originals. A server is asked for a few first, and for no more once it fails many times in a row."""
+    """Reads originals. From a server it first reads a few, and stops after many consecutive failures."""
 
     def __init__(self, root: str) -> None:
         self._source = open_source(root)
@@ -105,36 +105,36 @@ class _Reader:
         self._failed_in_a_row = 0
 
     def check(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Read some of the images, if they lie elsewhere.
+        """Try some of the images, if they are remote.
 
         Raises:
             InputError: none of them can be read.
         """
         if not self._is_here and rows and not any(self.contents(rows)):
-            raise InputError(f"none of the {len(rows)} images that were asked for first can be read as they were")
+            raise InputError(f"none of the first {len(rows)} images requested can be read unchanged; check --input")
 
     def contents(self, rows: Sequence[dict[str, Any]]) -> list[bytes]:
-        """The bytes of images; those of a bucket come all at once, since each is waited for."""
+        """The bytes of images; those of a bucket are requested concurrently."""
         if self._is_here:
             return [self._content(row) for row in rows]
         with ThreadPoolExecutor(min(self._source.ahead.threads, len(rows))) as pool:
             return list(pool.map(self._content, rows))
 
     def _content(self, row: dict[str, Any]) -> bytes:
-        """The image's bytes if they still are those that the features are of."""
+        """The image's bytes, if they are still those of the features."""
         if self._failed_in_a_row >= _MAX_FAILURES and not self._is_here:
             return b""
         try:
             data = self._source.read(row["path"], max_bytes=row["bytes"])
         except ImageError as error:
-            self._failed_in_a_row += error.reason == "unreadable"  # tried again already, each time
+            self._failed_in_a_row += error.reason == "unreadable"  # already after retries
             return b""
         self._failed_in_a_row = 0
         return data if hashlib.sha256(data).hexdigest() == row["sha256"] else b""
 
 
 def _put(canvas: NDArray[np.uint8], place: int, decoded: Decoded) -> tuple[int, int]:
-    """Put a thumbnail in its place, and tell its width and height."""
+    """Draw a thumbnail in its cell; return its width and height."""
     top, left = place // ACROSS * SIDE, place % ACROSS * SIDE
     width, height = thumbnail_size(decoded.width, decoded.height)
     canvas[top : top + height, left : left + width] = decoded.pixels[:height, :width, :3]

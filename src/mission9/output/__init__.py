@@ -1,15 +1,15 @@
-"""The output of a run, and the files in it.
+"""The output of a run, and its files.
 
-layout       the names of its files
-local        an output in a folder, and how finished tables appear
-open_local   who may write it, and what a killed run left in it
-open         outputs and results by the names that users give them
+layout       file names
+local        an output in a folder, and its atomic publication
+open_local   the write lock of a folder, and recovery after a killed run
+open         outputs and results by user-supplied names
 bucket       an output in a bucket
 shards       committed shards: features, rejects and a marker
-tables       Parquet files of our own
-csv_text     texts of the CSV, of which none is a formula
+tables       mission9's Parquet files
+csv_text     CSV texts, guarded against formulas
 run_report   counts that must add up -> run.json
-report_file  `report.html`: of which result it is, and whether it is whole
-audit_log    what was done to an output, chained
-tombstones   which images are erased, by keyed hashes of their paths: no run takes them in again
+report_file  `report.html`: the result that it belongs to, and its integrity
+audit_log    a hash-chained log of the operations on an output
+tombstones   erased images, by keyed hashes of their paths: no later run includes them
 """

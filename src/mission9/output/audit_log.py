@@ -1,8 +1,8 @@
-"""Log what was done to an output, a line of JSON each, chained: each holds the SHA-256 of the line before.
+"""Log the operations on an output in a chain of JSON lines, each with the SHA-256 of the line before.
 
-A line that is changed, taken out or put in breaks the chain. Lines cut off the end leave it whole, so that the last
-line's SHA-256 is also kept elsewhere: in `run.json`, in the receipts of erasure, and beside the tombstones. The record
-of an erasure holds the SHA-256 of its receipt.
+Changing, removing or inserting a line breaks the chain. Truncation does not, so the last line's SHA-256 is also stored
+in `run.json`, in the receipts of erasure, and with the tombstones. The record of an erasure holds the SHA-256 of its
+receipt.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mission9.storage.file_store import FileStore
 
 MODEL_SHA256 = "model_sha256"  # of a result's PCA model
 
-_FIRST = "0" * 64  # what the first record holds in the place of a SHA-256
+_FIRST = "0" * 64  # the previous hash of the first record
 
 Action = Literal["run", "erase", "retain", "erased"]
 
 
 def append(state: FileStore, action: Action, facts: dict[str, Any]) -> dict[str, Any]:
-    """Add a record; return where the log ends with it."""
+    """Add a record; return the new end of the log."""
     lines = _lines(state)
     record = {
         "n": len(lines) + 1,
@@ -44,16 +44,16 @@ def append(state: FileStore, action: Action, facts: dict[str, Any]) -> dict[str,
 
 
 def ended(state: FileStore) -> dict[str, Any]:
-    """Return the end of the log as `run.json` notes it: the number of records, and the SHA-256 of the last line."""
+    """The end of the log, as stored in `run.json`: the number of records, and the SHA-256 of the last line."""
     return _end(_lines(state))
 
 
 def verify(state: FileStore, report: dict[str, Any]) -> Iterator[str]:
-    """Return what is wrong with the log of an output whose `run.json` is `report`, a sentence each."""
-    said = list(_noted(state, report))  # before the log is read: another may be adding to both
+    """The problems of the log of an output whose `run.json` is `report`, a sentence each."""
+    said = list(_noted(state, report))  # before the log is read: another process may be adding to both
     lines = _lines(state)
     if not lines:
-        yield f"there is no record in {AUDIT_LOG}: no run has come to an end here, or it was deleted"
+        yield f"there is no record in {AUDIT_LOG}: no run has finished here, or it was deleted"
     yield from _problems_of_chain(lines)
     for where, noted in said:
         yield from _problems_of_end(lines, where, noted)
@@ -62,13 +62,13 @@ def verify(state: FileStore, report: dict[str, Any]) -> Iterator[str]:
 
 
 def noted(state: FileStore, fact: str) -> set[str]:
-    """Return what the records say of a fact, where it is a text."""
+    """The text values of a fact in all records."""
     values = ((_record(line) or {}).get(fact) for line in _lines(state))
     return {value for value in values if isinstance(value, str)}
 
 
 def ends_with_erasure(state: FileStore) -> bool:
-    """Tell whether the last record is of an erasure, after which no run has come to an end."""
+    """Return True if the last record is of an erasure, after which no run has finished."""
     return any((_record(line) or {}).get("action") == "erased" for line in _lines(state)[-1:])
 
 
@@ -79,18 +79,18 @@ def _problems_of_chain(lines: list[bytes]) -> Iterator[str]:
         if record is None:
             yield f"record {number} of {AUDIT_LOG} is damaged"
         elif record.get("previous") != previous or record.get("n") != number:
-            yield f"record {number} of {AUDIT_LOG} does not follow the one before, which was changed, or one is missing"
+            yield f"record {number} of {AUDIT_LOG} does not follow the one before: one was changed or removed"
         previous = _sha256(line)
 
 
 def _problems_of_end(lines: list[bytes], where: str, noted: dict[str, Any]) -> Iterator[str]:
     count = noted.get("records")
     if not isinstance(count, int) or count < 0:
-        yield f"{where} does not say where {AUDIT_LOG} ended"
+        yield f"{where} does not record the end of {AUDIT_LOG}"
     elif len(lines) < count:
-        yield f"{AUDIT_LOG} has {len(lines)} records, and had {count} by {where}: its end is missing"
+        yield f"{AUDIT_LOG} has {len(lines)} records, but {where} records {count}: its end is missing"
     elif _head(lines[:count]) != noted.get("head"):
-        yield f"record {count} of {AUDIT_LOG} is not the one that {where} notes"
+        yield f"record {count} of {AUDIT_LOG} differs from the one recorded in {where}"
 
 
 def _problems_of_receipt(state: FileStore, number: int, record: dict[str, Any]) -> Iterator[str]:
@@ -99,13 +99,13 @@ def _problems_of_receipt(state: FileStore, number: int, record: dict[str, Any]) 
     name = str(record.get("receipt")).rpartition("/")[2]
     content = state.read(f"{RECEIPTS}/{name}")
     if content is None:
-        yield f"{RECEIPTS}/{name}, of which record {number} tells, is missing"
+        yield f"{RECEIPTS}/{name}, named in record {number}, is missing"
     elif _sha256(content) != record.get("receipt_sha256"):
-        yield f"{RECEIPTS}/{name} is not the one of which record {number} tells: it was changed"
+        yield f"{RECEIPTS}/{name} differs from the one in record {number}: it was changed"
 
 
 def _noted(state: FileStore, report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return what is said elsewhere of where the log ended once."""
+    """The ends of the log recorded in other files, each with the name of its file."""
     if report:
         yield "run.json", _object(report.get("audit"))
     if tombstones := state.read(ERASED_FILE):
@@ -136,7 +136,7 @@ def _end(lines: list[bytes]) -> dict[str, Any]:
 
 
 def _head(lines: list[bytes]) -> str:
-    """The SHA-256 of the last line; what the first record holds, where there is none."""
+    """The SHA-256 of the last line; for an empty log, the previous hash of the first record."""
     return _sha256(lines[-1]) if lines else _FIRST
 
 

@@ -1,4 +1,4 @@
-"""The output folder: where things lie in it, and how finished tables appear."""
+"""The output folder: its layout, and the atomic publication of finished tables."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# Room for the small files that are written when the old result is being replaced already, if the disk is full by then.
+# Reserved space for small files written while the old result is being replaced, in case the disk is full by then.
 _RESERVE, _LEAST_RESERVE = "reserve", 1 << 16
 
 _MAX_REPORT_BYTES = 256 * MIB  # the checksums of a million files
 
-_PATIENCE = 60.0  # seconds for another run to publish
+_PATIENCE = 60.0  # seconds to wait for another run to publish
 
-# As `Extraction.fingerprint` is: an output that somebody else made may name any folder in its place.
+# The form of `Extraction.fingerprint`: an untrusted output may name any folder in its place.
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -73,21 +73,21 @@ FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 class Output:
     """The layout of an output folder.
 
-    Tables are made in `work`. When all are complete it becomes `ready` by one rename, and from then on the new result
-    stands: what is left is to move it into place, by this run or, if it is killed, by the next that opens the folder.
-    `shards` keeps what workers have committed.
+    Tables are made in `work`. When all are complete it is renamed to `ready` in one step, which makes the new result
+    current: it only remains to move it into place, by this run or, if it is killed, by the next that opens the folder.
+    `shards` keeps committed shards.
     """
 
     root: Path
 
     @property
     def is_mirror(self) -> bool:
-        """Tell whether this is the copy here of an output elsewhere."""
+        """True for the local mirror of a remote output."""
         return False
 
     @property
     def place(self) -> str:
-        """Return where results are, as `names.real_root` has places."""
+        """The place of the results, in the form of `location.real_root`."""
         return os.path.realpath(self.root)
 
     @property
@@ -111,84 +111,84 @@ class Output:
         return self.state / "lock"
 
     def wait_until_published(self) -> None:
-        """Wait while a run of this machine moves its result into place, for a minute at most."""
+        """Wait while a run of this machine moves its result into place, for at most a minute."""
         end = time.monotonic() + _PATIENCE
         while self.is_publishing and time.monotonic() < end:
             time.sleep(0.02)
 
     @property
     def is_publishing(self) -> bool:
-        """Tell whether a run on this machine is moving its result into place."""
+        """Return True if a run on this machine is moving its result into place."""
         return self.ready.exists() and is_held(self.lock)
 
     @property
     def state_files(self) -> FileStore:
-        """Small files that every run must know."""
+        """The small files of the state."""
         return FolderStore(self.state)
 
     @property
     def has_ready(self) -> bool:
-        """Tell whether a run was killed while it published: its result stands, but not in its place."""
+        """Return True if a run was killed while it published: its result is current, but not in place."""
         return _names_in(self.ready / _NAMES) is not None and (self.ready / CHECKSUMS).exists()
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether no run has got as far as a plan here."""
+        """Return True if no run has produced a plan here."""
         return not (self.state / SHARDS).exists()
 
     def shards(self, fingerprint: str) -> Path:
-        """Return the folder of the committed shards of one features table.
+        """The folder of the committed shards of one features table.
 
         Raises:
-            OutputError: `fingerprint` is none, as in a `run.json` that mission9 did not write.
+            OutputError: `fingerprint` is not valid, as in a `run.json` that mission9 did not write.
         """
         if not FINGERPRINT.fullmatch(fingerprint):
             raise OutputError(
-                f"{self.root / REPORT} was not written by mission9, or is damaged: its fingerprint is {fingerprint!r}; "
-                "give another --output"
+                f"{self.root / REPORT} is damaged or not written by mission9: its fingerprint is {fingerprint!r}; "
+                "pass another --output"
             )
         return self.state / SHARDS / fingerprint
 
     def calibration(self, fingerprint: str) -> Path:
-        """Return the folder of the int8 network calibrated for an extraction; fingerprints of its features follow."""
+        """The folder of the int8 network calibrated for an extraction; feature fingerprints are based on it."""
         return self.state / "int8" / fingerprint
 
     def last_report(self) -> dict[str, Any]:
-        """The `run.json` of the result that stands; empty if there is none."""
+        """The `run.json` of the current result; empty if there is none."""
         return _read_object(self.root / REPORT)
 
     def shared(self, fingerprint: str, todo: str) -> SharedShards | None:  # noqa: ARG002 (of results in a bucket)
-        """Return where workers commit the shards of a plan that `todo` names, if not in `shards`."""
+        """The folder to which workers commit the shards of the plan `todo`, if it is not `shards`."""
         return None
 
     def bring_shards(self, fingerprint: str) -> None:
-        """Have in `shards` what earlier runs have committed, and nothing else."""
+        """Make `shards` hold exactly the shards that earlier runs have committed."""
         make_folder(self.shards(fingerprint))
 
     def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
-        """Let workers, and later runs, see a plan; its rows to do by a name."""
+        """Publish a plan to workers and later runs, with its pending rows under `name`."""
 
     def fingerprints(self) -> list[str]:
-        """Of which features tables there are shards."""
+        """The fingerprints of the features tables that have shards."""
         folder = self.state / SHARDS
         names = [path.name for path in files_in(folder) if path.is_dir()] if folder.is_dir() else []
         return sorted(filter(FINGERPRINT.fullmatch, names))
 
     def share_shards(self, fingerprint: str) -> None:
-        """Let later runs see what is in `shards`, and nothing else."""
+        """Publish exactly the content of `shards` to later runs."""
 
     def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Have what workers commit appear in `shards`, of the keys given; all of it by the end."""
+        """Copy shards to `shards` as workers commit them, of the keys given; all of them when the context ends."""
         return nullcontext()
 
     def publish_page(self) -> None:
-        """Show the page of the result that was published, which is beside it by now."""
+        """Publish the page written into the published result."""
 
     def publish(self, report: bytes | None = None, *, plan: Path | None = None, with_features: bool = False) -> None:
-        """Make the tables in `work` the result, in the place of the last one; `run.json` comes last.
+        """Replace the last result by the tables in `work`; `run.json` comes last.
 
-        What it was made of is listed in `plan`; without one, in that of the result before. The checksums of features
-        are those of the shards that they are links to, unless they were written anew.
+        `plan` lists the inputs of the result; by default that of the previous result is kept. The checksums of features
+        are those of the shards that they link to, unless `with_features` is set.
         """
         names = sorted(table.name for table in files_in(self.work))
         if report is not None:
@@ -199,16 +199,16 @@ class Output:
         if plan is not None:
             link_or_copy(plan, self.work / DONE)
         write_atomic(self.work / _RESERVE, os.urandom(_LEAST_RESERVE + 2 * len(checksums)))
-        sync_file_system(self.work)  # before anything names it
+        sync_file_system(self.work)  # before any file refers to it
         retry_io(lambda: self.work.rename(self.ready))
         retry_io(self.complete)
 
     def forget_rejects(self) -> None:
-        """Delete what `keep_rejects` has put beside an older result."""
+        """Delete the rejects that `keep_rejects` has added to an older result."""
         remove_folder(self.state / REJECTS_FOLDER)
 
     def unpublish(self) -> None:
-        """Take the result away, with all of its tables."""
+        """Remove the result, with all of its tables."""
         remove_file(self.root / REPORT)
         if is_ours(self.root / PAGE):
             remove_file(self.root / PAGE)
@@ -219,9 +219,9 @@ class Output:
         remove_folder(self.trash)
 
     def complete(self) -> None:
-        """Move what is in `ready` into place. Killed at any moment and called again, it ends in the same.
+        """Move the content of `ready` into place. The call is idempotent, and may be killed at any moment.
 
-        Without `run.json` tables of two results may lie side by side, so that what takes long comes after it.
+        Without `run.json` tables of two results may coexist, so slow work comes after it.
         """
         new = _names_in(self.ready / _NAMES)
         if new is None:
@@ -230,7 +230,7 @@ class Output:
         shards = self.shards(fingerprint) if (self.ready / DONE).exists() else None
         remove_file(self.ready / _RESERVE)
         remove_file(self.root / REPORT)
-        if is_ours(self.root / PAGE):  # it tells of the old result
+        if is_ours(self.root / PAGE):  # it belongs to the old result
             remove_file(self.root / PAGE)
         for name in self.published() - new:
             discard(self.root / name, trash=self.trash)
@@ -252,7 +252,7 @@ class Output:
         self.empty_trash()
 
     def empty_trash(self) -> None:
-        """Delete what was replaced, as far as its readers let go of it: on NFS an open file keeps its folder."""
+        """Delete replaced files. On NFS a file that a reader has open keeps its folder."""
         with suppress(OSError):
             remove_folder(self.trash)
 
@@ -261,13 +261,13 @@ class Output:
         found = _read_object(self.state / CHECKSUMS)
         if all(_is_published(name) for name in found):
             return found
-        logger.warning("%s names files that mission9 never writes, and is not used", self.state / CHECKSUMS)
+        logger.warning("%s names files that mission9 never writes, and is ignored", self.state / CHECKSUMS)
         return {}
 
     def published(self) -> set[str]:
-        """The names of the tables in `root` that mission9 put there."""
+        """The names of the tables that mission9 wrote to `root`."""
         names = _names_in(self.state / _NAMES)
-        if names is None:  # damaged, or there is none; each file of a result was also noted with its checksum
+        if names is None:  # damaged or missing; the checksums name each file of a result too
             noted = {name.partition("/")[0] for name in self.checksums()}
             names = noted & TABLES | ({FEATURES_FOLDER} if noted else set())
         return names
@@ -276,7 +276,7 @@ class Output:
         write_atomic(self.state / _NAMES, json.dumps(sorted(names)).encode())
 
     def keep_rejects(self) -> Path | Address:
-        """Put the rejects of a run that fails where they can be read, beside an older result if there is one."""
+        """Save the rejects of a failed run for its user, next to an older result if there is one."""
         place = self.state if (self.root / REPORT).exists() else self.root
         if place == self.root:
             self._record(self.published() | {REJECTS_FOLDER})
@@ -286,32 +286,32 @@ class Output:
 
 
 def _is_published(name: str) -> bool:
-    """Tell whether a relative path can be that of a file of a result."""
+    """Return True if a relative path can be that of a file of a result."""
     first, *others = name.split("/")
     return first in TABLES | {REPORT} and not {"", ".", ".."}.intersection(others)
 
 
 def _read_object(file: Path) -> dict[str, Any]:
-    """Return what a file of JSON holds; empty where there is none, or it is damaged."""
+    """The content of a JSON file; empty if it is missing or damaged."""
     found = _read_json(file)
     return found if isinstance(found, dict) else {}
 
 
 def _names_in(file: Path) -> set[str] | None:
-    """The names of tables that a file lists; None where there is none, or it is damaged."""
+    """The table names that a file lists; None if it is missing or damaged."""
     found = _read_json(file)
     return set(found) if isinstance(found, list) and all(name in TABLES for name in found) else None
 
 
 def _read_json(file: Path) -> object:
-    """Return what a file of JSON holds; None where there is none, or it is damaged."""
+    """The content of a JSON file; None if it is missing or damaged."""
     try:
         return read_json(file, _MAX_REPORT_BYTES)
     except OSError as error:
-        if is_transient(error):  # which says nothing of the file
+        if is_transient(error):  # the file itself may be fine
             raise
     except ValueError:
-        logger.warning("%s is damaged, and not used", file)
+        logger.warning("%s is damaged and ignored", file)
     return None
 
 

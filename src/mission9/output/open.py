@@ -1,4 +1,4 @@
-"""A place of results by the text that a user gives for it."""
+"""Open a place of results by its user-supplied name."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ STORES: dict[str, Callable[[str], OutputPlace]] = {"s3": _bucket, "s3a": _bucket
 
 
 def output_at(place: str | Path) -> OutputPlace:
-    """The folder, or the prefix of a bucket, of results.
+    """The folder, or the bucket prefix, of results.
 
     Raises:
-        ConfigError: the text is no address.
+        ConfigError: the text is not a valid address.
     """
     store = STORES.get(scheme_of(place))
     return store(str(place)) if store else FolderPlace(Path(place))
 
 
 def existing_output(place: str) -> OutputPlace:
-    """The same where a run has written: a name that was mistyped must not pass for an output with nothing in it.
+    """Like `output_at`, for an existing output: a mistyped name must not pass for an empty output.
 
     Raises:
         OutputError: there is no output.
-        StorageError: the bucket does not tell.
+        StorageError: the bucket does not answer.
     """
     output = output_at(place)
     if not output.exists():
-        raise OutputError(f"there is no output of mission9 in {place}: give the folder, or prefix, of the results")
+        raise OutputError(f"there is no mission9 output in {place}: pass the folder or prefix of the results")
     return output

@@ -1,4 +1,4 @@
-"""Lock an output folder for one writer at a time; finish or clear away what a killed run left in it."""
+"""Lock an output folder for one writer at a time, and recover after a killed run."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mission9.storage.local.lock import sign, take_lock
 
 @contextmanager
 def open_local_output(root: Path, *, overwrite: bool) -> Iterator[Output]:
-    """The output folder, made if need be and locked against other runs.
+    """Open the output folder, created if absent and locked against other runs.
 
-    What this call made is taken away again where the request turns out to be impossible.
+    Folders created by this call are deleted again if the request is refused.
 
     Raises:
-        OutputError: it is a file, cannot be written, holds files of others, or another run is writing it.
+        OutputError: it is a file, is not writable, holds foreign files, or another run is writing to it.
     """
     output = Output(root.absolute())
     try:
         refuse_links(output.root)
         is_new, has_state = not output.root.exists(), output.state.is_dir()
         retry_io(lambda: check_may_begin(output, overwrite=overwrite))
-        lock = take_lock(output.lock, f"another run is writing {output.root}")
+        lock = take_lock(output.lock, f"another run is writing to {output.root}")
     except OSError as error:
         raise OutputError(
-            f"the output folder {root} cannot be written: {error.strerror}; give another with --output"
+            f"the output folder {root} cannot be written: {error.strerror}; pass another with --output"
         ) from error
     with lock:
         try:
@@ -47,19 +47,19 @@ def open_local_output(root: Path, *, overwrite: bool) -> Iterator[Output]:
             raise
         finally:
             shutil.rmtree(output.work, ignore_errors=True)
-            with suppress(OSError):  # whoever takes it next says so in it
+            with suppress(OSError):  # the next holder signs it
                 lock.truncate(0)
 
 
 def refuse_links(root: Path) -> None:
-    """Refuse an output among whose files there are symbolic links: what they lead to is not ours to replace or delete.
+    """Refuse an output with symbolic links: their targets are not mission9's to replace or delete.
 
     Raises:
-        OutputError: there is one.
+        OutputError: there is a symbolic link.
     """
     for link in (link for name in (STATE, *sorted(TABLES)) for link in _links_in(root / name)):
         raise OutputError(
-            f"{link} is a symbolic link, and mission9 never makes one: put in its place what it leads to, or delete it"
+            f"{link} is a symbolic link, which mission9 never creates: replace it by its target, or delete it"
         )
 
 
@@ -78,31 +78,31 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def check_may_begin(output: Output, *, overwrite: bool) -> None:
-    """Refuse a folder of others, unless asked to write beside what is there; never write over it.
+    """Refuse a folder with foreign files, unless `overwrite` is set; never overwrite them.
 
     Raises:
-        OutputError: it is a file, or holds files of others.
+        OutputError: it is a file, or holds foreign files.
     """
     if output.state.is_dir() or not output.root.exists():
         return
     if not output.root.is_dir():
-        raise OutputError(f"the output {output.root} is a file; give a folder with --output")
-    # The state may have been made this very moment, by a run that was started at the same time.
+        raise OutputError(f"the output {output.root} is a file: pass a folder with --output")
+    # The state may have been created a moment ago, by a concurrent run.
     others = [name for name in os.listdir(output.root) if not name.startswith(".") and name != STATE]
     taken = sorted(TABLES.union([REPORT, PAGE]).intersection(others))
     if taken:
         raise OutputError(
-            f"{output.root / taken[0]} was not written by mission9, which would replace it: give another --output"
+            f"{output.root / taken[0]} was not written by mission9 and would be overwritten: pass another --output"
         )
     if others and not overwrite:
         raise OutputError(
-            f"the output folder {output.root} holds {others[0]}, which mission9 did not write: give another folder, "
-            "or --overwrite to write beside it"
+            f"the output folder {output.root} holds {others[0]}, not written by mission9: pass another folder, "
+            "or --overwrite to write next to it"
         )
 
 
 def _tidy(output: Output) -> None:
-    """Finish or clear away what a run that was killed has left, and see that no one's folder is in the way."""
+    """Finish or delete the work of a killed run, and check that no foreign folder is in the way."""
     if output.has_ready:
         retry_io(output.complete)
     state, receipts = files_in(output.state), output.state / RECEIPTS
@@ -120,5 +120,5 @@ def _tidy(output: Output) -> None:
     if os.path.lexists(output.root / PAGE) and not is_ours(output.root / PAGE):
         taken.append(PAGE)
     if taken:
-        raise OutputError(f"{output.root / taken[0]} was not written by mission9, which would replace it: move it away")
+        raise OutputError(f"{output.root / taken[0]} was not written by mission9, and would be replaced: move it")
     make_folder(output.work)

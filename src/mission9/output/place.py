@@ -1,4 +1,4 @@
-"""The port of a place of results, and a folder as one."""
+"""The port for a place of results, and its implementation for folders."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from mission9.storage.file_store import FileStore
 
 
 class HiddenData(NamedTuple):
-    """Counts of what no listing of an output shows: old versions with delete markers, and unfinished uploads."""
+    """Counts of hidden data: old versions with delete markers, and unfinished uploads."""
 
     versions: int = 0
     uploads: int = 0
 
 
 class OutputPlace(Protocol):
-    """A place of results, as a user names it; `name` is that of the folder `result` in messages."""
+    """A user-supplied place of results; `name` is that of the folder `result` in messages."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def copies(self) -> tuple[str, ...]:
-        """Copies that no erasure here reaches, in words."""
+        """Descriptions of the copies that no erasure here reaches."""
 
     def open(self, *, overwrite: bool) -> AbstractContextManager[Output]:
-        """Lock the output for one writer, and make it if need be.
+        """Lock the output for one writer, and create it if absent.
 
         Raises:
-            OutputError: it is a file, cannot be written, holds files of others, or another run is writing it.
+            OutputError: it is a file, is not writable, holds foreign files, or another run is writing to it.
         """
 
     def exists(self) -> bool:
-        """Tell whether a run has written here.
+        """Return True if a run has written here.
 
         Raises:
-            StorageError: the bucket does not tell.
+            StorageError: the bucket does not answer.
         """
 
     def result(self, *, to_verify: bool = False) -> Path:
-        """The folder of the result; of one in a bucket a copy, `to_verify` a fresh one with all that vouches for it.
+        """The folder of the result; for a bucket a copy, or with `to_verify` a fresh one that includes its shards.
 
         Raises:
             OutputError: the bucket holds no result here.
@@ -55,44 +55,44 @@ class OutputPlace(Protocol):
         """
 
     def model(self) -> Path:
-        """The folder of the PCA model that lies here; of one in a bucket a copy.
+        """The folder of the PCA model stored here; for a bucket, a copy.
 
         Raises:
-            ModelError: the bucket holds none here.
+            ModelError: the bucket holds no model here.
             StorageError: it cannot be read.
         """
 
     def last_report(self) -> dict[str, Any]:
-        """The report of the result that stands; empty if none does."""
+        """The report of the current result; empty if there is none."""
 
     def state_files(self) -> FileStore:
-        """Small files of the state."""
+        """The small files of the state."""
 
     def encryption_key(self) -> str | None:
-        """The file of the key of encrypted tables; None where they are not encrypted."""
+        """The key file of encrypted tables; None if they are not encrypted."""
 
     def put_page(self, folder: Path) -> str:
-        """Put the page that was made in the folder `result` where the result is; return where that is."""
+        """Store the page made in the folder `result` with the result; return its place."""
 
     def page(self, run_id: str) -> str | None:
-        """The page of a run that has just ended; None where it has none."""
+        """The page of a run that has just ended; None if there is none."""
 
     def forget_copies(self) -> None:
-        """Delete the copies of results and models that this user has."""
+        """Delete this user's copies of results and models."""
 
     def delete_hidden(self) -> HiddenData:
-        """Delete the data that no listing shows; return how much there was."""
+        """Delete hidden data; return its counts."""
 
     def has_hidden(self) -> bool:
-        """Tell whether any of that is left, but for versions of what names no image."""
+        """Return True if hidden data is left, except versions of objects that name no image."""
 
     def objects(self) -> Iterator[tuple[str, Path]]:
-        """Each object by its address, as a file that lasts for its turn; none of a folder."""
+        """Each object by its address, as a file that exists for one iteration; none for a folder."""
 
 
 @dataclass(frozen=True)
 class FolderPlace:
-    """A folder."""
+    """A folder that holds results."""
 
     root: Path
     copies: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class FolderPlace:
     def exists(self) -> bool:
         return (self.root / STATE).is_dir()
 
-    def result(self, *, to_verify: bool = False) -> Path:  # noqa: ARG002 - it is verified where it is
+    def result(self, *, to_verify: bool = False) -> Path:  # noqa: ARG002 - a folder is verified in place
         return self.root.absolute()
 
     def model(self) -> Path:
@@ -122,7 +122,7 @@ class FolderPlace:
     def encryption_key(self) -> str | None:
         return key_of(self.root) if is_encrypted(self.root / STATE) else None
 
-    def put_page(self, folder: Path) -> str:  # noqa: ARG002 - it is there
+    def put_page(self, folder: Path) -> str:  # noqa: ARG002 - the page is in the folder already
         return str(self.root / PAGE)
 
     def page(self, run_id: str) -> str | None:  # noqa: ARG002 - a page of another run was deleted

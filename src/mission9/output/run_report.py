@@ -24,12 +24,12 @@ from mission9.schema import FEATURES, SPLITS
 _PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
 
 
-# What `run.json` is called in the words of errors; a folder's and a bucket's have the same name.
+# The name of `run.json` in errors, the same for a folder and a bucket.
 _REPORT = "run.json"
 
 
 class _Settings(BaseModel):
-    """Those of a run's settings that are read of its result."""
+    """The settings of a run that are read back from its result."""
 
     model_config = ConfigDict(strict=True)
 
@@ -51,7 +51,7 @@ class _Weights(BaseModel):
 
 
 class _Objects(BaseModel):
-    """The dictionaries in a report."""
+    """The free-form dictionaries in a report."""
 
     config: _Settings
     weights: _Weights
@@ -59,7 +59,7 @@ class _Objects(BaseModel):
 
 @dataclass
 class SplitCounts:
-    """Images of one split; `reasons` counts the rejected by reason."""
+    """Image counts of one split; `reasons` counts rejects by reason."""
 
     listed: int = 0
     featured: int = 0
@@ -69,11 +69,10 @@ class SplitCounts:
 
 @dataclass
 class Report:
-    """Everything `run.json` holds; `seconds` are of the clock, by stage, `cpu_seconds` the workers' in extraction.
+    """The content of `run.json`; `seconds` are wall-clock time by stage, `cpu_seconds` the workers' in extraction.
 
-    `layout` says which folders were taken for splits. `pseudonyms` names the key of the pseudonyms in the tables, empty
-    where these hold paths.
-    By `run_id` readers see that no other result has taken the place of the one that they began to read.
+    `layout` names the folders used as splits. `pseudonyms` names the key of the pseudonyms in the tables, empty if they
+    hold paths. `run_id` lets readers detect that another result has replaced the one that they began to read.
     """
 
     config: dict[str, Any]
@@ -122,7 +121,7 @@ class Report:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds spent inside to those of a stage."""
+        """Add the seconds spent inside the context to those of a stage."""
         start = time.monotonic()
         try:
             yield
@@ -130,10 +129,10 @@ class Report:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
 
     def check_conserved(self) -> None:
-        """Every image listed is featured or rejected.
+        """Check that every listed image is featured or rejected.
 
         Raises:
-            ConservationError: with the numbers.
+            ConservationError: the counts differ; the message lists them.
         """
         for name, split in self.splits.items():
             if split.listed != split.featured + split.rejected:
@@ -143,7 +142,7 @@ class Report:
                 )
 
     def audited(self) -> dict[str, Any]:
-        """Return what the audit log says of it; settings by their hash, since places have names."""
+        """The facts recorded in the audit log; settings as a hash, since places contain names."""
         settings = json.dumps(self.config, sort_keys=True).encode()
         counts = {"listed": self.listed, "featured": self.featured, "rejected": self.rejected}
         return {
@@ -157,20 +156,21 @@ class Report:
 
     def to_json(self) -> bytes:
         facts = asdict(self)
-        for texts in (facts["config"], facts["weights"]):  # paths may be URLs, which may hold secrets
+        for texts in (facts["config"], facts["weights"]):  # paths may be URLs that contain secrets
             texts |= redact_values(texts)
         return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def report_of(found: Mapping[str, Any], place: str | Path) -> Report:
-    """Return the report that a `run.json` in `place` holds, also one of an earlier version.
+    """Parse the `run.json` of `place`, also one of an earlier version.
 
     Raises:
-        OutputError: it is missing, or not as a run writes it.
+        OutputError: it is missing or damaged.
     """
     if not found:
         raise NoResultError(
-            f"there is no result in {place} ({_file(place)} is missing or damaged): mission9 run --output {place}"
+            f"there is no result in {place} ({_file(place)} is missing or damaged): create it with mission9 run "
+            f"--output {place}"
         )
     try:
         _Objects.model_validate(found)
@@ -188,7 +188,7 @@ def report_of(found: Mapping[str, Any], place: str | Path) -> Report:
 
 def _strange(place: str | Path, why: str) -> OutputError:
     return OutputError(
-        f"{_file(place)} is damaged, or was not written by mission9 ({why}): mission9 run --output {place}"
+        f"{_file(place)} is damaged or not written by mission9 ({why}): recreate it with mission9 run --output {place}"
     )
 
 
@@ -200,7 +200,7 @@ _READER = TypeAdapter(Report)
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Python's version, and those of packages, by default those that results may depend on, of what is installed."""
+    """The versions of Python and of the installed packages among `packages`."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:

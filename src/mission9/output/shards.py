@@ -1,7 +1,7 @@
 """Committed shards: a features file, a rejects file and a marker under one key.
 
-A shard is done when its marker is there, since the marker is written last and the tables' lengths in it are checked.
-Two tries of one shard, even at once, write the same rows under names of their own, and the last rename wins.
+A shard is done when its marker exists: the marker is written last, and records the lengths of the tables.
+Two tries of one shard, even concurrent ones, write the same rows under names of their own, and the last rename wins.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from mission9.storage.local.files import (
 )
 from mission9.storage.local.untrusted import read_json
 
-# Rows that are read at once: 10 MB of features, large enough for a reader's overhead not to count.
+# Rows read at a time: 10 MB of features, so that a reader's overhead is negligible.
 GROUP_ROWS = 2048
 
 _TABLES = _FEATURES, _REJECTS = "features.parquet", "rejects.parquet"
 
-# Names of files, and of nothing outside of their folder.
+# Valid file names, without any path.
 _KEY = re.compile(r"[0-9A-Za-z]+")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of images of one split, the `number`-th row group of a plan; `key` names its committed files."""
+    """Some images of one split, the `number`-th row group of a plan; `key` names its committed files."""
 
     number: int
     key: str
@@ -53,7 +53,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Table:
-    """A committed file: rows, length in bytes and SHA-256; of no file where there are no rows."""
+    """A committed file: rows, length in bytes and SHA-256; without rows there is no file."""
 
     rows: int = 0
     bytes: int = 0
@@ -93,7 +93,7 @@ def commit(folder: Path, shard: Shard, features: pa.Table, rejects: pa.Table) ->
 
 def read_marker(folder: Path, key: str) -> Marker | None:
     """The marker of a shard, or None if the shard is not done."""
-    if not _KEY.fullmatch(key):  # of a plan that somebody else wrote, or that is damaged
+    if not _KEY.fullmatch(key):  # from an untrusted or damaged plan
         return None
     try:
         facts = read_json(_marker_file(folder, key))
@@ -101,7 +101,7 @@ def read_marker(folder: Path, key: str) -> Marker | None:
         if facts["check"] != _check(marker):
             return None
     except OSError as error:
-        if is_transient(error):  # which says nothing of the shard
+        if is_transient(error):  # the shard itself may be fine
             raise
         return None
     except (ValueError, KeyError, TypeError):
@@ -113,7 +113,7 @@ def read_marker(folder: Path, key: str) -> Marker | None:
 
 
 def damaged(folder: Path, key: str) -> list[Path]:
-    """The files of a committed shard whose content is not what its marker says."""
+    """The files of a committed shard whose content differs from its marker."""
     marker = read_marker(folder, key)
     if marker is None:
         return []
@@ -134,19 +134,19 @@ def read_rejects(folder: Path, key: str) -> pa.Table:
 
 
 def committed_features(folder: Path, key: str) -> Path | None:
-    """The features file that a shard's marker vouches for; where it has none, one that is there is of a failed try."""
+    """The features file recorded in a shard's marker; any other was left by a failed try."""
     marker = read_marker(folder, key)
     return features_file(folder, key) if marker and marker.features.rows else None
 
 
 def committed_rejects(folder: Path, key: str) -> Path | None:
-    """The rejects file that a shard's marker vouches for, as that of the features."""
+    """The rejects file recorded in a shard's marker; any other was left by a failed try."""
     marker = read_marker(folder, key)
     return rejects_file(folder, key) if marker and marker.rejects.rows else None
 
 
 def rows_of(file: Path | None, wanted: pa.Array, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows of a committed file whose path is wanted, a row group at a time."""
+    """The rows of a committed file with the paths in `wanted`, a row group at a time."""
     if file is None:
         return
     for group in row_groups(file):
@@ -156,9 +156,9 @@ def rows_of(file: Path | None, wanted: pa.Array, schema: pa.Schema) -> Iterator[
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:
-    """Delete the files that are not of `names`: tries that were killed, and shards that were compacted.
+    """Delete the files not in `names`: those of killed tries, and of compacted shards.
 
-    Markers go first: killed in between, this leaves none that vouches for nothing.
+    Markers are deleted first, so that none ever refers to a missing file.
     """
     for file in sorted(files_in(folder), key=lambda file: file.suffix != ".json"):
         if file.name.split(".")[0] not in names:
@@ -166,7 +166,7 @@ def sweep(folder: Path, names: Collection[str]) -> None:
 
 
 def sweep_tries(folder: Path) -> None:
-    """Delete what tries that were killed have left: files that are not whole, and tables that no marker vouches for."""
+    """Delete the remains of killed tries: partial files, and tables without a marker."""
     names = {file.name for file in files_in(folder)}
     for name in sorted(names):
         key, _, kind = name.partition(".")
@@ -175,12 +175,12 @@ def sweep_tries(folder: Path) -> None:
 
 
 def features_file(folder: Path, key: str) -> Path:
-    """Return where a shard's features are."""
+    """The path of a shard's features."""
     return folder / f"{key}.{_FEATURES}"
 
 
 def rejects_file(folder: Path, key: str) -> Path:
-    """Return where a shard's rejects are."""
+    """The path of a shard's rejects."""
     return folder / f"{key}.{_REJECTS}"
 
 
@@ -189,13 +189,13 @@ def _marker_file(folder: Path, key: str) -> Path:
 
 
 def _check(marker: Marker) -> str:
-    """Return what tells a marker whose numbers were damaged."""
+    """A checksum of the marker's numbers."""
     return hashlib.sha256(json.dumps(asdict(marker), sort_keys=True).encode()).hexdigest()
 
 
 def write_table(file: Path, rows: pa.Table, schema: pa.Schema) -> None:
-    """A Parquet file of features or rejects, in row groups of `GROUP_ROWS`."""
-    # Features are too different from each other for a dictionary to pay.
+    """Write a Parquet file of features or rejects, in row groups of `GROUP_ROWS`."""
+    # Features hardly repeat, so a dictionary does not pay.
     text = [field.name for field in schema if field.type == pa.string()]
     with TableWriter(file, schema, compression="zstd", use_dictionary=text) as writer:
         writer.write_table(rows, row_group_size=GROUP_ROWS)
@@ -214,7 +214,7 @@ def _write(path: Path, rows: pa.Table, schema: pa.Schema) -> Table:
                 os.fsync(file.fileno())
             return Table(len(rows), whole.stat().st_size, file_sha256(whole))
 
-    return retry_io(write)  # anew: what was written before an fsync that failed may be lost
+    return retry_io(write)  # from the beginning: data written before a failed fsync may be lost
 
 
 def _is_whole(path: Path, table: Table) -> bool:
@@ -225,7 +225,7 @@ def _is_whole(path: Path, table: Table) -> bool:
 
 
 def clear_away(folder: Path) -> None:
-    """Delete what is not of the result that stands: shards that were compacted, or are of another listing."""
+    """Delete shards outside the current result: those compacted, or of another listing."""
     plans = (plan_file(folder), todo_file(folder), done_file(folder))
     parts = {group["part"][0].as_py() for group in row_groups(done_file(folder), ["part"])}
     sweep(folder, parts | {file.stem for file in plans})

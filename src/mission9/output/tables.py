@@ -1,4 +1,4 @@
-"""Parquet files of our own, written and read patiently."""
+"""mission9's Parquet files, written and read with retries."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 from mission9.crypto.parquet import for_reading, for_writing
 from mission9.storage.local.files import naming, open_to_read, open_to_write
 
-# Reading a damaged file ends in one of these.
+# Reading a damaged file raises one of these.
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
-_Version = tuple[Path, int, int, int]  # of a file: its path, inode, time of change and size
+_Version = tuple[Path, int, int, int]  # a file's path, inode, modification time and size
 
-# A plan has a row group for each shard, and each shard's task reads one: with the footer each time that were quadratic.
+# A plan has a row group for each shard, and each shard's task reads one: parsing the footer each time is quadratic.
 _footers: dict[_Version, pq.FileMetaData] = {}
 _MAX_FOOTERS = 4
 
 
 class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
-    """Writes a Parquet file, encrypted where `encryption.encrypted_by` says so.
+    """A Parquet writer that encrypts if `crypto.parquet.encrypted_by` is active.
 
-    Its pages carry checksums, which readers hold them against if they care.
+    Pages carry checksums, which readers may verify.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, **options: Any) -> None:
@@ -38,13 +38,13 @@ class TableWriter(pq.ParquetWriter):  # type: ignore[misc]
         try:
             super().close()
         finally:
-            self.is_open = False  # or it would be closed again, and fail again, when it is collected as garbage
+            self.is_open = False  # or garbage collection would close it again, and fail again
             self._file.close()
 
 
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
-    """A file to read from; each single read is tried again where it fails for a passing reason."""
+    """Open a file; each read is retried after a transient error."""
     with naming(path), open_to_read(path) as file:
         options |= for_reading(file.peek(4), path)
         with pq.ParquetFile(file, **options) as parquet:
@@ -52,18 +52,18 @@ def opened(path: Path, **options: Any) -> Iterator[pq.ParquetFile]:
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A whole file."""
+    """Read a whole file."""
     with opened(path) as parquet:
         return parquet.read(columns=columns)
 
 
 def read_group(path: Path, number: int, columns: list[str] | None = None) -> pa.Table:
-    """One row group of a file, whose footer a process that reads several reads once."""
+    """Read one row group; the footer is cached within the process."""
     with naming(path), open_to_read(path) as file:
         options = for_reading(file.peek(4), path)
         facts = os.fstat(file.fileno())
         version = (path, facts.st_ino, facts.st_mtime_ns, facts.st_size)
-        # The footer of an encrypted file is bound to what decrypts it.
+        # The footer of an encrypted file is bound to its decryption properties.
         with pq.ParquetFile(file, **(options or {"metadata": _footers.get(version)})) as parquet:
             if not options and version not in _footers:
                 _keep(version, parquet.metadata)
@@ -77,7 +77,7 @@ def _keep(version: _Version, footer: pq.FileMetaData) -> None:
 
 
 def row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The row groups of a file, one after the other; damage in a page is an error."""
+    """The row groups of a file, in order; a damaged page raises an error."""
     with opened(path, page_checksum_verification=True) as parquet:
         for number in range(parquet.num_row_groups):
             yield parquet.read_row_group(number, columns=columns)

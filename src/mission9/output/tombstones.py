@@ -1,4 +1,4 @@
-"""Note which images are erased, by keyed hashes of their paths: in the state of an output, nowhere in clear."""
+"""Record erased images by keyed hashes of their paths, in the state of an output; no path is stored in clear."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from mission9.output.layout import ERASED_FILE
 from mission9.sources.listing import ListingCounts
 from mission9.storage.file_store import FileStore
 
-ERASED = "(erased)"  # counted in the place of an extension
+ERASED = "(erased)"  # counted in place of an extension
 
 
 @dataclass
 class Pending:
-    """An erasure that is noted and not finished: `images` by their hashes, and what was counted of them so far.
+    """A recorded, unfinished erasure: `images` by their hashes, with their counts so far.
 
-    Of the images, `erased` had not been noted before. A killed erasure is in the receipt of whichever goes on with it.
+    `erased` counts the images not recorded before. A killed erasure is included in the receipt of the one that resumes
+    it.
     """
 
     images: set[str] = field(default_factory=set)
@@ -36,18 +37,18 @@ class Pending:
 
     @staticmethod
     def of(found: dict[str, Any]) -> Pending:
-        """Return what `Tombstones.save` has noted."""
+        """Parse the record written by `Tombstones.save`."""
         counts = (int(found["erased"]), int(found["rows_of_shards"]), Counter(found["source"]))
         return Pending(set(found["images"]), *counts, str(found["digest_before"]))
 
 
 @dataclass
 class Tombstones:
-    """Hashes of the paths of erased images, and of what public tables called them; those `pending` may not be gone.
+    """Hashes of the paths of erased images, and of their public names; those `pending` may not be erased yet.
 
-    `retired` are the SHA-256 of PCA models that may have seen an erased image: no run is given one of them again.
-    `audit` says where the audit log ended with the last erasure. The key is of this output alone. Whoever has it can
-    find out whether a path that they guess was erased, as the next run must.
+    `retired` are the SHA-256 of PCA models fitted on an erased image: no later run uses them.
+    `audit` records the end of the audit log after the last erasure. The key belongs to this output alone. A person who
+    has it can test whether a guessed path was erased, as the next run must.
     """
 
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
@@ -58,10 +59,10 @@ class Tombstones:
 
     @staticmethod
     def of(state: FileStore) -> Tombstones:
-        """Those of an output.
+        """Read the tombstones of an output.
 
         Raises:
-            OutputError: they are damaged; without them erased images would come back.
+            OutputError: they are damaged; without them erased images would return.
         """
         content = state.read(ERASED_FILE)
         if content is None:
@@ -69,16 +70,16 @@ class Tombstones:
         try:
             found = json.loads(content)
             hashes, pending = set(found["hashes"]), Pending.of(found["pending"])
-            retired = set(found.get("retired", ()))  # earlier versions noted none
+            retired = set(found.get("retired", ()))  # absent in earlier versions
             return Tombstones(bytes.fromhex(found["key"]), hashes, pending, dict(found["audit"]), retired)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OutputError(
-                f"{ERASED_FILE} in the state of the output is damaged, and without it erased images would come back: "
-                "restore it, or give another --output"
+                f"{ERASED_FILE} in the output's state is damaged, and without it erased images would return: "
+                "restore it, or pass another --output"
             ) from error
 
     def save(self, state: FileStore) -> None:
-        """Note them in the state of an output."""
+        """Write the tombstones to the state of an output."""
         pending = vars(self.pending) | {"images": sorted(self.pending.images)}
         found = {"key": self.key.hex(), "hashes": sorted(self.hashes), "pending": pending, "audit": self.audit}
         found["retired"] = sorted(self.retired)
@@ -86,7 +87,7 @@ class Tombstones:
 
     @property
     def is_pending(self) -> bool:
-        """Tell whether an erasure was cut short."""
+        """Return True if an erasure was interrupted."""
         return bool(self.pending.images)
 
     def hash_of(self, path: str) -> str:
@@ -96,11 +97,11 @@ class Tombstones:
         return set(map(self.hash_of, paths))
 
     def has(self, path: str) -> bool:
-        """Tell whether a path, or what public tables called it, is noted."""
+        """Return True if a path, or its public name, is recorded."""
         return self.hash_of(path) in self.hashes
 
     def holds(self, paths: pa.Array | pa.ChunkedArray) -> pa.Array:
-        """Of which paths the images are erased."""
+        """A Boolean array, True for the paths of erased images."""
         if not self.hashes:
             return pa.array([False] * len(paths), pa.bool_())
         return pa.array([path is not None and self.has(path) for path in paths.to_pylist()], pa.bool_())
@@ -113,7 +114,7 @@ class Tombstones:
                 for split in batch.filter(erased)["split"].to_pylist():
                     found.listed[split] -= 1
                     found.skipped[ERASED] += 1
-                found.listed += type(found.listed)()  # without the splits of which nothing is left
+                found.listed += type(found.listed)()  # drops the splits left empty
                 batch = batch.filter(pc.invert(erased))
             if len(batch):
                 yield batch

@@ -1,4 +1,4 @@
-"""Name the damaged file of a pack, where damage is no reason to end: what it told of is made anew."""
+"""Name the damaged file of a pack, where damage is not fatal: its content is made again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 class Damaged(Exception):
-    """A file of a pack does not hold what was written to it."""
+    """A pack's file no longer has its original content."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name} is damaged ({why})")
@@ -18,10 +18,10 @@ class Damaged(Exception):
 
 @contextmanager
 def damage_found(name: str) -> Iterator[None]:
-    """Turn what Parquet's reader raises of a file into an error that says which.
+    """Turn an exception of Parquet's reader into an error that names the file.
 
     Raises:
-        Damaged: in its place; what the system raises stays.
+        Damaged: in place of it; OS errors pass through.
     """
     try:
         yield

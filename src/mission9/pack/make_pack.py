@@ -1,4 +1,4 @@
-"""Images -> a pack of them: listed, planned, written by worker processes, then shown by the manifest."""
+"""Images -> a pack of them: listed, planned, written by worker processes, then published by the manifest."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ logger = logging.getLogger(__name__)
 
 
 def make_pack(
-    input: str,  # noqa: A002 (as the command has it)
+    input: str,  # noqa: A002 (the command's name for it)
     output: str,
     *,
     listing: Listing = USUAL,
     overwrite: bool = False,
     workers: int | None = None,
 ) -> PackReport:
-    """Pack the images below `input` into a pack at `output`, or bring the pack that is there up to date.
+    """Pack the images below `input` into a pack at `output`, or update the existing pack.
 
-    What it holds of images that are as they were stays, unless `overwrite`; what a killed call has done counts, too.
-    The pack that stands is whole at any moment: the new one takes its place by the manifest, which is written last.
+    Unchanged images are kept, unless `overwrite` is set, as is the finished work of a killed call. The current pack is
+    complete at every moment: the new one replaces it through the manifest, which is written last.
 
     Raises:
-        UsageError: the request cannot be carried out.
+        UsageError: the request is not valid.
         StorageError: a disk or a bucket fails.
     """
     if workers is not None and workers < 1:
-        raise ConfigError(f"--workers {workers} can do nothing: give 1 or more")
+        raise ConfigError(f"--workers {workers} is not valid: pass 1 or more")
     store = file_store(output)
     check_folder(input)
     root = resolve_root(input)
     if real_root(input) == real_root(output):
-        raise OutputError(f"the pack would lie among the images in {input}: give another --output")
+        raise OutputError(f"the pack would be among the images in {input}: pass another --output")
     with translate_errors(output, input), locked(store) as check, scratch_folder() as scratch:
         found = ListingCounts()
         batches = list_images(root, found, replace(listing, exclude=real_root(output)))
@@ -76,25 +76,25 @@ def make_pack(
 
 
 def make_pack_by_spark(
-    input: str,  # noqa: A002 (as the command has it)
+    input: str,  # noqa: A002 (the command's name for it)
     output: str,
     *,
     listing: Listing = USUAL,
 ) -> PackReport:
-    """As `make_pack`, of what only Java can read: by Spark, everything anew.
+    """Like `make_pack`, through Spark, for stores that only Java can read; everything is packed again.
 
     Raises:
-        UsageError: the request cannot be carried out.
-        SetupError: there is no Spark.
+        UsageError: the request is not valid.
+        SetupError: Spark is not installed.
         TaskError: Spark's job fails.
         StorageError: a disk or a bucket fails.
     """
-    from mission9.pack.spark_pack import write_by_spark  # loads what other packs do not need
+    from mission9.pack.spark_pack import write_by_spark  # other packs do not need it
 
     store = file_store(output)
     images, pack = real_root(input), real_root(output)
     if pack == images or pack.startswith(f"{images.rstrip('/')}/"):
-        raise OutputError(f"the pack would lie among the images in {input}, and Spark read it: give another --output")
+        raise OutputError(f"Spark would read the pack among the images in {input}: pass another --output")
     with translate_errors(output), locked(store) as check, scratch_folder() as scratch:
         written = write_by_spark(input, store, scratch, listing)
         report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
@@ -110,7 +110,7 @@ def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, fo
             writer.write_batch(batch)
     check_links(place, found)
     if not found.listed:
-        raise InputError(f"there are no images in {place}{found.in_brackets()}; give another --input")
+        raise InputError(f"there are no images in {place}{found.in_brackets()}: pass another --input")
 
 
 def _write_parts(root: str, store: FileStore, plan: PackPlan, workers: int | None) -> None:
@@ -127,22 +127,22 @@ def _write_parts(root: str, store: FileStore, plan: PackPlan, workers: int | Non
 
 
 def _shown(store: FileStore, plan: PackPlan, report: PackReport, check_lock: CheckLock) -> bool:
-    """Show what is done; where a part that was done before does not tell what is in it, it is to be made anew.
+    """Publish the finished parts; a part from an earlier call with damaged index rows must be made again.
 
     Raises:
-        StorageError: one that was made this moment does not.
+        StorageError: a part that was just made is damaged.
     """
     try:
         show_pack(store, plan, report, check_lock)
     except Damaged as damage:
         if damage.name not in map(done_file, plan.kept):
-            raise StorageError(f"{store}/{damage}: see to it, then pack again with --overwrite") from damage
-        logger.warning("%s: %s, and that part is made anew", store, damage)
+            raise StorageError(f"{store}/{damage}: fix the disk, then pack again with --overwrite") from damage
+        logger.warning("%s: %s, so that part is made again", store, damage)
         store.remove([damage.name])
         return False
     return True
 
 
 def _told(place: str) -> str:
-    """A place as a manifest may hold it."""
+    """A place in the form that a manifest may contain."""
     return to_text(os.fsencode(redact(place)))

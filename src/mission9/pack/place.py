@@ -1,4 +1,4 @@
-"""The place of a pack: what may be there, and who may write it."""
+"""Checks on the place of a pack, and its write lock."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mission9.sources.pack.layout import (
 )
 from mission9.storage.file_store import CheckLock, FileStore
 
-# By the one a pack is known, finished or not; by the other a result of a run, whose tables a pack would replace. The
-# lock of runs is in neither: one that was refused here has left it in a pack, too.
+# The names that identify a pack, finished or not, and a result of a run, whose tables a pack would replace. Neither
+# includes the lock of runs: a run that was refused here has left it in a pack, too.
 _OF_PACKS = {MANIFEST, PLAN_FILE, LOCK, DONE}
 _OF_RESULTS = {REPORT, f"{STATE}/{SHARDS}"}
 
 
 @contextmanager
 def locked(store: FileStore) -> Iterator[CheckLock]:
-    """Keep others from packing into a place, and clear away what calls that were killed had begun there.
+    """Lock a place against other writers, and delete the partial files of killed calls.
 
     Raises:
-        OutputError: another is writing it, or it holds, or can hold, what is no pack.
+        OutputError: another process is writing to it, or it is not a valid place of a pack.
     """
     store.check()
     _check_is_pack({*store.names(""), *(f"{STATE}/{name}" for name in store.names(STATE))}, str(store))
@@ -41,12 +41,12 @@ def locked(store: FileStore) -> Iterator[CheckLock]:
 
 
 def _check_is_pack(names: set[str], place: str) -> None:
-    """Refuse a place that holds files of others, or the result of a run.
+    """Refuse a place with foreign files, or with the result of a run.
 
     Raises:
-        OutputError: saying which.
+        OutputError: the place holds something other than a pack.
     """
     if names & _OF_RESULTS:
-        raise OutputError(f"the output {place} holds the results of a run, and no pack: give another --output")
+        raise OutputError(f"the output {place} holds the results of a run, not a pack: pass another --output")
     if names - {STATE} and not names & _OF_PACKS:
-        raise OutputError(f"the output {place} holds {min(names - {STATE})}, which is no pack: give another --output")
+        raise OutputError(f"the output {place} holds {min(names - {STATE})}, not a pack: pass another --output")

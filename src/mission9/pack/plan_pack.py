@@ -1,4 +1,4 @@
-"""Rows of a listing -> which of them a pack holds already, and parts of a right size for the rest."""
+"""Rows of a listing -> those that a pack holds already, and parts of the right size for the rest."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mission9.schema import LISTING
 from mission9.sources.pack.layout import PACK_PLAN
 from mission9.storage.local.names import from_text
 
-# Large enough that a listing of parts is nothing and a request costs nothing beside what it brings; small enough that a
-# worker makes one in a minute. One below half of both is made anew together with what is new.
+# Large enough for a short listing of parts and for the cost of a request to be negligible; small enough for a worker to
+# make one in a minute. A part below half of both limits is made again, together with new images.
 PART_BYTES = 256 * 1024 * 1024
 PART_IMAGES = 50_000
 
@@ -44,26 +44,26 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """The work of earlier calls: whole `parts`, and of those that the manifest names, `shown`, what was `unread`."""
+    """Finished work: whole `parts`; those named in the manifest, `shown`; and the images in them that were `unread`."""
 
     parts: Collection[str] = ()
     shown: Collection[str] = ()
     unread: Collection[str] = ()
 
     def holds(self, known: Known, row: Row | None) -> bool:
-        """Tell whether it is done what is to be done for a row."""
+        """Return True if the row needs no more work."""
         return known.row == row and known.part in self.parts and not self.is_to_try(known)
 
     def is_to_try(self, known: Known) -> bool:
-        """Tell whether an image could not be read, and is tried again.
+        """Return True if an image was unreadable, and is retried.
 
-        A part that no manifest names is of a call that was killed: what it holds by now, it has tried again.
+        A part that no manifest names is from a killed call, and has been retried in it.
         """
         return known.part in self.shown and known.row.path in self.unread
 
 
 class Part(NamedTuple):
-    """A part to make: the `number`-th row group of the rows to do."""
+    """A part to make: the `number`-th row group of the pending rows."""
 
     number: int
     key: str
@@ -72,7 +72,7 @@ class Part(NamedTuple):
 
 @dataclass
 class PackPlan:
-    """The rows of all images and of those to do; `parts` are to be made, `kept` is done."""
+    """The rows of all images and the pending ones; `parts` are still to be made, `kept` are finished."""
 
     images: Path
     todo: Path
@@ -83,10 +83,10 @@ class PackPlan:
 
 
 def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: Done) -> PackPlan:
-    """Cut what is not done into new parts. Both files of the plan are written into `folder`.
+    """Divide the pending rows into new parts. Both files of the plan are written into `folder`.
 
-    A part that holds an image which has changed, or is gone, is made anew, so that whoever reads the parts as tables
-    sees the images that there are, each once. What could not be read is tried again.
+    A part with a changed or missing image is made again, so that readers of the parts as tables see each current image
+    exactly once. Unreadable images are retried.
     """
     plan = PackPlan(folder / "plan.parquet", folder / "todo.parquet")
     stale, plan.gone = _stale(listing, earlier, done)
@@ -108,9 +108,9 @@ def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: Done) -> 
 
 
 def _stale(listing: Path, earlier: Path | None, done: Done) -> tuple[set[str], int]:
-    """The parts that hold what is not listed any more, and how many of such rows there are.
+    """The parts with images that are no longer listed, and the number of such rows.
 
-    Where there is anything to do, the parts that are small as well.
+    If there is any work to do, small parts are included.
     """
     stale: set[str] = set()
     sizes: Counter[str] = Counter()
@@ -118,7 +118,7 @@ def _stale(listing: Path, earlier: Path | None, done: Done) -> tuple[set[str], i
     gone = fresh = 0
     for row, known in _beside(_rows(listing), _known(earlier)):
         if known is not None and done.is_to_try(known):
-            continue  # it is in no part, and whether it can be read now is no reason to make others anew
+            continue  # it is in no part, and its readability is no reason to make other parts again
         if known is not None and known.part in done.parts:
             sizes[known.part] += known.row.bytes
             images[known.part] += 1
@@ -131,7 +131,7 @@ def _stale(listing: Path, earlier: Path | None, done: Done) -> tuple[set[str], i
 
 
 def _beside(rows: Iterator[Row], earlier: Iterator[Known]) -> Iterator[tuple[Row | None, Known | None]]:
-    """Each row with what was known of its path, and what is known alone; both come in order of path."""
+    """Each row with the known row of its path, and known rows without a listed one; both inputs are sorted by path."""
     known = next(earlier, None)
     for row in rows:
         here = from_text(row.path)
@@ -160,7 +160,7 @@ def _known(plan: Path | None) -> Iterator[Known]:
 
 
 def _batches(pairs: Iterable[tuple[Row | None, Known | None]]) -> Iterator[list[tuple[Row, Known | None]]]:
-    """The rows with what was known of each, so many at a time."""
+    """The rows with their known rows, in batches."""
     there = ((row, known) for row, known in pairs if row is not None)
     while batch := list(islice(there, _BATCH)):
         yield batch
@@ -172,7 +172,7 @@ def _batch(columns: list[list[str] | list[int]], schema: pa.Schema) -> pa.Record
 
 
 class _Cutter:
-    """Rows to do, cut into parts, a row group each."""
+    """Divides pending rows into parts, a row group each."""
 
     def __init__(self, todo: TableWriter, plan: PackPlan) -> None:
         self._todo, self._plan = todo, plan
@@ -183,7 +183,7 @@ class _Cutter:
         self._key, self._bytes = uuid.uuid4().hex, 0
 
     def add(self, row: Row) -> str:
-        """Put a row into a part, and tell which."""
+        """Add a row to a part; return the part's key."""
         is_full = self._bytes + row.bytes > PART_BYTES or len(self._rows) == PART_IMAGES
         if self._rows and is_full:
             self.end()
@@ -192,7 +192,7 @@ class _Cutter:
         return self._key
 
     def end(self) -> None:
-        """Close the part at hand."""
+        """Close the current part."""
         if self._rows:
             columns = [list(column) for column in zip(*self._rows, strict=True)]
             self._todo.write_batch(_batch(columns, LISTING), row_group_size=len(self._rows))

@@ -1,4 +1,4 @@
-"""A plan whose parts are done -> the index of them, and what could not be read; then the manifest, which shows both."""
+"""A plan with all parts finished -> their index and the unreadable images; then the manifest, which publishes both."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from mission9.sources.pack.layout import (
 from mission9.storage.file_store import CheckLock, FileStore
 from mission9.storage.local.names import from_text
 
-_INDEX_ROWS = 2000  # that are read at a time to find an image
+_INDEX_ROWS = 2000  # read at a time to find an image
 
 
 @dataclass
 class PackReport:
-    """Counts of a pack, and of the work done for it."""
+    """Counts of a pack, and of the work that it took."""
 
     place: str
     source: str
@@ -59,10 +59,10 @@ class PackReport:
 
 
 def show_pack(store: FileStore, plan: PackPlan, report: PackReport, check_lock: CheckLock) -> None:
-    """Write the index and what could not be read, then the manifest; and clear away what is in neither.
+    """Write the index and the unreadable images, then the manifest; delete the files that are in neither.
 
     Raises:
-        Damaged: a part that is done does not tell what is in it.
+        Damaged: the index rows of a finished part are damaged.
     """
     name = uuid.uuid4().hex
     index, rejects = f"{INDEX}/{name}.index.parquet", f"{REJECTS}/{name}.parquet"
@@ -84,10 +84,10 @@ def show_pack(store: FileStore, plan: PackPlan, report: PackReport, check_lock: 
         source=report.source,
         made_by=f"mission9 {__version__}",
     )
-    store.sync()  # before anything names it
-    check_lock()  # in a bucket, another may have taken the place of one that was not heard of for long
+    store.sync()  # before any file refers to it
+    check_lock()  # in a bucket, another process may have taken over an expired lock
     store.write(MANIFEST, manifest.to_json())
-    store.sync()  # before what the old one names is deleted
+    store.sync()  # before the files that the old manifest names are deleted
     report.parts = len(keys)
     wanted = {index, rejects, *(part_file(key) for key in keys), *(done_file(key) for key in keys)}
     there = [f"{place}/{file}" for place in (INDEX, REJECTS, IMAGES, DONE) for file in store.sizes(place)]
@@ -96,7 +96,7 @@ def show_pack(store: FileStore, plan: PackPlan, report: PackReport, check_lock: 
 
 
 def _write_index(store: FileStore, plan: PackPlan, file: Path, told: Path, report: PackReport) -> None:
-    """The rows of all parts in order of path, those that were rejected also by themselves."""
+    """Write the rows of all parts sorted by path, and the rejected ones again in a table of their own."""
     parts = _Parts(store)
     report.packed = report.rejected = report.bytes = 0
     report.reasons.clear()
@@ -120,7 +120,7 @@ def _write_index(store: FileStore, plan: PackPlan, file: Path, told: Path, repor
 
 
 def _groups(plan: Path) -> Iterator[tuple[list[str], list[str]]]:
-    """Paths and parts of a plan, so many at a time."""
+    """Paths and parts of a plan, in batches."""
     for group in row_groups(plan, columns=["path", "part"]):
         for start in range(0, len(group), _INDEX_ROWS):
             rows = group.slice(start, _INDEX_ROWS)
@@ -128,9 +128,9 @@ def _groups(plan: Path) -> Iterator[tuple[list[str], list[str]]]:
 
 
 class _Parts:
-    """The rows that parts have noted when they were done; each is read once, in order of path.
+    """The index rows of finished parts; each is read once, sorted by path.
 
-    Of thousands of parts at a time, none keeps its file open, nor rows that were taken.
+    With thousands of parts open at a time, none keeps its file open, or its consumed rows.
     """
 
     def __init__(self, store: FileStore) -> None:
@@ -138,21 +138,21 @@ class _Parts:
         self._rows: dict[str, Iterator[dict[str, object]]] = {}
 
     def row(self, path: str, part: str) -> dict[str, object]:
-        """Return what a part tells of an image.
+        """The index row of an image in a part.
 
         Raises:
-            Damaged: it does not, any more.
+            Damaged: the row is missing.
         """
         if part not in self._rows:
             self._rows[part] = self._of(part)
         here = from_text(path)
-        # What an earlier call could not read is not this part's any more.
+        # Images that an earlier call could not read are no longer in this part.
         for row in self._rows[part]:
             if row["path"] == path:
                 return row
             if from_text(str(row["path"])) > here:
                 break
-        raise Damaged(done_file(part), f"it does not tell of {path}")
+        raise Damaged(done_file(part), f"it has no row for {path}")
 
     def _of(self, part: str) -> Iterator[dict[str, object]]:
         number, count = 0, 1
@@ -163,7 +163,7 @@ class _Parts:
                 yield rows.pop()
 
     def _group(self, part: str, number: int) -> tuple[list[dict[str, object]], int]:
-        """The rows of a group, the last one first, and how many groups there are."""
+        """The rows of a group in reverse order, and the number of groups."""
         options = {"page_checksum_verification": True, "pre_buffer": True}
         name = done_file(part)
         with damage_found(name), self._store.open(name) as file, pq.ParquetFile(file, **options) as table:

@@ -1,4 +1,4 @@
-"""Find what earlier calls, also killed ones, have left of a pack: the manifest, the plan, and what of it is done."""
+"""Find the work of earlier calls, even killed ones, on a pack: the manifest, the plan, and its finished parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_manifest(store: FileStore) -> Manifest | None:
-    """Return what stands; None where there is nothing, or nothing that can be read, which is packed anew."""
+    """The current manifest; None if it is missing or damaged, when everything is packed again."""
     content = store.read(MANIFEST, MAX_MANIFEST_BYTES)
     try:
         return Manifest.of(content, str(store)) if content is not None else None
@@ -27,7 +27,7 @@ def find_manifest(store: FileStore) -> Manifest | None:
 
 
 def plan_rest(store: FileStore, folder: Path, *, overwrite: bool) -> PackPlan:
-    """Return what is to do for the listing in a folder, noted where the next call finds it if this one is killed."""
+    """Plan the work for the listing in a folder; the plan is saved, so that the next call can resume a killed one."""
     earlier = None if overwrite else _fetched(store, PLAN_FILE, folder / "earlier.parquet")
     done = _done(store, folder) if earlier is not None else Done()
     listing = folder / "listing.parquet"
@@ -43,7 +43,7 @@ def plan_rest(store: FileStore, folder: Path, *, overwrite: bool) -> PackPlan:
 
 
 def _done(store: FileStore, folder: Path) -> Done:
-    """Return what is done, by what a part has noted when it was and by what lies there."""
+    """The finished work, from the index rows of the parts and from the stored files."""
     manifest = find_manifest(store)
     shown = manifest.parts if manifest is not None else {}
     lengths = {name.removesuffix(".parquet"): length for name, length in store.sizes(IMAGES).items()}
@@ -54,18 +54,18 @@ def _done(store: FileStore, folder: Path) -> Done:
 
 
 def _unread(store: FileStore, rejects: str, folder: Path) -> set[str]:
-    """Return what could not be read; nothing where the table of it is damaged, which is written anew in any case."""
+    """The unreadable images; empty if their table is damaged, since it is rewritten in any case."""
     file = _fetched(store, rejects, folder / "rejects.parquet")
     try:
         with damage_found(rejects):
             return set(read_table(file, ["path"])["path"].to_pylist()) if file is not None else set()
     except Damaged as damage:
-        logger.warning("%s: %s; what could not be read is tried by the next call", store, damage)
+        logger.warning("%s: %s; the next call retries the unreadable images", store, damage)
         return set()
 
 
 def _fetched(store: FileStore, name: str, file: Path) -> Path | None:
-    """A file of the pack on this machine, if there is one."""
+    """A local copy of a file of the pack; None if it does not exist."""
     folder, _, last = name.rpartition("/")
     if last not in store.sizes(folder):
         return None

@@ -1,7 +1,7 @@
-"""Images in a store that only Java can read -> a pack, by Spark's `binaryFile`: read, sorted and written by its tasks.
+"""Images in a store that only Java can read -> a pack, through Spark's `binaryFile`: read, sorted and written by tasks.
 
-Everything is packed anew each time. Spark's file source passes over names that begin with _ or a dot, and a colon in a
-name ends its job; who needs those reads by Python.
+Everything is packed again each time. Spark's file source skips names that begin with _ or a dot, and fails on a colon
+in a name; use Python to read those.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Rows of an Arrow batch, which Spark bounds by their number: images are larger than other rows.
+# Rows of an Arrow batch, which Spark bounds by number: images are larger than other rows.
 _BATCH_SETTING, _BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch", "64"
 
-_MAX_FOLDERS = 100_000  # that are looked at for splits
+_MAX_FOLDERS = 100_000  # searched for splits
 
 _AUTHORITY = re.compile(r"[a-zA-Z][\w+.-]*:(?://[^/]*)?")
 _SUMMARY = "number int, key string, images long"
 
 
 class Written(NamedTuple):
-    """The plan of what Spark has written, and what was passed over."""
+    """The plan of the parts that Spark has written, and the skipped files."""
 
     plan: PackPlan
     skipped: Counter[str]
 
 
 class _Top(NamedTuple):
-    """The folder of images, as Spark's paths begin; its name; and its folders of splits."""
+    """The folder of images, in the form of Spark's paths; its name; and its folders of splits."""
 
     prefix: str
     name: str
@@ -66,18 +66,18 @@ class _Top(NamedTuple):
 
 
 def write_by_spark(place: str, store: FileStore, folder: Path, listing: Listing) -> Written:
-    """Parts of all that Spark sees below a place, written by its tasks; the plan of them is written into `folder`.
+    """Write parts of all files that Spark lists below a place, by its tasks; their plan is written into `folder`.
 
     Raises:
-        InputError: Spark sees nothing there, or an image is larger than any may be.
-        SetupError: there is no Spark.
+        InputError: Spark lists no files there, or an image exceeds the limit.
+        SetupError: Spark is not installed.
         TaskError: Spark's job fails.
     """
     spark, is_ours = find_or_start_session(RunConfig())
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
-    logger.info("pack: Spark passes over names that begin with _ or a dot")
+    logger.info("pack: Spark skips names that begin with _ or a dot")
     before = spark.conf.get(_BATCH_SETTING, None)
     try:
         spark.conf.set(_BATCH_SETTING, _BATCH_ROWS)
@@ -98,20 +98,20 @@ def write_by_spark(place: str, store: FileStore, folder: Path, listing: Listing)
 def _written(spark: SparkSession, place: str, store: FileStore, folder: Path, listing: Listing) -> Written:
     files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(place)
     if files.select("path").first() is None:
-        raise InputError(f"Spark sees no files below {place}; give another --input")
+        raise InputError(f"Spark finds no files below {place}: pass another --input")
     top = _top(files, place, listing)
     images, skipped = (files, Counter()) if listing.all_files else _images_among(files, top)
     facts = images.selectExpr("count(*) AS files", "sum(length) AS bytes", "max(length) AS largest").collect()[0]
     if not facts.files:
-        raise InputError(f"there are no images in {place} ({skipped.total()} other files); give another --input")
+        raise InputError(f"there are no images in {place} ({skipped.total()} other files): pass another --input")
     if facts.largest > MAX_BYTES:
-        raise InputError(f"an image below {place} has {facts.largest:,} bytes, and one may have {MAX_BYTES:,}: move it")
+        raise InputError(f"an image below {place} has {facts.largest:,} bytes, over the limit {MAX_BYTES:,}: move it")
     parts = max(-(-facts.bytes // PART_BYTES), -(-facts.files // PART_IMAGES), 1)
-    # Spark reads what is larger than it can hold before it asks for the name, but not before it asks for the length.
+    # Spark reads oversized files before it applies a filter on the name, but not before one on the length.
     rows = images.where(f"length <= {MAX_BYTES}").repartitionByRange(int(parts), "path").sortWithinPartitions("path")
 
     def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        key = uuid.uuid4().hex  # a task tried twice writes two, and only one is told of
+        key = uuid.uuid4().hex  # a retried task writes two, and reports only one
         count = write_part(store, key, (image for batch in batches for image in _images(batch, top)))
         summary = [[partition_number()], [key], [count]]
         yield pa.record_batch([pa.array(summary[0], pa.int32()), *summary[1:]], ["number", "key", "images"])
@@ -119,12 +119,12 @@ def _written(spark: SparkSession, place: str, store: FileStore, folder: Path, li
     told = sorted(rows.mapInArrow(write, _SUMMARY).collect())
     done = [Part(row.number, row.key, row.images) for row in told if row.images]
     if sum(part.images for part in done) != facts.files:
-        raise ConservationError(f"Spark sees {facts.files} images, and {sum(part.images for part in done)} came")
+        raise ConservationError(f"Spark lists {facts.files} images, but packed {sum(part.images for part in done)}")
     return Written(_plan(store, folder, done), skipped)
 
 
 def _images_among(files: DataFrame, top: _Top) -> tuple[DataFrame, Counter[str]]:
-    """The files that are images by their names, and the others by extension, as `skipped_as` has it: none is read."""
+    """The files that are images by their names, and counts of the others by extension, as in `skipped_as`."""
     from pyspark.sql import functions
 
     name = functions.substring_index("path", "/", -1)
@@ -163,7 +163,7 @@ def _tools(path: str, prefix: str) -> str | None:
 
 
 def _top(files: DataFrame, place: str, listing: Listing) -> _Top:
-    """Tell how the paths begin that Spark gives: with the address of the store, where a place may leave it away."""
+    """Find the beginning of Spark's paths, which includes the store's address even if the place omits it."""
     from pyspark.sql import functions
 
     path = files.select("path").first()[0]  # type: ignore[index]
@@ -171,7 +171,7 @@ def _top(files: DataFrame, place: str, listing: Listing) -> _Top:
     authority = _AUTHORITY.match(path)
     prefix = f"{authority[0] if authority else ''}{inner}/"
     if not path.startswith(prefix):
-        raise InputError(f"Spark calls a file below {place} {path}: give the folder as Spark has it")
+        raise InputError(f"Spark names a file below {place} {path}: pass the folder in Spark's form")
     below = functions.substring("path", len(prefix) + 1, 4096)
     folder = functions.regexp_replace(below, "/?[^/]*$", "").alias("folder")
     folders = [row.folder for row in files.select(folder).distinct().limit(_MAX_FOLDERS).collect()]
@@ -179,7 +179,7 @@ def _top(files: DataFrame, place: str, listing: Listing) -> _Top:
 
 
 def _layout(place: str, folders: list[str], listing: Listing) -> Layout:
-    """The folders of splits, of the folders in which files lie."""
+    """The folders of splits, among the folders that contain files."""
     ways = [folder.split("/") for folder in folders if folder]
 
     def look(above: Sequence[str]) -> tuple[list[str], bool]:
@@ -198,7 +198,7 @@ def _layout(place: str, folders: list[str], listing: Listing) -> Layout:
 
 
 def _plan(store: FileStore, folder: Path, parts: list[Part]) -> PackPlan:
-    """The plan of the parts, which hold all images in order of path; it goes into the pack as well."""
+    """The plan of the parts, with all images sorted by path; it is stored in the pack too."""
     plan = PackPlan(folder / "plan.parquet", folder / "todo.parquet", parts, todo_images=sum(p.images for p in parts))
     with TableWriter(plan.images, PACK_PLAN) as writer:
         for part in parts:

@@ -1,7 +1,7 @@
-"""A part's number -> its images, read many at a time, in one Parquet file; runs on worker processes.
+"""A part's number -> its images, read concurrently, in one Parquet file; runs on worker processes.
 
-The column of images is neither compressed nor encoded, and each row group has one page of it: so that an image is a
-piece of the file, and one request brings it. Any reader of Parquet takes it for a table.
+The column of images is neither compressed nor encoded, and has one page in each row group, so that an image is a byte
+range of the file, fetched by one request. Every Parquet reader can read it as a table.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mission9.sources import open_source
 from mission9.sources.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
 from mission9.storage.file_store import FileStore
 
-# Images of a page: what a worker that does images in order fetches at one go.
+# Images in a page: a worker that reads images in order fetches them together.
 PAGE_BYTES = 1024 * 1024
 PAGE_IMAGES = 1000
 
-_LENGTH_BYTES = 4  # before each value, as Parquet has it
-_NEVER = 2**30  # bytes, of a page in the middle of a row group
+_LENGTH_BYTES = 4  # before each value, in Parquet's plain encoding
+_NEVER = 2**30  # bytes, so that a page never ends in the middle of a row group
 
 _TEXT = ["split", "label"]
 
 
 class Read(NamedTuple):
-    """A row with its image, or the reason why there is none."""
+    """A row with its image, or the reason for its reject."""
 
     row: Row
     data: bytes = b""
@@ -47,7 +47,7 @@ class Read(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A row to read, whose size bounds how far ahead that is done."""
+    """A row to read, whose size limits the prefetching."""
 
     row: Row
     size: int
@@ -55,9 +55,9 @@ class _Job(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WriteParts:
-    """Called with a number, makes that one of `parts`; then the rows of the index that tell of it, by which it is done.
+    """A task that makes the part of a number in `parts`, then its index rows, which mark it as finished.
 
-    One that is done, by an earlier try of a task that had several, is left as it is.
+    A part finished by an earlier try of the task is left unchanged.
     """
 
     root: str
@@ -81,10 +81,10 @@ class WriteParts:
 
 
 def write_part(store: FileStore, key: str, images: Iterable[Read]) -> int:
-    """Write a part of images that come in order of path, then the rows of the index; tell how many. Of none, nothing.
+    """Write a part of images sorted by path, then its index rows; return their number. Without images, write nothing.
 
     Raises:
-        StorageError: the place does not take it.
+        StorageError: the place is not writable.
     """
     images = iter(images)
     first = next(images, None)
@@ -113,7 +113,7 @@ def _read(job: _Job, *, root: str, max_bytes: int) -> Read:
 
 @dataclass
 class _Written:
-    """The rows of the index of a part, page by page."""
+    """The index rows of a part, by page."""
 
     index: list[dict[str, Any]] = field(default_factory=list)
     pages: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -136,7 +136,7 @@ def _write(file: Path, images: Iterable[Read], key: str) -> _Written:
 
 
 def _pages(images: Iterable[Read], written: _Written, key: str) -> Iterator[list[Read]]:
-    """Return what was read, a page at a time; each image, and what could not be read, is noted in order."""
+    """The images read, a page at a time; each image and each reject is recorded in order."""
     page: list[Read] = []
     size = 0
     for image in images:
@@ -175,10 +175,10 @@ def _page(images: list[Read]) -> pa.RecordBatch:
 
 
 def _find(file: Path, written: _Written) -> None:
-    """Note where in the file each image is, and see that it is there.
+    """Record the position of each image in the file, and check it.
 
     Raises:
-        RuntimeError: it is not, since Parquet files are written in another way than they were.
+        RuntimeError: an image is not at its position, as after a change in the Parquet writer.
     """
     place = PART.get_field_index("bytes")
     with opened(file) as parquet, file.open("rb") as content:

@@ -1,7 +1,7 @@
-"""Keep data where it may be; `erasure` takes images out again.
+"""Data protection: where data may be stored. `erasure` removes images again.
 
-policy          where data may lie, looked at before a run touches it
-check           one thing that a policy asks for, and what was found
-bucket_checks   whether a bucket is in the EU, encrypted, not public, and asks for TLS
-metadata_audit  how many images carry metadata that tell of people
+policy          the policy on storage, checked before a run touches any data
+check           one requirement of a policy, and its outcome
+bucket_checks   checks that a bucket is in the EU, encrypted, not public, and requires TLS
+metadata_audit  counts of images with personal metadata
 """

@@ -1,6 +1,6 @@
-"""A bucket -> whether it keeps what it holds in the EU, encrypted, for nobody but those who may, and reached by TLS.
+"""Check that a bucket stores its data in the EU, encrypted, without public access, and requires TLS.
 
-What a server does not tell is not met: a check that cannot be made has not been passed.
+A setting that the server does not reveal fails its check.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mission9.storage.s3.admin_client import control
 from mission9.storage.s3.environment import endpoint, is_loopback
 from mission9.storage.s3.errors import ErrorKind, describe_error, error_kind
 
-# In member states of the EU. Not eu-west-2 (London) nor eu-central-2 (Zurich), whatever their names say.
+# In member states of the EU. eu-west-2 (London) and eu-central-2 (Zurich) are not, despite their names.
 EU_REGIONS = frozenset(
     ("eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eu-west-1", "eu-west-3", "eusc-de-east-1")
 )
@@ -32,17 +32,17 @@ _REMEDIES = {
     "region": f"move the data to a bucket in one of {', '.join(sorted(EU_REGIONS))}",
     "encryption": "aws s3api put-bucket-encryption with AES256 or aws:kms, and a key in the EU",
     "public access": "aws s3api put-public-access-block with all four flags true, and no public policy",
-    "TLS": 'give the bucket a policy that denies s3:* to Principal "*" on the bucket and all below it where '
-    "aws:SecureTransport is false, and reach it by https://",
+    "TLS": 'set a bucket policy that denies s3:* to Principal "*" on the bucket and all objects if '
+    "aws:SecureTransport is false, and use https://",
 }
 
 
 def check_bucket(bucket: str) -> Iterator[Check]:
-    """Everything that is looked at of a bucket.
+    """Run every check on a bucket.
 
     Raises:
         SetupError: boto3 is not installed.
-        StorageError: nothing can be asked: there are no credentials, no bucket, or no server.
+        StorageError: the bucket cannot be queried: no credentials, no bucket, or no server.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -55,15 +55,15 @@ def check_bucket(bucket: str) -> Iterator[Check]:
             is_met, found = False, _in_words(error)
         except (BotoCoreError, ValueError) as error:
             _check_is_of_one(error, bucket)
-            is_met, found = False, f"it cannot be asked for: {error}"
+            is_met, found = False, f"cannot be queried: {error}"
         yield Check(bucket, what, is_met, found, "" if is_met else _REMEDIES[what])
 
 
 def _check_is_of_one(error: Exception, bucket: str) -> None:
-    """Raise what would be the answer to every question about a bucket: the bucket's settings are not its cause.
+    """Raise an error that would answer every query on a bucket alike, since its settings are not the cause.
 
     Raises:
-        StorageError: saying so once, and what to do.
+        StorageError: the problem and its remedy, once.
     """
     from botocore.exceptions import HTTPClientError
 
@@ -74,7 +74,7 @@ def _check_is_of_one(error: Exception, bucket: str) -> None:
 
 def _region(client: Any, bucket: str) -> Found:
     found = client.head_bucket(Bucket=bucket).get("BucketRegion")
-    if found is None:  # servers other than Amazon's
+    if found is None:  # a server other than Amazon's
         place = client.get_bucket_location(Bucket=bucket).get("LocationConstraint")
         found = {None: "us-east-1", "": "us-east-1", "EU": "eu-west-1"}.get(place, place)
     return found in EU_REGIONS, f"{found}, as {endpoint()} says" if endpoint() else str(found)
@@ -101,7 +101,7 @@ def _public_access(client: Any, bucket: str) -> Found:
     if missing:
         return False, f"{', '.join(missing)} not set"
     if _asked(client.get_bucket_policy_status, bucket, "NoSuchBucketPolicy").get("PolicyStatus", {}).get("IsPublic"):
-        return False, "its policy lets everybody in"
+        return False, "its policy allows public access"
     return True, "blocked"
 
 
@@ -111,7 +111,7 @@ def _tls(client: Any, bucket: str) -> Found:
         return False, f"{url} is not encrypted"
     text = _asked(client.get_bucket_policy, bucket, "NoSuchBucketPolicy").get("Policy")
     if not text or not denies_plain_http(json.loads(text), bucket):
-        return False, "its policy lets requests without TLS in"
+        return False, "its policy allows requests without TLS"
     return True, "requests without it are denied"
 
 
@@ -124,7 +124,7 @@ _LOOKS: dict[str, Callable[[Any, str], Found]] = {
 
 
 def denies_plain_http(policy: Any, bucket: str) -> bool:
-    """Tell whether a bucket's policy denies everybody everything, on the bucket and in it, that comes without TLS."""
+    """Return True if a bucket's policy denies everyone every action without TLS, on the bucket and its objects."""
     statements = policy.get("Statement", []) if isinstance(policy, dict) else []
     return any(_denies(statement, bucket) for statement in _listed(statements) if isinstance(statement, dict))
 
@@ -142,7 +142,7 @@ def _denies(statement: dict[str, Any], bucket: str) -> bool:
 
 
 def _is_without_tls(condition: Any) -> bool:
-    """Tell whether a condition holds for all requests without TLS: it asks for that alone, as all of it must hold."""
+    """Return True if a condition matches all requests without TLS: it must be the only one, since all must match."""
     if not isinstance(condition, dict) or len(condition) != 1:
         return False
     ((operator, asked),) = condition.items()
@@ -153,7 +153,7 @@ def _is_without_tls(condition: Any) -> bool:
 
 
 def _asked(ask: Callable[..., Any], bucket: str, absent: str) -> dict[str, Any]:
-    """An answer; empty where the server says that there is no such setting."""
+    """The server's answer; empty if the setting does not exist."""
     from botocore.exceptions import ClientError
 
     try:
@@ -165,10 +165,10 @@ def _asked(ask: Callable[..., Any], bucket: str, absent: str) -> dict[str, Any]:
     return answer
 
 
-# What a server says of a setting that nobody has made.
+# Error codes for absent settings.
 _UNSET = ("ServerSideEncryptionConfigurationNotFoundError", "NoSuchPublicAccessBlockConfiguration")
 
-# The IAM action that an operation needs, where it is not s3: and its name.
+# The IAM action that an operation requires, where its name is not s3: plus the operation's.
 _ACTIONS = {
     "HeadBucket": "ListBucket",
     "GetBucketEncryption": "GetEncryptionConfiguration",
@@ -181,10 +181,10 @@ def _in_words(error: Any) -> str:
     if code in _UNSET:
         return "none is set"
     if code in ("403", "AccessDenied", "AllAccessDisabled"):
-        return f"these credentials may not ask for it: allow s3:{_ACTIONS.get(operation, operation)}"
+        return f"the credentials lack a permission: allow s3:{_ACTIONS.get(operation, operation)}"
     if code in ("NotImplemented", "501", "MethodNotAllowed"):
-        return f"this server does not know it ({operation})"
-    return f"{operation} is answered {code}"
+        return f"this server does not support {operation}"
+    return f"{operation} failed with {code}"
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""One thing that a policy asks of a bucket, and what was found."""
+"""One requirement of a policy on a bucket, and its outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at of a bucket: what was found, and what to do where it is not as it should be.
+    """One check of a bucket: the value found, and the remedy if it fails.
 
     `bucket` is its name, or the URL of another store.
     """
@@ -20,6 +20,6 @@ class Check:
 
     @property
     def told(self) -> str:
-        """Return what was found, in words."""
+        """The outcome as text."""
         place = self.bucket if "://" in self.bucket else f"s3://{self.bucket}"
         return f"{place}, {self.what}: {self.found}"

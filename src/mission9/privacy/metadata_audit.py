@@ -1,4 +1,4 @@
-"""A folder of images, or a prefix in a bucket -> how many carry metadata that tell of people, by kind."""
+"""Count the images with personal metadata by kind, in a folder or a bucket prefix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mission9.sources.listing import Listing, ListingCounts
 
 @dataclass
 class Audit:
-    """Images that were looked at, of them how many carry each kind, and any; and those that could not be read."""
+    """Counts of checked images: with each kind of metadata, with any kind, and unreadable."""
 
     images: int = 0
     carriers: int = 0
@@ -30,10 +30,10 @@ class Audit:
 
 
 def audit_images(place: str, *, all_files: bool = False) -> Audit:
-    """Count the images below a place that carry metadata; pixels are not decoded, and no name is told.
+    """Count the images below a place that carry metadata, without decoding pixels or reporting names.
 
     Raises:
-        InputError: there is no such folder, or it cannot be read.
+        InputError: the folder does not exist, or cannot be read.
     """
     root, audit = resolve_root(place), Audit()
     outcomes: Counter[frozenset[Kind] | None] = Counter()
@@ -56,7 +56,7 @@ def _paths(root: str, *, all_files: bool) -> Iterator[list[str]]:
 
 
 def _kinds(root: str, own: threading.local, readers: ExitStack, path: str) -> frozenset[Kind] | None:
-    """Return what an image carries; None where it cannot be read. Each thread has a reader of its own."""
+    """The kinds of metadata of an image; None if it cannot be read. Each thread has its own reader."""
     if not hasattr(own, "reader"):
         own.reader = readers.enter_context(MetadataReader())
     try:

@@ -1,4 +1,4 @@
-"""Look at every bucket and other store of a run before it reads or writes anything: may the data lie there."""
+"""Check every bucket and other store of a run against its policy before the run reads or writes anything."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from mission9.config import RunConfig
 
 
-# The settings that may name something in a bucket.
+# The settings that may name a bucket.
 PLACES = ("input", "output", "weights", "pca_model", "estimate")
 
 
 def policy_of(config: RunConfig) -> PolicyName:
-    """The policy that a run follows: what it asks for, else `eu` where images or results are in a bucket."""
+    """The policy of a run: the configured one, else `eu` if images or results are in a bucket."""
     return config.policy or ("eu" if address_of(config.input) or address_of(config.output) else "none")
 
 
 def buckets_of(config: RunConfig) -> list[str]:
-    """The buckets that a run reads or writes, each once."""
+    """The distinct buckets that a run reads or writes."""
     addresses = (address_of(getattr(config, name)) for name in PLACES)
     return list(dict.fromkeys(address.bucket for address in addresses if address))
 
 
 def examine_policy(config: RunConfig) -> list[Check]:
-    """Check each bucket of a run against its policy, and a store that it knows nothing of; nothing without a policy.
+    """Check each bucket of a run against its policy, and any unsupported store; nothing without a policy.
 
     Raises:
         SetupError: boto3 is not installed.
-        StorageError: a bucket cannot be asked.
+        StorageError: a bucket cannot be queried.
     """
     if policy_of(config) == "none":
         return []
@@ -49,22 +49,22 @@ def examine_policy(config: RunConfig) -> list[Check]:
 
 
 def _unknown(url: str) -> Check:
-    """Return what is found of a store that has no way of asking where it lies, and who may read it."""
-    remedy = "bring the images, or a pack of them, into a folder, or a bucket that meets the policy"
-    return Check(url, "store", is_met=False, found="nothing tells where it lies and who may read it", remedy=remedy)
+    """A failed check, for a store whose location and access cannot be queried."""
+    remedy = "copy the images, or a pack of them, to a folder, or to a bucket that meets the policy"
+    return Check(url, "store", is_met=False, found="its location and access cannot be queried", remedy=remedy)
 
 
 def enforce_policy(config: RunConfig) -> dict[str, Any]:
-    """The policy of a run with what was looked at, as `run.json` keeps it.
+    """Check the policy of a run; return it with its checks, as stored in `run.json`.
 
     Raises:
-        PolicyError: a bucket is not as it should be, or does not say; no other store does.
+        PolicyError: a bucket fails a check, or does not reveal a setting; other stores always fail.
         SetupError: boto3 is not installed.
-        StorageError: a bucket cannot be asked.
+        StorageError: a bucket cannot be queried.
     """
     checks = examine_policy(config)
     failed = [check for check in checks if not check.is_met]
     if failed:
         told = "; ".join(f"{check.told} ({check.remedy})" for check in failed)
-        raise PolicyError(f"--policy eu is not met: {told}; or --policy none, where such data may lie there")
+        raise PolicyError(f"--policy eu failed: {told}. Fix it, or pass --policy none if the data may be stored there")
     return {"name": policy_of(config), "checks": [asdict(check) for check in checks]}

@@ -1,12 +1,12 @@
-"""Runners carry out the tasks of a stage: numbers go in, bytes come out, and the files are the tasks' own business.
+"""Runners execute the tasks of a stage: numbers go in, bytes come out. Tasks read and write files themselves.
 
-base            what a runner is, and the one that works in this process
-factory         the runner that settings ask for
-local           worker processes of this machine
+base            the port of a runner, and the runner in this process
+factory         the runner that the settings select
+local           worker processes on this machine
 spark           Spark's executors
-spark_session   the session that they belong to, found or started
-spark_daemon    what starts Python on an executor
-java            the Java that Spark runs on
-background      a runner that starts while something else is done
-environment     what of the environment decides
+spark_session   the Spark session, found or started
+spark_daemon    the program that starts Python on an executor
+java            the Java that Spark needs
+background      a runner that starts in the background
+environment     environment variables that affect worker processes
 """

@@ -1,4 +1,4 @@
-"""Runners that start, and end, while their user is busy with something else."""
+"""Runners that start and end in the background."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mission9.runners.keyed import KeyedRunner
 
 
 class BackgroundRunner:
-    """The runner that `config` asks for, or the one `given`, which is neither started nor ended here.
+    """The runner that `config` selects, or the one `given`, which is neither started nor ended here.
 
-    It starts and ends in a thread of its own; leaving the context ends it, whatever it was about to do.
+    It starts and ends in its own thread; leaving the context ends it, even while it starts.
     """
 
     def __init__(self, config: RunConfig, given: Runner | None = None) -> None:
@@ -28,21 +28,21 @@ class BackgroundRunner:
         self._warming: Future[object] | None = None
 
     def begin(self) -> Future[Runner]:
-        """Start it, for somebody who will ask for it soon."""
+        """Start the runner in the background, before it is needed."""
         if self._starting is None:
             self._starting = self._thread.submit(self._start)
         return self._starting
 
     def warm_up(self, task: Task) -> None:
-        """Have a task run for each worker, if the runner was told to begin, before it is asked for."""
+        """Run a task for each worker before the runner is needed, if it has begun to start."""
         if self._starting is not None:
             self._warming = self._thread.submit(self._map, self._starting, task)
 
     def get(self) -> Runner:
-        """The runner, as soon as it is ready.
+        """Wait for the runner, and return it.
 
         Raises:
-            SetupError: it cannot be had here.
+            SetupError: it is not available here.
         """
         runner = self._given or self.begin().result()
         if self._warming is not None:
@@ -50,7 +50,7 @@ class BackgroundRunner:
         return runner
 
     def end(self) -> None:
-        """Begin to end it: its work is done."""
+        """Begin to end the runner, which is no longer needed."""
         self._thread.submit(self._stack.close)
 
     def _start(self) -> Runner:
@@ -72,9 +72,9 @@ class BackgroundRunner:
 
 
 class Runners:
-    """The runners of a run: `now` is the one of its present stage; leaving the context ends all.
+    """The runners of a run: `now` is that of the current stage; leaving the context ends all.
 
-    Where one is `given`, the settings' is not started; small tables may be made by worker processes of this machine.
+    With a `given` runner, the configured one is not started; small tables may use worker processes of this machine.
     """
 
     def __init__(self, config: RunConfig, given: Runner | None = None) -> None:
@@ -84,25 +84,25 @@ class Runners:
         self.now: Runner = InProcessRunner()
 
     def begin(self) -> None:
-        """Start the one that the settings ask for: it will be needed."""
+        """Start the configured runner in the background, before it is needed."""
         if self._given is None:
             self._asked_for.begin()
 
     def warm_up(self, task: Task) -> None:
-        """Have a task run for each of its workers, if it has begun to start."""
+        """Run a task for each worker of the configured runner, if it has begun to start."""
         self._asked_for.warm_up(task)
 
     def start(self, *, is_needed: bool) -> None:
-        """Have that one work, or this process where there is little to do.
+        """Switch to the configured runner, or to this process if there is little work.
 
         Raises:
-            SetupError: it cannot be had here.
+            SetupError: it is not available here.
         """
         chosen = self._asked_for.get() if is_needed else self._given or InProcessRunner()
         self.now = KeyedRunner(chosen, self._key) if self._key else chosen
 
     def switch_to_local(self, *, is_little: bool, is_all_here: bool) -> None:
-        """Have this process work where there is little to do, or this machine's workers where all of it is here."""
+        """Switch to this process if there is little work, or to workers on this machine if all data is here."""
         if not (is_little or is_all_here):
             return
         self._asked_for.end()

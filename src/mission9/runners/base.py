@@ -1,4 +1,4 @@
-"""The port of a runner: who carries out the tasks of a stage."""
+"""The port of a runner, which executes the tasks of a stage."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Task = Callable[[int], bytes]
 
 
 class Runner(Protocol):
-    """Runs a task for each number below `count`, `parallelism` at a time; results come in order of number.
+    """Runs a task for each number below `count`, `parallelism` at a time; results are in order of number.
 
-    A task that fails is tried again; one that fails each time raises `TaskError`.
+    A failed task is retried; one that fails each time raises `TaskError`.
     """
 
     parallelism: int
@@ -24,7 +24,7 @@ class Runner(Protocol):
 
 
 class InProcessRunner:
-    """Tasks in this process, one after the other: for tables so small that sending them out costs more."""
+    """Runs tasks in this process, one at a time: for tables too small to send to workers."""
 
     parallelism = 1
 
@@ -33,10 +33,10 @@ class InProcessRunner:
 
 
 def carry_out(task: Task, number: int) -> bytes:
-    """Return what a task gives, on a worker.
+    """Run a task on a worker.
 
     Raises:
-        StorageError: a disk fails in a way that another try does not fix.
+        StorageError: a disk fails permanently.
     """
     with translate_errors(only_final=True):
         return task(number)

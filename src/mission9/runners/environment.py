@@ -1,20 +1,20 @@
-"""The environment that worker processes find, and the one that this process finds."""
+"""Environment variables that affect worker processes, and those that describe this process's environment."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# No process of Python that is started here takes a file of the current folder for a module: a dataset that somebody
-# else made may hold a random.py.
+# No Python process started here may import a file of the current folder as a module: an untrusted dataset may contain a
+# random.py.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
-# One thread in each worker process: there is a worker for each core.
+# One thread in each worker process, since there is a worker for each core.
 WORKERS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | SAFE_PATH
 
 
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Have the processes that are started meanwhile find no module in the current folder, whoever starts them."""
+    """Keep the processes started within the context, by any library, from importing modules of the current folder."""
     before = {name: os.environ.get(name) for name in SAFE_PATH}
     os.environ.update(SAFE_PATH)
     try:
@@ -28,10 +28,10 @@ def safe_path() -> Iterator[None]:
 
 
 def is_submitted() -> bool:
-    """Tell whether spark-submit or Databricks started this program: it has settled Spark's master and workers then."""
+    """Return True if spark-submit or Databricks started this program, which then sets Spark's master and workers."""
     return "PYSPARK_GATEWAY_PORT" in os.environ or is_databricks()
 
 
 def is_databricks() -> bool:
-    """Tell whether this is a cluster of Databricks, whose session is not ours to stop."""
+    """Return True on a cluster of Databricks, whose session mission9 must not stop."""
     return "DATABRICKS_RUNTIME_VERSION" in os.environ

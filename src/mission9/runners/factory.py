@@ -1,4 +1,4 @@
-"""The runner that settings ask for."""
+"""The runner that the settings select."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_runner(config: RunConfig) -> Iterator[Runner]:
-    """The runner that `config` asks for.
+    """Open the runner that `config` selects.
 
-    `auto` is Spark where a master is given, a session runs already, or Java is found; else processes of this machine.
+    `auto` is Spark if a master is set, a session is running, or Java is found; else processes of this machine.
 
     Raises:
-        SetupError: it cannot be had here.
+        SetupError: it is not available here.
     """
     why_local = "" if config.runner != "auto" else _why_not_spark(config)
     if config.runner == "local" or why_local:
@@ -46,14 +46,14 @@ def open_runner(config: RunConfig) -> Iterator[Runner]:
 
 
 def works_elsewhere(config: RunConfig) -> bool:
-    """Tell whether workers are on machines that may have what this one lacks, a GPU say."""
+    """Return True if workers are on machines that may have resources that this one lacks, such as a GPU."""
     if config.runner == "local":
         return False
     return is_submitted() if config.master is None else not config.master.startswith("local")
 
 
 def _why_not_spark(config: RunConfig) -> str:
-    """Return what speaks against Spark in a few words; empty when nothing does."""
+    """The reason against Spark in a few words; empty if there is none."""
     if config.master or is_submitted() or _has_session():
         return ""
     if importlib.util.find_spec("pyspark") is None:

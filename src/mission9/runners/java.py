@@ -1,4 +1,4 @@
-"""The Java that Spark runs on, and the user that Java asks the system for."""
+"""The Java that Spark needs, and the user entry that Java needs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from mission9.errors import SetupError
 
-OLDEST_JAVA = 17  # what Spark 4 needs, and Spark 3.5 runs on
+OLDEST_JAVA = 17  # required by Spark 4, and supported by Spark 3.5
 
 
 def find_java() -> str:
-    """The home of a Java that Spark runs on: JAVA_HOME, then the one on PATH.
+    """The home of a Java that supports Spark: JAVA_HOME, then the one on PATH.
 
     Raises:
-        SetupError: there is none, or it is too old.
+        SetupError: Java is missing or too old.
     """
     found = []
     for java in (_java_in(os.environ.get("JAVA_HOME")), shutil.which("java")):
@@ -35,7 +35,7 @@ def find_java() -> str:
 
 
 def check_user() -> None:
-    """See that the system knows who runs this: Spark's Java asks it, and ends where it does not.
+    """Check that the system has an entry for the user, without which Spark's Java does not start.
 
     Raises:
         SetupError: the user has no entry in /etc/passwd.
@@ -46,8 +46,8 @@ def check_user() -> None:
     except KeyError as error:
         entry = f"mission9:x:{uid}:{gid}::/tmp:/bin/sh"
         raise SetupError(
-            f"user {uid} has no entry in /etc/passwd, without which Spark's Java does not start: add one (echo "
-            f"{entry} >> /etc/passwd, as root), or use --runner local"
+            f"user {uid} has no entry in /etc/passwd, so Spark's Java does not start: add one (echo "
+            f"{entry} >> /etc/passwd, as root), or pass --runner local"
         ) from error
 
 

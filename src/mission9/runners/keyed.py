@@ -1,4 +1,4 @@
-"""A runner whose workers know the key of encryption."""
+"""A runner whose workers have access to the encryption key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class KeyedRunner:
-    """A runner whose tasks encrypt the tables that they write."""
+    """A runner whose tasks encrypt their tables."""
 
     def __init__(self, runner: Runner, source: str) -> None:
         self.parallelism = runner.parallelism

@@ -1,4 +1,4 @@
-"""Tasks in worker processes of this machine, without Spark and Java."""
+"""Tasks in worker processes of this machine, without Spark or Java."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from mission9.runners.environment import WORKERS, safe_path
 from mission9.storage.local.errors import describe_error
 from mission9.system import SHARED_MEMORY, why_no_shared_memory
 
-# A file that holds a task, and a name that no other task has: the system gives the same file's name again.
+# A file with a task, and a name that no other task has, since the system reuses file identities.
 Place = tuple[str, str]
 
-_ATTEMPTS = 4  # as often as Spark tries a task
+_ATTEMPTS = 4  # the same number as Spark's
 
 
 class LocalRunner:
-    """Tasks on `workers` processes of one thread each, which stay for the next stage.
+    """Runs tasks on `workers` processes of one thread each, which are kept for the next stage.
 
-    Processes that die, hang or are stopped are replaced, and what they had in hand is tried again.
+    Processes that die, hang or are stopped are replaced, and their tasks are retried.
     """
 
     def __init__(self, workers: int, *, patience: Patience = PATIENCE) -> None:
@@ -56,26 +56,26 @@ class LocalRunner:
                 failure = self._try(place, set(range(count)) - results.keys(), results)
                 if failure is None:
                     return [results[number] for number in range(count)]
-                if isinstance(failure, StorageError):  # another try would end in the same
+                if isinstance(failure, StorageError):  # a retry would fail in the same way
                     raise failure
-                # Over hours many workers may die, as long as the run gets on.
+                # Over hours many workers may die, as long as the run makes progress.
                 attempts = 1 if len(results) > before else attempts + 1
                 if isinstance(failure, BrokenProcessPool):
                     self._end(map_concurrent=True)
         raise TaskError(f"a task failed: {_told(failure)}") from failure
 
     def _try(self, place: Place, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
-        """Run the tasks of `numbers` once each; add their results, and return what the first that failed raised.
+        """Run the tasks of `numbers` once each; add their results, and return the first exception.
 
-        The first that fails for want of a disk is the last.
+        A failure of a disk ends the round.
         """
         self._pool = self._pool or self._new_pool()
         try:
-            with safe_path():  # loky starts processes beside the workers, which keep account of shared memory
+            with safe_path():  # loky also starts processes that track shared memory
                 futures: dict[int, Future[bytes]] = {
                     n: self._pool.submit(_run, place, n, self._patience) for n in sorted(numbers)
                 }
-        except BrokenProcessPool as broken:  # a process died when it had nothing to do
+        except BrokenProcessPool as broken:  # a process died while it was idle
             return broken
         for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
             if isinstance(future.exception(), StorageError):
@@ -86,7 +86,7 @@ class LocalRunner:
         return next((failure for failure in failures.values() if failure is not None), None)
 
     def _new_pool(self) -> loky.ProcessPoolExecutor:
-        # Workers grow with the images that they are given, and loky replaces those that have grown, or ended.
+        # Workers grow with their images, and loky replaces those that have grown, or ended.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"loky\.process_executor")
         beginning = (os.getpid(), self._patience)
         try:
@@ -112,7 +112,7 @@ class LocalRunner:
 
 @contextmanager
 def _shared(task: bytes) -> Iterator[Place]:
-    """Return where workers find a task: it travels once, since it may hold the network's weights, and needs no disk."""
+    """Put a task into shared memory, where workers load it: it may hold the network's weights, so it is sent once."""
     with os.fdopen(os.memfd_create("mission9-task"), "wb") as file:
         file.write(task)
         file.flush()
@@ -121,12 +121,12 @@ def _shared(task: bytes) -> Iterator[Place]:
 
 def _told(error: BaseException | None) -> str:
     if isinstance(error, BrokenProcessPool):
-        return f"worker processes died {_ATTEMPTS} times, for want of memory perhaps ({str(error).splitlines()[0]})"
+        return f"worker processes died {_ATTEMPTS} times, perhaps for lack of memory ({str(error).splitlines()[0]})"
     return describe_error(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _begin(run: int, patience: Patience) -> None:
-    # Ctrl-C reaches every process of the terminal; the one that gave out the tasks ends the others.
+    # Ctrl-C reaches every process of the terminal; the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ[WORKER_VARIABLE] = multiprocessing.current_process().name.rpartition("-")[2]
     look_after(os.getpid(), patience.stop)
@@ -134,7 +134,7 @@ def _begin(run: int, patience: Patience) -> None:
 
 
 def _end_with(run: int) -> None:
-    """End this process, in the middle of a task too, when the one that gave it out was killed."""
+    """End this process, even within a task, when its parent is killed."""
     while os.getppid() == run:
         time.sleep(1)
     os._exit(1)

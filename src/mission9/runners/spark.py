@@ -1,4 +1,4 @@
-"""Tasks on Spark's workers, by the DataFrame API alone."""
+"""Tasks on Spark's workers, through the DataFrame API only."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mission9.storage.local.errors import describe_error
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Tasks for each that run at a time, so that none is left over for long; and numbers of a task where there are more.
+# Tasks for each slot, so that the last one does not run long; and numbers in a task if there are many.
 _FEW_TASKS, _NUMBERS_A_TASK = 8, 4
 
-# The line that ends a Python traceback, which Spark quotes in the middle of its own.
+# The last line of a Python traceback, which Spark quotes within its own.
 _PYTHON_ERROR = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Rejects)\b: .*)$", re.MULTILINE)
 
 
@@ -41,7 +41,7 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
         yield SparkRunner(spark, parallelism(spark))
     except BaseException:
         if is_ours:
-            silence(spark)  # tasks that are cut short have errors of their own, which would come after the last word
+            silence(spark)  # interrupted tasks log errors, which would follow the final message
         raise
     finally:
         if is_ours:
@@ -49,10 +49,10 @@ def spark_runner(config: RunConfig) -> Iterator[SparkRunner]:
 
 
 class SparkRunner:
-    """Tasks on the workers of a session.
+    """Runs tasks on the workers of a session.
 
-    A number is a Spark task of its own as long as there are few, and a quarter of one where there are many: a task
-    costs a few hundredths of a second. `partitions` says otherwise how many tasks share the numbers.
+    If there are few numbers, each is a Spark task; if there are many, a task has four, since it costs a few hundredths
+    of a second. `partitions` overrides the number of tasks.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SparkRunner:
         numbers = self._spark.range(0, count, 1, tasks)
         try:
             rows = numbers.mapInArrow(run, "number long, result binary").collect()
-        except Exception as error:  # classic and Connect, 3.5 and 4 raise different ones
+        except Exception as error:  # classic and Connect, 3.5 and 4 raise different exceptions
             if interruption := _interruption(error):
                 raise interruption from None
             raise _told(_cause(str(error))) from error
@@ -94,7 +94,7 @@ class SparkRunner:
 
 
 def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The Ctrl-C that an error hides: what PySpark does on its way out of a call asks the JVM again, and may fail."""
+    """The Ctrl-C that an error hides: on its way out of a call, PySpark queries the JVM again, and may fail."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
@@ -104,21 +104,21 @@ def _told(cause: str) -> Mission9Error:
     name, _, told = cause.partition(": ")
     if name.endswith(StorageError.__name__):
         return StorageError(told)
-    if (full := os.strerror(errno.ENOSPC)) in cause:  # of Spark's own files, which it does not name
+    if (full := os.strerror(errno.ENOSPC)) in cause:  # of Spark's own files, which the message does not name
         return StorageError(describe_error(OSError(errno.ENOSPC, full)))
     return TaskError(f"a Spark task failed: {cause}")
 
 
 def _cause(text: str) -> str:
-    """The Python error among the lines that Spark says, else the first of them."""
+    """The Python error in Spark's message, else its first line."""
     found = _PYTHON_ERROR.findall(text)
     return str(found[0]) if found else text.strip().partition("\n")[0]
 
 
 def _spare_collections() -> None:
-    """Take what is loaded by now out of the garbage collector's sight.
+    """Exclude the objects loaded so far from garbage collection.
 
-    PySpark's workers collect all garbage after each task, which takes 40 ms with everything that is imported here.
+    PySpark's workers collect all garbage after each task, which takes 40 ms with all the imports here.
     """
     if not gc.get_freeze_count():
         gc.freeze()

@@ -1,6 +1,6 @@
-"""Start Spark's Python workers as PySpark does, without a stack where a run is over and nobody listens.
+"""Start Spark's Python workers as PySpark does, without a traceback when a run has ended.
 
-Ctrl-C closes the pipe of a worker that is about to answer, which is no news to anybody.
+Ctrl-C closes the pipe of a worker that is about to answer, which needs no report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _worker = daemon.worker
 
 
 def worker(sock: socket.socket, authenticated: bool) -> int:
-    """Do as PySpark's; 1, for a worker to end, where Spark has gone away."""
+    """Run PySpark's worker; return 1, which ends it, if Spark has gone away."""
     try:
         return int(_worker(sock, authenticated))
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""The Spark session: the active one if there is any, else one made here; the only module that knows its kind."""
+"""The Spark session: the active one if any, else a new one; the only module that depends on the kind of session."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 # Plain local[N] fails a job at the first failed task; the second number lets each task fail three times.
 _LOCAL_FAILURES = 4
-_CONNECT_PORT, _PATIENCE = 15002, 10.0  # Spark's own, and seconds for a server to answer
-_UI_PORT = 4040  # the next one where another Spark has it
+_CONNECT_PORT, _PATIENCE = 15002, 10.0  # Spark's default, and seconds for a server to answer
+_UI_PORT = 4040  # the next port if another Spark uses it
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)\])?")
 
-# Compiling less, and one thread for garbage: starting takes a fifth less time, and handing out tasks no more. New
-# objects get little room, so that garbage does not pile up over hours of handing out tasks.
+# Less compilation, and one thread for garbage collection: startup takes a fifth less time, and scheduling tasks no
+# more. The young generation is small, so that garbage does not accumulate over hours of scheduling.
 _FAST_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmn64m")
 
-# Keys and values that Spark's web page and logs show as redacted: Spark's own, and what URLs hold.
+# Keys and values that Spark's web page and logs redact: Spark's own pattern, and secrets in URLs.
 _SECRETS = r"(?i)secret|passw(or)?d|token|access[._-]?key|credential|signature|://[^/@ ]+@|://[^@/ ]+:[^@ ]+@"
 
 
@@ -51,9 +51,9 @@ _SUBMITTED = {"spark.redaction.regex": _SECRETS} | _WORKERS
 
 
 def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tuple[SparkSession, bool]:
-    """The running session, or a new one; and whether it was made here, for its maker to stop.
+    """The running session, or a new one; and True for a new one, which the caller must stop.
 
-    A new one `for_runner` is tuned to start fast, since all it does is hand out tasks.
+    A new session `for_runner` is tuned to start fast, since it only schedules tasks.
 
     Raises:
         SetupError: pyspark or Java is missing, or Spark does not start.
@@ -67,22 +67,22 @@ def find_or_start_session(config: RunConfig, *, for_runner: bool = False) -> tup
 
 
 def _has_context() -> bool:
-    """Tell whether a SparkContext runs in this process already: a new session joins it, and its maker stops it."""
+    """Return True if this process has a SparkContext: a new session joins it, and the context's creator stops it."""
     from pyspark import SparkContext
 
     return SparkContext._active_spark_context is not None
 
 
 def stop_session(spark: SparkSession) -> None:
-    """Stop a session, unless it has been stopped: PySpark would forget the one that has taken its place."""
+    """Stop a session, unless it was stopped already: PySpark would forget the session that has replaced it."""
     if is_connect(spark) or spark.sparkContext._jsc is not None:
         spark.stop()
 
 
 def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSession:
-    """A new session with the settings of `config`.
+    """Start a session with the settings of `config`.
 
-    Under spark-submit, and without a master in `config`, master, memory and what workers get are spark-submit's.
+    Under spark-submit, and without a master in `config`, its master, memory and worker settings are used.
 
     Raises:
         SetupError: Java is missing, or Spark does not start.
@@ -99,7 +99,7 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
             remote = SparkSession.builder.remote(master).appName("mission9").getOrCreate()
             logger.info("Spark %s on %s", remote.version, master)
         except (PySparkException, ImportError, OSError) as error:
-            raise SetupError(f"there is no Spark at {master}: {_first_cause(error)}") from error
+            raise SetupError(f"no Spark server answers at {master}: {_first_cause(error)}; pass another") from error
         return remote
     settings = _SUBMITTED
     if not is_theirs:
@@ -118,7 +118,7 @@ def start_session(config: RunConfig, *, for_runner: bool = False) -> SparkSessio
 
 
 def _start_java(settings: Mapping[str, str]) -> None:
-    """Start Java, unless it runs, so that what it says comes by this process: above a bar, and without its greeting.
+    """Start Java, unless it is running, with its stderr relayed by this process: above a bar, and without its greeting.
 
     Raises:
         SetupError: it does not start.
@@ -138,7 +138,7 @@ def _start_java(settings: Mapping[str, str]) -> None:
     except (PySparkException, OSError) as error:
         os.close(says)
         says = -1
-        relay.join(_PATIENCE)  # the reason comes first
+        relay.join(_PATIENCE)  # so that the reason is printed first
         raise SetupError(f"Spark does not start on {settings['spark.master']}: {_first_cause(error)}") from error
     finally:
         if says >= 0:
@@ -147,7 +147,7 @@ def _start_java(settings: Mapping[str, str]) -> None:
 
 
 def _pass_on(said: int) -> None:
-    """Pass on what Java says, but that it loads what Spark has told it to load."""
+    """Relay Java's stderr, without messages about the modules that it loads for Spark."""
     with open(said, errors="replace") as lines, suppress(OSError, ValueError):
         for line in lines:
             if _GREETING not in line:
@@ -155,40 +155,40 @@ def _pass_on(said: int) -> None:
 
 
 def _check_answers(master: str) -> None:
-    """See that somebody listens at a Connect server's address: its client would try for many minutes.
+    """Check that a Connect server answers: its client would retry for many minutes.
 
     Raises:
-        SetupError: nobody does.
+        SetupError: nothing answers.
     """
     place = urlsplit(master)
     try:
         socket.create_connection((place.hostname or "", place.port or _CONNECT_PORT), timeout=_PATIENCE).close()
     except (OSError, ValueError) as error:
         raise SetupError(
-            f"there is no Spark at {master}: {error}; start its Connect server, or give another"
+            f"no Spark server answers at {master}: {error}; start its Connect server, or pass another"
         ) from error
 
 
 def _first_cause(error: Exception) -> str:
-    """Return what Java says, without its stack."""
+    """The first line of Java's message, without its stack trace."""
     java = getattr(error, "java_exception", None)
     text = str(java.toString() if java is not None else error).strip()
     return text.splitlines()[0] if text else "see its output above, and the memory settings"
 
 
 def parallelism(spark: SparkSession) -> int:
-    """Return how many tasks the session runs at a time."""
+    """The number of tasks that the session runs at a time."""
     if is_connect(spark):
         return int(spark.conf.get("spark.default.parallelism", None) or os.cpu_count() or 1)
-    # What spark.default.parallelism is set to is no number of cores, and those of this machine are known.
+    # spark.default.parallelism may be set to any number; the cores of this machine are known.
     here = re.match(r"local\[(\d+)", spark.sparkContext.master or "")
     return int(here[1]) if here else spark.sparkContext.defaultParallelism
 
 
 def hadoop_aws() -> str:
-    """The Maven coordinate of what lets Spark here read s3a://, for its very Hadoop; empty where there is no Spark.
+    """The Maven coordinate of the package with which Spark reads s3a://, for its Hadoop version; empty without Spark.
 
-    Asked of the session that runs, if there is one; else its archives tell.
+    The version is that of the running session, if there is one, else that of the installed archives.
     """
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
@@ -203,9 +203,9 @@ def hadoop_aws() -> str:
 
 
 def ui_address(spark: SparkSession) -> str | None:
-    """The address of the session's web page, if it has one that this side knows.
+    """The address of the session's web page, if it has one that is known here.
 
-    In a container it is that of SPARK_UI_PUBLISHED, where others reach Spark's usual port; no other port is reached.
+    In a container it is that of SPARK_UI_PUBLISHED, which maps Spark's default port; no other port is reachable.
     """
     address = None if is_connect(spark) else spark.sparkContext.uiWebUrl
     published = os.environ.get("SPARK_UI_PUBLISHED")
@@ -215,12 +215,12 @@ def ui_address(spark: SparkSession) -> str | None:
 
 
 def is_connect(spark: SparkSession) -> bool:
-    """Tell whether the session speaks to a remote server, which has no sparkContext here."""
+    """Return True if the session uses a remote server, and so has no sparkContext here."""
     return "connect" in type(spark).__module__
 
 
 def running_session() -> SparkSession | None:
-    """The session of this thread, or one of this process: the JVM forgets the former when a connection is renewed."""
+    """The session of this thread, or of this process: the JVM forgets the former when a connection is renewed."""
     from pyspark.sql import SparkSession
 
     active = SparkSession.getActiveSession()
@@ -238,11 +238,11 @@ def _master(config: RunConfig) -> str:
 
 
 def _prepare_environment(master: str) -> None:
-    """Return what the JVM takes from the environment only; anything set by the user stays."""
+    """Set the environment variables of the JVM; variables set by the user are unchanged."""
     os.environ["JAVA_HOME"] = find_java()
     check_user()
     if _is_here(master):
-        # The workers are on this machine: they run this very Python, and the web page stays on the loopback.
+        # The workers are on this machine: they use this Python, and the web page is bound to the loopback.
         ours = {
             "PYSPARK_PYTHON": sys.executable,
             "PYSPARK_DRIVER_PYTHON": sys.executable,
@@ -252,22 +252,22 @@ def _prepare_environment(master: str) -> None:
 
 
 def _is_here(master: str) -> bool:
-    """Tell whether all of Spark is on this machine."""
+    """Return True if all of Spark is on this machine."""
     return master.startswith(("local", "spark://127.", "spark://localhost"))
 
 
 def silence(spark: SparkSession) -> None:
-    """Have a session that is about to end say no more."""
-    with suppress(Exception):  # whatever state it is in
-        # PySpark's server of accumulators, of which there are none, prints a stack of whoever hangs up on it.
+    """Suppress the messages of a session that is about to end."""
+    with suppress(Exception):  # its state is unknown
+        # PySpark's accumulator server, which is not used, prints a stack trace for each closed connection.
         spark.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
         spark.sparkContext.setLogLevel("OFF")
 
 
 def _private_folder() -> str:
-    """A folder for Spark's temporary files that nobody else may read; always the same, so that none are left over."""
+    """A private folder for Spark's temporary files; its name is fixed, so that none are left behind."""
     folder = Path(tempfile.gettempdir()) / f"mission9-{os.geteuid()}"
-    with suppress(FileExistsError):  # also for a file or a link, which anybody may have put there
+    with suppress(FileExistsError):  # also for a file or a link, which any user may have created
         folder.mkdir(mode=0o700)
     facts = folder.lstat()
     is_ours = stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not facts.st_mode & 0o077
@@ -287,12 +287,12 @@ def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, 
     }
     if master.startswith("local"):
         settings["spark.local.dir"] = _private_folder()
-        # From Spark 4.1 on; with TCP sockets a task waits 40 ms for the acknowledgement of a packet.
+        # From Spark 4.1 on; with TCP sockets a task waits 40 ms for a packet's acknowledgement.
         settings["spark.python.unix.domain.socket.enabled"] = "true"
     if _is_here(master):
         settings["spark.ui.enabled"] = str(config.spark_ui).lower()
         settings["spark.python.daemon.module"] = "mission9.runners.spark_daemon"
     if not master.startswith("yarn") and not master.startswith("k8s"):
-        # From a bare checkout workers find this package beside the driver's.
+        # In a checkout that is not installed, workers import this package from the driver's path.
         settings["spark.executorEnv.PYTHONPATH"] = python_path()
     return settings | _WORKERS

@@ -1,6 +1,6 @@
-"""Sources of images, and how their bytes are read: a folder, a bucket, a pack, or a store of fsspec.
+"""Sources of images, and the reading of their bytes: a folder, a bucket, a pack, or an fsspec store.
 
-A source is named by a text, its root, which is what travels to workers; `resolve_root` makes it of what users give.
+A source is identified by its root, a text that is sent to workers; `resolve_root` makes it from a user-supplied place.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mission9.storage.s3.address import is_s3
 
 
 def resolve_root(place: str) -> str:
-    """The root of what a user names, the same from every folder and process; of a pack, what it holds at this moment.
+    """Resolve a user-supplied place to a root, valid in every folder and process; for a pack, of its current content.
 
     Raises:
-        InputError: it is a pack that is damaged, or a bucket does not say.
+        InputError: it is a damaged pack, or a bucket does not answer.
     """
     root = real_root(place)
     return root if is_index(root) or is_url(root) else find_index(root) or root
@@ -27,14 +27,14 @@ def resolve_root(place: str) -> str:
 
 @lru_cache(maxsize=8)
 def open_source(root: str) -> Source:
-    """The source that a root names; it stays, with what it knows, for the next who asks."""
+    """Open the source of a root; it is cached with its state."""
     root = without_file(root)
     if is_index(root):
-        from mission9.sources.pack.source import PackSource  # loads what other runs do not need
+        from mission9.sources.pack.source import PackSource  # other runs do not need it
 
         return PackSource(root)
     if is_url(root):
         from mission9.sources.fsspec import FsspecSource
 
-        return FsspecSource(store_url(root))  # which refuses what a URL may not hold
+        return FsspecSource(store_url(root))  # raises for invalid URLs
     return Bucket(root) if is_s3(root) else Folder(root)

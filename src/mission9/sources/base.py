@@ -1,4 +1,4 @@
-"""The port of a source: what lists images and reads them."""
+"""The port of a source, which lists and reads images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Images that lie together; `ahead` says how many of them should be under way at a time."""
+    """The images below a root; `ahead` is the number of reads to keep in flight."""
 
     ahead: PrefetchLimits
 
     def check(self) -> None:
-        """Refuse what is not there.
+        """Refuse a place that is not a source.
 
         Raises:
-            InputError: saying what it is.
+            InputError: it does not exist, or is something else.
         """
 
     def rows(self, found: ListingCounts, listing: Listing) -> Iterator[pa.RecordBatch]:
-        """As `list_images` gives them.
+        """Batches of `schema.LISTING`, as from `list_images`.
 
         Raises:
             InputError: they cannot be listed.
@@ -37,15 +37,15 @@ class Source(Protocol):
         """The names of all files, without their folders."""
 
     def deletable(self) -> DeletableImages:
-        """The same images, to be deleted.
+        """The same images, for deletion.
 
         Raises:
-            ConfigError: single images are not deleted there.
+            ConfigError: the store does not support deletion of single images.
         """
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
-        """The whole content of what `rows` calls `path`.
+        """Read the whole file with a `path` from `rows`.
 
         Raises:
-            ImageError: with the reason.
+            ImageError: it cannot be read.
         """

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Bucket:
-    """Images below a prefix. Nothing tells of a prefix but what is below it."""
+    """Images below a prefix, which exists only through its objects."""
 
     ahead = REMOTE
 

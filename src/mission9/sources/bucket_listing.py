@@ -1,4 +1,4 @@
-"""A prefix -> what is below it, in the order of the keys' bytes; prefixes are listed many at a time."""
+"""A prefix -> the objects below it, in the order of the keys' bytes; prefixes are listed concurrently."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from mission9.storage.s3.address import Address
 from mission9.storage.s3.listing import PAGE_KEYS, Level, list_below, list_small_level
 from mission9.storage.s3.objects import ObjectInfo
 
-# Prefixes listed at a time, and pages of each that may wait for their turn: at most 16 x 4 x 1000 keys in memory.
+# Prefixes listed at a time, and pages of each that may be queued: at most 16 x 4 x 1000 keys in memory.
 _LISTERS, _PAGES = 16, 4
 
-# Objects and prefixes beside each other that are in memory; of more than that all is listed in one go, page by page.
+# Objects and sibling prefixes held in memory; a larger level is listed recursively in one go, page by page.
 _MAX_OF_A_LEVEL = 50_000
 
 _SECOND = 1_000_000_000
 
 
 class Entry(NamedTuple):
-    """An object below a prefix: the rest of its key, its size, and when it changed."""
+    """An object below a prefix: the rest of its key, its size, and its modification time."""
 
     path: str
     size: int
@@ -38,10 +38,10 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Top:
-    """All that is known to be directly below a prefix: everything below, or one level, or not even that.
+    """The known contents directly below a prefix: everything, one level, or nothing.
 
-    A prefix of one page, or of objects alone, is not looked into, nor one of very many: a million images in one folder
-    must not be in memory.
+    A prefix of one page, or of objects only, is not listed by level, nor a very large one: a million images in one
+    folder must not be in memory.
     """
 
     root: Address
@@ -50,7 +50,7 @@ class Top:
 
     @staticmethod
     def of(root: Address) -> Top:
-        """Look at a prefix.
+        """List a prefix, as far as needed.
 
         Raises:
             InputError: it cannot be listed.
@@ -63,7 +63,7 @@ class Top:
 
     @property
     def folders(self) -> set[str]:
-        """The names of the prefixes directly below; none where they are not known."""
+        """The names of the prefixes directly below; empty if unknown."""
         if self.level is not None:
             return {prefix.name for prefix in self.level[1]}
         paths = [self.root.relative(found.key) for found in self.objects or ()]
@@ -71,20 +71,20 @@ class Top:
 
     @property
     def objects_there(self) -> list[ObjectInfo]:
-        """The objects directly below the prefix, as far as they are known."""
+        """The known objects directly below the prefix."""
         if self.level is not None:
             return self.level[0]
         return [found for found in self.objects or () if "/" not in self.root.relative(found.key)]
 
 
 def list_objects(top: Top, *, exclude: Address | None = None) -> Iterator[Entry]:
-    """Every object below a prefix but those below `exclude`, in the order of the keys' bytes.
+    """Every object below a prefix except those below `exclude`, in the order of the keys' bytes.
 
     Raises:
         InputError: they cannot be listed.
     """
     root = top.root
-    if exclude is not None and exclude.bucket != root.bucket:  # whose keys say nothing of those here
+    if exclude is not None and exclude.bucket != root.bucket:  # its keys are unrelated
         exclude = None
     with closing(_pages(_places(top), exclude)) as pages:
         for page in pages:
@@ -93,10 +93,10 @@ def list_objects(top: Top, *, exclude: Address | None = None) -> Iterator[Entry]
 
 
 def _changed(found: ObjectInfo) -> int:
-    """Nanoseconds since 1970; below the second, of the ETag.
+    """The modification time in nanoseconds since 1970, with a fraction of a second derived from the ETag.
 
-    Servers tell whole seconds. So an object that takes the place of another within one, as long as that, is seen to
-    be another.
+    Servers report whole seconds. The fraction distinguishes an object from one that replaces it within a second with
+    the same size.
     """
     digits = "".join(c for c in found.etag if c in "0123456789abcdef")[:12]
     return listed_time(int(found.modified.timestamp()) * _SECOND + int(digits or "0", 16) % _SECOND)
@@ -106,14 +106,14 @@ Place = Address | list[ObjectInfo]
 
 
 def _places(top: Top) -> Iterator[Place]:
-    """Prefixes to list, and objects between them, in order: the labels, also of splits."""
+    """Prefixes to list, and objects between them, in order: the labels, including those of splits."""
     if top.objects is not None:
         yield top.objects
     elif top.level is None:
         yield top.root
     else:
         objects, prefixes = top.level
-        # With the slash a prefix sorts as the keys below it do.
+        # With its slash a prefix sorts like the keys below it.
         there: list[tuple[str, ObjectInfo | Address]] = [(found.key, found) for found in objects]
         there += [(f"{place.key}/", place) for place in prefixes]
         for _, found in sorted(there, key=lambda pair: pair[0].encode()):
@@ -126,7 +126,7 @@ def _places(top: Top) -> Iterator[Place]:
 
 
 def _pages(places: Iterable[Place], exclude: Address | None) -> Generator[list[ObjectInfo], None, None]:
-    """The pages of all places, in order, each listed by a thread of its own, a bounded way ahead."""
+    """The pages of all places, in order, each listed by its own thread, a bounded number ahead."""
     waiting: deque[_Lister | list[ObjectInfo]] = deque()
     ended = Event()
     with ThreadPoolExecutor(_LISTERS) as pool:
@@ -150,7 +150,7 @@ def _is_below(found: ObjectInfo, prefix: Address) -> bool:
 
 
 class _Lister:
-    """A prefix that a thread lists; its pages wait in a queue, whose end is None."""
+    """A prefix listed by a thread; its pages are queued, with None at the end."""
 
     def __init__(self, prefix: Address, pool: ThreadPoolExecutor, ended: Event) -> None:
         self._queue: Queue[list[ObjectInfo] | None] = Queue(_PAGES)
@@ -165,7 +165,7 @@ class _Lister:
             self._offer(None)
 
     def _offer(self, page: list[ObjectInfo] | None) -> None:
-        """Wait for room, unless nobody takes what comes."""
+        """Wait for space in the queue, unless the consumer has ended."""
         while not self._ended.is_set():
             try:
                 self._queue.put(page, timeout=0.2)
@@ -174,7 +174,7 @@ class _Lister:
             return
 
     def pages(self) -> Iterator[list[ObjectInfo]]:
-        """Its pages in order, and what went wrong."""
+        """The pages in order; an error of the thread is raised here."""
         while (page := self._queue.get()) is not None:
             yield page
         self._work.result()

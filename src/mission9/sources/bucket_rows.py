@@ -1,4 +1,4 @@
-"""Objects below a prefix -> the rows that `list_images` gives of a folder with the same files."""
+"""Objects below a prefix -> the rows that `list_images` returns for a folder with the same files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mission9.storage.local.names import to_text
 from mission9.storage.s3.address import Address, address_of
 from mission9.storage.s3.objects import head
 
-_FOLDER = "(folder)"  # counted in the place of an extension: an empty object that stands for a folder
+_FOLDER = "(folder)"  # counted in place of an extension: an empty placeholder object of a folder
 
 
 @in_batches
 def image_rows(root: str, found: ListingCounts, listing: Listing) -> Iterator[Row]:
-    """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled while they are taken.
+    """Rows of `schema.LISTING`, sorted by path as bytes; `found` is filled during iteration.
 
     Raises:
-        InputError: nothing is there, it cannot be listed, or it is not clear what is a split.
+        InputError: the prefix is empty, cannot be listed, or its splits are ambiguous.
     """
     address = Address.of(root)
     top = Top.of(address)
@@ -31,7 +31,7 @@ def image_rows(root: str, found: ListingCounts, listing: Listing) -> Iterator[Ro
     for entry in list_objects(top, exclude=exclude):
         is_empty = False
         folders = _folders(entry)
-        if STATE in folders:  # it sorts before all else of a result
+        if STATE in folders:  # it sorts before the rest of a result
             names = entry.path.split("/")
             results = "".join(f"{name}/" for name in names[: names.index(STATE)])
         is_of_results = results is not None and entry.path.startswith(results)
@@ -40,21 +40,21 @@ def image_rows(root: str, found: ListingCounts, listing: Listing) -> Iterator[Ro
             found.skipped[skipped] += 1
             continue
         if not found.listed:
-            head(address / entry.path, InputError)  # what may be listed but not read is told once, not for each
+            head(address / entry.path, InputError)  # if objects can be listed but not read, fail once, not for each
         row = _row(entry, folders, layout, address)
         found.add_image(row[1], "/".join(folders))
         yield row
     if is_empty:
-        raise InputError(f"there is nothing below {address}; give the prefix of your images with --input")
+        raise InputError(f"there are no objects below {address}: pass the prefix of your images with --input")
 
 
 def names_below(root: str) -> Iterator[bytes]:
-    """The names of the objects below a prefix, without what is before their last slash."""
+    """The names of the objects below a prefix, without their folders."""
     return (entry.path.rpartition("/")[2].encode() for entry in list_objects(Top.of(Address.of(root))))
 
 
 def _look(top: Top, above: Sequence[str]) -> tuple[list[str], bool]:
-    """The folders below some, as `Look` has it."""
+    """The folders below others, as a `Look` function."""
     for name in above:
         top = Top.of(top.root / name)
     names = (found.key.rpartition("/")[2].encode() for found in top.objects_there)
@@ -62,13 +62,13 @@ def _look(top: Top, above: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _folders(entry: Entry) -> list[str]:
-    return [name for name in entry.path.split("/")[:-1] if name]  # of a//b.jpg, which nobody meant, it is a
+    return [name for name in entry.path.split("/")[:-1] if name]  # a//b.jpg, surely a mistake, is in a
 
 
 def _skipped(entry: Entry, folders: Sequence[str], layout: Layout, *, all_files: bool) -> str | None:
-    """Return what an object is counted as that is not listed."""
+    """The category under which an object is skipped; None if it is listed."""
     name = entry.path.rpartition("/")[2]
-    # Programs that show buckets as folders make such an object for each.
+    # Programs that show buckets as folders make such a placeholder object for each.
     if not entry.size and "." not in name:
         return _FOLDER
     if all_files:

@@ -1,4 +1,4 @@
-"""Images of a folder or a bucket that can be deleted, one by one."""
+"""Deletion of single images from a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SECOND = 1_000_000_000  # nanoseconds
 
 @dataclass
 class Deleted:
-    """Counts of deleted files, or versions of objects and delete markers; of the files, how many are elsewhere too.
+    """Counts of deleted files, or of versions and delete markers; and of the files that remain under another name.
 
-    These have other names (hard links), or were links: the file that a link leads to stays, since others may use it.
+    Those have other names (hard links), or were links: a link's target stays, since others may use it.
     """
 
     files: int = 0
@@ -31,25 +31,25 @@ class Deleted:
 
 
 class DeletableImages(Protocol):
-    """Images that lie at a root, and can be deleted from it."""
+    """Images at a root that supports deletion."""
 
     @property
     def root(self) -> str: ...
 
     def has(self, path: str) -> bool:
-        """Tell whether an image's file or object, or an old version of it, is there; nothing outside of the root is."""
+        """Return True if an image's file or object, or an old version of it, exists; False outside the root."""
 
     def files(self, results: str) -> Iterator[tuple[str, int]]:
-        """The path of every file but those in `results`, and when it changed, in nanoseconds since 1970.
+        """The path of every file except those in `results`, with its modification time in nanoseconds since 1970.
 
-        Of objects also those that only versions are left of.
+        Includes objects of which only old versions are left.
 
         Raises:
             InputError: they cannot be listed.
         """
 
     def delete(self, paths: Collection[str]) -> Deleted:
-        """Delete images for good; those that are gone already do not matter.
+        """Delete images permanently; absent ones are ignored.
 
         Raises:
             StorageError: one cannot be deleted.
@@ -58,7 +58,7 @@ class DeletableImages(Protocol):
 
 @dataclass(frozen=True)
 class FilesToDelete:
-    """Images in a folder."""
+    """Images in a folder, for deletion."""
 
     root: str
 
@@ -67,7 +67,7 @@ class FilesToDelete:
             return False
         file = to_path(self.root, path)
         top, folder = os.path.realpath(os.fsencode(self.root)), os.path.realpath(os.path.dirname(file))
-        is_below = folder == top or folder.startswith(top.rstrip(b"/") + b"/")  # images-private is beside images
+        is_below = folder == top or folder.startswith(top.rstrip(b"/") + b"/")  # images-private is not in images
         return is_below and (os.path.isfile(file) or os.path.islink(file))
 
     def files(self, results: str) -> Iterator[tuple[str, int]]:
@@ -82,13 +82,13 @@ class FilesToDelete:
         deleted = Deleted()
         for path in paths:
             _delete_file(to_path(self.root, path), deleted)
-        sync_file_system(Path(self.root))  # a power cut must bring none of them back
+        sync_file_system(Path(self.root))  # so that a power cut cannot restore them
         return deleted
 
 
 @dataclass(frozen=True)
 class ObjectsToDelete:
-    """Images below a prefix, with all their versions."""
+    """Images below a prefix, for deletion with all their versions."""
 
     root: str
 
@@ -127,8 +127,8 @@ def _delete_file(file: bytes, deleted: Deleted) -> None:
         return
     except OSError as error:
         raise StorageError(
-            f"an image cannot be deleted: {error.strerror}; mend the permissions of its folder, then give the same "
-            "command again"
+            f"an image cannot be deleted: {error.strerror}; fix the permissions of its folder, then rerun the same "
+            "command"
         ) from error
     deleted.files += 1
     deleted.linked += facts.st_nlink > 1 or stat.S_ISLNK(facts.st_mode)

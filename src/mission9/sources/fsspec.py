@@ -1,4 +1,4 @@
-"""Images in a store that fsspec knows: listed folder by folder, read by connections that are kept for the next."""
+"""Images in an fsspec store: listed folder by folder, read through pooled connections."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from mission9.storage.retry import retry
 
 Got = TypeVar("Got")
 
-# Where a connection serves one thread at a time: servers do not like many.
+# For a connection used by one thread at a time: servers limit their number.
 _FEW = PrefetchLimits(4, 64, 8 * 1024 * 1024)
 
 _NO_HADOOP = (
-    "cannot be reached by Python here without Hadoop's library libhdfs (HADOOP_HOME): let Spark read it, mission9 pack "
+    "needs Hadoop's library libhdfs (HADOOP_HOME) in Python: install it, or read through Spark with mission9 pack "
     "--reader spark"
 )
 
-# Stores that give a piece of a file by its range, in one request; to open a file asks for its size first.
+# Stores that return a byte range in one request; opening a file there requests its size first.
 _BY_RANGE = {"gs", "gcs", "abfs", "abfss", "az"}
 
 _TRIES, _PAUSE = 4, 0.5
 _PIECE = 16 * 1024 * 1024
 
-# What the backends call it.
+# The backends' names for the modification time.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "modify", "created")
 _SECOND = 1_000_000_000
 
 
 class _Item(NamedTuple):
-    """A file or folder in a folder; `name` of folders ends with a slash, so that it sorts as the paths below it do."""
+    """A file or folder in a folder; a folder's `name` ends with a slash, so that it sorts like the paths below it."""
 
     name: bytes
     place: str
@@ -50,7 +50,7 @@ class _Item(NamedTuple):
 
 
 class FsspecSource:
-    """The images below an address of fsspec."""
+    """The images below an fsspec URL."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -59,14 +59,14 @@ class FsspecSource:
         self.ahead = REMOTE if self._connections.are_shared else _FEW
 
     def check(self) -> None:
-        """Return what is there, the listing tells."""
+        """Do nothing: the listing reports a missing folder."""
 
     @in_batches
     def rows(self, found: ListingCounts, listing: Listing) -> Iterator[Row]:
-        """As `list_images` gives them.
+        """Rows of `schema.LISTING`, as from `list_images`.
 
         Raises:
-            InputError: nothing is there, it cannot be listed, or it is not clear what is a split.
+            InputError: the folder is empty, cannot be listed, or its splits are ambiguous.
         """
         layout = found.layout = listing.layout(self._root, self._look)
         for folders, item, is_result in self._walk():
@@ -89,14 +89,14 @@ class FsspecSource:
 
     def deletable(self) -> NoReturn:
         raise ConfigError(
-            f"images at {self._root} are not deleted by mission9: delete them there, and erase without --source"
+            f"mission9 does not delete images at {self._root}: delete them there, and erase without --source"
         )
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The whole content of a file.
 
         Raises:
-            ImageError: with the reason.
+            ImageError: it cannot be read.
         """
         place = f"{self._top.rstrip('/')}/{from_text(path).decode(errors='surrogateescape')}"
         try:
@@ -104,10 +104,10 @@ class FsspecSource:
         except (ImageError, SetupError):
             raise
         except FileNotFoundError as error:
-            raise ImageError("vanished", "there is no such file (any more)") from error
+            raise ImageError("vanished", "the file does not exist (any more)") from error
         except PermissionError as error:
-            raise ImageError("permission_denied", "the file may not be read") from error
-        except Exception as error:  # each store has errors of its own
+            raise ImageError("permission_denied", "no permission to read the file") from error
+        except Exception as error:  # each store raises errors of its own
             raise ImageError("unreadable", _words(error)) from error
 
     def _content(self, place: str, max_bytes: int) -> bytes:
@@ -119,26 +119,26 @@ class FsspecSource:
             from fsspec.core import url_to_fs
         except ImportError as error:
             raise SetupError(
-                f"fsspec is not installed, which reads {self._root}: pip install 'mission9[fsspec]'"
+                f"fsspec, which reads {self._root}, is not installed: pip install 'mission9[fsspec]'"
             ) from error
         try:
-            # A store's list of a million files must not stay in memory.
+            # The cached listing of a million files must not stay in memory.
             fs, top = _retry(
                 lambda: url_to_fs(self._root, use_listings_cache=False, skip_instance_cache=True), also=(ImportError,)
             )
         except (ImportError, ValueError) as error:
             raise SetupError(
-                f"{self._root} cannot be reached by Python here ({_words(error)}): install what it names, or mount the "
-                "store and give the folder"
+                f"Python cannot reach {self._root} ({_words(error)}): install the missing package, or mount the "
+                "store and pass the folder"
             ) from error
-        except Exception as error:  # each store has errors of its own
+        except Exception as error:  # each store raises errors of its own
             if "libhdfs" in str(error):
                 raise SetupError(f"{self._root} {_NO_HADOOP}") from error
-            raise InputError(f"{self._root} cannot be reached: {_words(error)}") from error
+            raise InputError(f"{self._root} cannot be reached: {_words(error)}; check the URL") from error
         return fs, str(top)
 
     def _walk(self) -> Iterator[tuple[list[bytes], _Item, bool]]:
-        """Every file with the names of its folders, in the order of the paths' bytes, and whether it is of a result."""
+        """Every file with the names of its folders, sorted by the paths' bytes, and True for a file of a result."""
         levels = [_Level(self._items(self._top))]
         folders: list[bytes] = []
         while levels:
@@ -153,7 +153,7 @@ class FsspecSource:
                 folders = folders[: len(levels) - 1]
 
     def _look(self, above: Sequence[str]) -> tuple[list[str], bool]:
-        """The folders below some, as `Look` has it."""
+        """The folders below others, as a `Look` function."""
         place = "/".join([self._top.rstrip("/"), *above]) if above else self._top
         items = self._items(place)
         folders = [to_text(item.name[:-1]) for item in items if item.name.endswith(b"/")]
@@ -163,11 +163,11 @@ class FsspecSource:
         try:
             listed = _retry(lambda: self._listed(place))
         except FileNotFoundError as error:
-            raise InputError(f"there is no folder {self._root}; give the folder of your images with --input") from error
-        except Exception as error:  # each store has errors of its own
-            raise InputError(f"{self._root} cannot be listed ({_words(error)}): see to it") from error
+            raise InputError(f"there is no folder {self._root}: pass the folder of your images with --input") from error
+        except Exception as error:  # each store raises errors of its own
+            raise InputError(f"{self._root} cannot be listed ({_words(error)}): fix the store or the URL") from error
         progress()
-        # Stores without folders may hold an object of the name of one.
+        # Stores without folders may hold a placeholder object with a folder's name.
         return sorted(_item(info) for info in listed if info["name"].strip("/") != place.strip("/"))
 
     def _listed(self, place: str) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ class FsspecSource:
 
 
 class _Level:
-    """A folder on the way down: what is left of it, and whether it belongs to a result."""
+    """A folder on the way down: its remaining items, and True if it belongs to a result."""
 
     def __init__(self, items: list[_Item], *, is_result: bool = False) -> None:
         self.items = iter(items)
@@ -193,7 +193,7 @@ def _texts(names: Sequence[bytes]) -> list[str]:
 
 
 def _skipped(folders: Sequence[str], item: _Item, layout: Layout, *, all_files: bool) -> str | None:
-    """Return what a file is counted as that is not listed."""
+    """The category under which a file is skipped; None if it is listed."""
     if all_files:
         return None
     return tools_folder(folders) or skipped_as(item.name, beside_splits=layout.is_beside_splits(folders))
@@ -208,7 +208,7 @@ def _item(info: dict[str, Any]) -> _Item:
 
 
 def _modified(info: dict[str, Any]) -> int:
-    """Nanoseconds since 1970; 0 where a store does not tell, and then only the size says what changed."""
+    """The modification time in nanoseconds since 1970; 0 if unknown, when only the size shows a change."""
     found = next((info[name] for name in _TIMES if info.get(name)), None)
     if isinstance(found, str):
         text = found.partition(".")[0] if found.replace(".", "").isdigit() else found
@@ -231,21 +231,21 @@ def _content(fs: Any, place: str, max_bytes: int) -> bytes:
     with fs.open(place, "rb") as file:
         size = getattr(file, "size", None)
         if isinstance(size, int) and size > max_bytes:
-            raise ImageError("too_many_bytes", f"{size} bytes are more than {max_bytes}")
+            raise ImageError("too_many_bytes", f"{size} bytes exceed the limit of {max_bytes}")
         pieces, length = [], 0
         while length <= max_bytes and (piece := file.read(min(_PIECE, max_bytes + 1 - length))):
             pieces.append(piece)
             length += len(piece)
             progress()
     if length > max_bytes:
-        raise ImageError("too_many_bytes", f"more than {max_bytes} bytes")
+        raise ImageError("too_many_bytes", f"the file exceeds the limit of {max_bytes} bytes")
     if isinstance(size, int) and length != size:
-        raise OSError(f"{length} of {size} bytes came")
+        raise OSError(f"the file was truncated after {length} of {size} bytes")
     return b"".join(pieces)
 
 
 def _in_one_request(fs: Any, place: str, length: int) -> bytes | None:
-    """A file shorter than `length`; None where it takes more than a request to have it, or to know why not."""
+    """Read a file shorter than `length`; None if one request is not enough to read it, or to learn the error."""
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
     if not protocols & _BY_RANGE:
         return None
@@ -253,13 +253,13 @@ def _in_one_request(fs: Any, place: str, length: int) -> bytes | None:
         head: bytes = fs.cat_file(place, start=0, end=length)
     except ANSWERS:
         raise
-    except Exception:  # each store has errors of its own; an empty file, for one, has no first byte
+    except Exception:  # each store raises errors of its own; an empty file, for one, has no first byte
         return None
     return head if 0 < len(head) < length else None
 
 
 def _retry(work: Callable[[], Got], also: tuple[type[Exception], ...] = ()) -> Got:
-    """Return what `work` gives; what may be passing is tried again."""
+    """Call `work`, retrying errors that may be transient."""
     final: tuple[type[Exception], ...] = (*ANSWERS, *also, InputError, SetupError, ValueError)
     pauses = [_PAUSE * 2**attempt for attempt in range(_TRIES - 1)]
     return retry(work, lambda error: not isinstance(error, final), pauses)

@@ -1,4 +1,4 @@
-"""Connections to a store of fsspec: one that may be shared is, others serve a thread at a time, and then the next."""
+"""Connections to an fsspec store: shared if the backend is thread-safe, else pooled, each for one thread at a time."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 from mission9.errors import ImageError
 
-# After anything else a connection may be broken; these are answers by one that is well.
+# Answers of a healthy server; after any other error a connection may be broken.
 ANSWERS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, ImageError)
 
-# Seconds that one may have been idle: servers close them sooner or later, and some errors then look like an answer.
+# The limit of a connection's idle time in seconds: servers close idle ones, and some errors then look like an answer.
 _FRESH = 60.0
 
 
 class Connections:
-    """As many connections as there are threads that use them at a time; one alone where fsspec shares it safely."""
+    """A connection for each concurrent thread, or a single one if fsspec shares it safely."""
 
     def __init__(self, first: Any, connect: Callable[[], Any]) -> None:
         self._connect = connect
-        # What is asynchronous is done in a thread of fsspec's own, whichever thread asks.
+        # Asynchronous backends run in a thread of fsspec's own, for all callers.
         self.are_shared = bool(first.async_impl)
         self._shared = first if self.are_shared else None
         self._idle = [] if self.are_shared else [(first, time.monotonic())]
 
     @contextmanager
     def one(self) -> Iterator[Any]:
-        """A connection, which nobody else uses meanwhile if it is none to be shared."""
+        """A connection, for this thread alone unless it is shared."""
         if self.are_shared:
             yield self._shared
             return
@@ -39,7 +39,7 @@ class Connections:
             self._give_back(fs)
             raise
         except Exception:
-            self._idle.clear()  # what broke one may have broken all
+            self._idle.clear()  # the cause may have broken them all
             raise
         self._give_back(fs)
 

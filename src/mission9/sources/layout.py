@@ -1,4 +1,4 @@
-"""Names of folders -> what they mean: splits, folders of tools, results; one rule for every source of images."""
+"""Names of folders -> their meaning: splits, folders of tools, results; the same rules for every source of images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from mission9.schema import NO_SPLIT, TEST, TRAINING, VALIDATION
 
 SPLITS_FROM = get_args(SplitsFrom)
 
-# The names that Hugging Face's hub takes.
+# The names recognized by Hugging Face's hub.
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), TRAINING),
     **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
 }
-# What may stand beside one, as in training_set.
+# Words that may be added to one, as in training_set.
 _FILLERS = {"set", "data", "images", "split"}
 _WORDS = re.compile(r"[^\W\d_]+")
 
-# Folders that programs make for themselves, whatever case they write them in.
+# Folders created by programs, compared without case.
 # fmt: off
 _OF_TOOLS = frozenset({
-    # version control, and what runs beside it
+    # version control, and related tools
     ".git", ".hg", ".svn", ".bzr", "_darcs", ".jj", ".dvc", ".github", ".gitlab", ".circleci", ".devcontainer",
     # notebooks, editors, Python, packages
     ".ipynb_checkpoints", ".virtual_documents", ".idea", ".vscode", ".vs", ".settings", "__pycache__", ".venv", ".tox",
@@ -37,44 +37,44 @@ _OF_TOOLS = frozenset({
     "__macosx", ".trash", ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100",
     ".appledouble", ".appledb", ".appledesktop", "$recycle.bin", "recycler", "system volume information", "lost+found",
     "found.000", ".snapshot", ".snapshots", ".zfs", "#snapshot", "@recently-snapshot", "#recycle", "@recycle", "@eadir",
-    # pictures of pictures, and copies elsewhere
+    # previews, and backups
     ".thumbnails", ".thumbs", ".thumb", "@__thumb", ".@__thumb", ".xvpics", ".picasaoriginals", ".dropbox",
     ".dropbox.cache", ".huggingface", ".tmp.drivedownload", ".tmp.driveupload", ".sync", ".stfolder", ".stversions",
 })
 # fmt: on
 
-# In this folder mission9 keeps what it knows of a result, beside the result: all of that is counted as one.
+# The folder of a result's state; the result that contains it is counted as one entry.
 STATE, RESULTS = "_state", "(result of mission9)"
 
-_DEEPEST = 5  # folders, each alone in the one above, in which a dataset may be wrapped
+_DEEPEST = 5  # levels of single folders in which a dataset may be wrapped
 
-# The folders in a folder, and whether an image lies beside them.
+# Returns the folders in a folder, and True if the folder contains an image directly.
 Look = Callable[[Sequence[str]], tuple[Sequence[str], bool]]
 
 
 @lru_cache(maxsize=4096)
 def split_named(name: str) -> str | None:
-    """The split that a folder's name says: Training of "train", "Training ", "train_set"; None where it says none."""
+    """The split that a folder's name means: Training for "train", "Training ", "train_set"; None for other names."""
     words = [word for word in _WORDS.findall(name.lower()) if word not in _FILLERS]
     return _SPLIT_NAMES.get(words[0]) if len(words) == 1 else None
 
 
 @lru_cache(maxsize=4096)
 def is_of_tools(name: str) -> bool:
-    """Tell whether a folder is one that programs make for themselves, by its name."""
+    """Return True if a folder's name is one that programs use for themselves."""
     return name.lower() in _OF_TOOLS or name.startswith(".Trash-")
 
 
 def tools_folder(folders: Sequence[str]) -> str | None:
-    """Return what files are counted as in the first folder of tools on a path; None where there is none."""
+    """The category of files in the first folder of tools on a path; None if there is none."""
     return next((f"{name}/" for name in folders if is_of_tools(name)), None)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders that are splits, each a name and the split that it says; they lie in the folders `above`.
+    """The folders of splits, by name, with their splits; they are in the folder path `above`.
 
-    `label_level` is the folder that is the label: 1 the first below the split's, or below `above` where no split is.
+    `label_level` selects the folder of the label: 1 for the first below the split's, or below `above` without splits.
     """
 
     above: tuple[str, ...] = ()
@@ -82,16 +82,16 @@ class Layout:
     label_level: int | None = None
 
     def split_of(self, folders: Sequence[str]) -> str:
-        """The split of what lies in some folders, given from the top down."""
+        """The split of files in a folder path, given from the top down."""
         depth = len(self.above)
         if len(folders) > depth and tuple(folders[:depth]) == self.above:
             return dict(self.splits).get(folders[depth], NO_SPLIT)
         return NO_SPLIT
 
     def label_of(self, folders: Sequence[str], top: str) -> str:
-        """The label of what lies in some folders, given from the top down; `top` is the name of the folder above all.
+        """The label of files in a folder path, given from the top down; `top` is the name of the root folder.
 
-        It is the folder in which the image lies, where there is no `label_level` or none so deep.
+        It is the file's own folder, if there is no `label_level` or the path is shorter.
         """
         if self.label_level is None or not folders:
             return folders[-1] if folders else top
@@ -101,7 +101,7 @@ class Layout:
         return folders[min(level, len(folders)) - 1]
 
     def is_beside_splits(self, folders: Sequence[str]) -> bool:
-        """Tell whether some folders hold those of the splits."""
+        """Return True if a folder path contains the splits' folders."""
         return bool(self.splits) and tuple(folders) == self.above
 
     def __str__(self) -> str:
@@ -113,13 +113,13 @@ class Layout:
 
 @dataclass
 class Strays:
-    """Folders that say a split where no split was looked for: one for each split, the first that came."""
+    """Split-like folders below the levels that were searched: the first one found for each split."""
 
     folders: dict[str, str] = field(default_factory=dict)
     _last: str | None = None
 
     def note(self, folder: str) -> None:
-        """Look at the folder of an image that is in no split."""
+        """Check the folder of an image outside any split."""
         if folder == self._last:
             return
         self._last = folder
@@ -129,25 +129,25 @@ class Strays:
                 self.folders.setdefault(split, "/".join(names[: depth + 1]))
 
     def check(self, place: str) -> None:
-        """Refuse where Training lies beside another split, deeper than was looked: all would be fitted on.
+        """Refuse a Training folder next to another split below the searched levels: all would be fitted on.
 
         Raises:
-            InputError: with the choice.
+            InputError: the splits are ambiguous.
         """
         if TRAINING in self.folders and len(self.folders) > 1:
             told = " and ".join(f"{folder}/" for folder in self.folders.values())
             above = self.folders[TRAINING].rpartition("/")[0]
             raise InputError(
-                f"{told} in {place} look like splits, below other folders: give --input {place.rstrip('/')}/{above}, "
-                "or --splits none, where these are labels"
+                f"{told} in {place} look like splits, below other folders: pass --input {place.rstrip('/')}/{above}, "
+                "or --splits none if these are labels"
             )
 
 
 def layout_of(place: str, look: Look, splits_from: SplitsFrom, label_level: int | None = None) -> Layout:
-    """Find the folders of splits: those at the top, or at the first level where there is more than one folder.
+    """Find the folders of splits: at the top, or at the first level with more than one folder.
 
     Raises:
-        InputError: it is not clear whether they are splits or labels.
+        InputError: they may be splits or labels.
     """
     above: tuple[str, ...] = ()
     while True:
@@ -169,13 +169,13 @@ def _check_are_clear(place: str, above: Sequence[str], splits: Mapping[str, str]
         if count > 1:
             told = " and ".join(f"{name}/" for name in splits if splits[name] == split)
             raise InputError(
-                f"{told} in {where} both say {split}: rename or move one, or give --splits folders to take both as "
-                f"{split}, or --splits none, where they are labels"
+                f"{told} in {where} both mean {split}: rename or move one, or pass --splits folders to use both, "
+                "or --splits none if they are labels"
             )
     if others and len(splits) == 1:
         (name, split), *_ = splits.items()
         beside = ", ".join(f"{other}/" for other in others[:3]) + (", ..." if len(others) > 3 else "")
         raise InputError(
-            f"{name}/ in {where} may be a label or the split {split}, beside {beside}: give --splits none, where it is "
-            f"a label, or --splits folders, where it is {split} and the others are in no split"
+            f"{name}/ in {where} may be a label or split {split}, next to {beside}: pass --splits none "
+            "for a label, or --splits folders for a split"
         )

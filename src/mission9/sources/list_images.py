@@ -1,4 +1,4 @@
-"""List a source -> one row a file, in order of path; nothing is read."""
+"""List a source -> one row a file, sorted by path, without reading any file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 
 def list_images(root: str, found: ListingCounts, listing: Listing = USUAL) -> Iterator[pa.RecordBatch]:
-    """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled while they are taken.
+    """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled during iteration.
 
-    The split is what a folder says, as `layout_of` finds them, else "all". The label is the name of the folder that
-    holds the file, or of the one that `listing.label_level` says. Listed are files named as images, or without an
-    extension; the rest is counted in `found.skipped`, with what lies in folders of tools, and links that lead out of
-    `root` or in circles. The folder `listing.exclude`, where results go, is passed over. A pack gives the rows of
-    what it was made of.
+    The split is that of a folder found by `layout_of`, else "all". The label is the name of the file's folder, or of
+    the folder at `listing.label_level`. Files named as images, or without an extension, are listed; the others are
+    counted in `found.skipped`, together with files in folders of tools, and links that lead out of `root` or in
+    circles. The folder `listing.exclude`, of the results, is skipped. A pack returns the rows from which it was made.
 
     Raises:
-        InputError: `root` is no folder, a folder in it cannot be read, or it is not clear what is a split.
+        InputError: `root` is not a folder, a folder in it cannot be read, or its splits are ambiguous.
     """
     check_folder(root)
     for rows in open_source(resolve_root(root)).rows(found, listing):
@@ -37,36 +36,36 @@ def list_images(root: str, found: ListingCounts, listing: Listing = USUAL) -> It
 
 
 def has_more_images(root: str, count: int) -> bool:
-    """Tell whether a folder holds more than so many images; looks at no more of it than it must."""
+    """Return True if a folder contains more than `count` images, without listing more than needed."""
     names = open_source(resolve_root(root)).names()
     images = (name for name in names if skipped_as(name, beside_splits=False) is None)
     return next(islice(images, count, None), None) is not None
 
 
 def check_links(place: str, found: ListingCounts) -> None:
-    """Refuse where links that were not followed are all that there is, or a whole split.
+    """Refuse a listing in which everything, or a whole split, is links that were not followed.
 
     Raises:
-        InputError: with their names.
+        InputError: the links, by name.
     """
     if not found.links:
         return
     depth = len(found.layout.above) if found.layout else 0
     ways = [path.split("/") for path in found.links]
-    # Without folders of splits, one further up may have been all that says it.
+    # Without folders of splits, a folder above a link may have been one.
     splits = [way[-1] for way in ways if len(way) <= depth + 1 and split_named(way[-1])]
     if splits or not found.listed:
         names = ", ".join(splits or found.links) + (", ..." if found.skipped[_LINK] > len(found.links) else "")
         raise InputError(
-            f"{names} in {place} are links that lead out of it, or in circles, and are not followed: give "
-            "--follow-links, or put what they lead to in their place"
+            f"{names} in {place} are links that lead out of it, or in circles, and are not followed: pass "
+            "--follow-links, or replace them by their targets"
         )
 
 
 def check_folder(root: str) -> None:
-    """Refuse where no images can lie.
+    """Refuse a place that cannot contain images.
 
     Raises:
-        InputError: saying why.
+        InputError: it does not exist, or is not a folder.
     """
     open_source(root).check()

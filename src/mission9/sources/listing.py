@@ -1,4 +1,4 @@
-"""The settings of a listing, its counts, and the rules that all sources share."""
+"""The settings of a listing, its counts, and the rules shared by all sources."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
     from mission9.config import RunConfig
 
 
-# A PCA is fitted on the first of these of which there are images.
+# A PCA is fitted on the first of these splits that has images.
 FITTING = (TRAINING, NO_SPLIT)
 
 
-_LINK = "(link)"  # counted in the place of an extension: a link that is not followed
+_LINK = "(link)"  # counted in place of an extension: a link that is not followed
 
 
 BATCH_ROWS = 10_000
 
-# Path, split, label, bytes, and nanoseconds since 1970 of the last change.
+# Path, split, label, size in bytes, and modification time in nanoseconds since 1970.
 Row = tuple[str, str, str, int, int]
 Given = ParamSpec("Given")
 
 
-_MAX_LINKS = 5  # that are told by name
+_MAX_LINKS = 5  # reported by name
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The settings of a listing: every file or images alone; what to leave out; what folders mean; where links lead.
+    """The settings of a listing: all files or images only, a folder to exclude, the meaning of folders, and links.
 
-    `all_files` lists the folders of tools too. With `follow_links` links out of the root are followed.
+    `all_files` includes the folders of tools. With `follow_links`, links out of the root are followed.
     """
 
     all_files: bool = False
@@ -53,11 +53,11 @@ class Listing:
 
     @staticmethod
     def of(config: RunConfig, exclude: str = "") -> Listing:
-        """The listing that a run's settings ask for."""
+        """The listing for a run's settings."""
         return Listing(config.all_files, exclude, config.splits, config.follow_links, config.label_level)
 
     def layout(self, place: str, look: Look) -> Layout:
-        """The folders that mean something, as `layout_of` finds them."""
+        """The meaning of the folders, from `layout_of`."""
         return layout_of(place, look, self.splits_from, self.label_level)
 
 
@@ -68,7 +68,7 @@ USUAL = Listing()
 class ListingCounts:
     """The counts of a listing: images by split, other files by extension or folder of tools, and links by path.
 
-    A pack has no `layout`: the splits are those of what it was made of.
+    A pack has no `layout`: its splits are those of its source.
     """
 
     listed: Counter[str] = field(default_factory=Counter)
@@ -78,18 +78,18 @@ class ListingCounts:
     strays: Strays = field(default_factory=Strays)
 
     def add_image(self, split: str, folder: str) -> None:
-        """Count an image that is listed, which lies in a folder."""
+        """Count a listed image in a folder."""
         self.listed[split] += 1
         if split == NO_SPLIT and self.layout and not self.layout.splits:
             self.strays.note(folder)
 
     @property
     def understood(self) -> str:
-        """The folders that were taken for splits, in words."""
-        return str(self.layout or "splits as the pack has them")
+        """The folders used as splits, as text."""
+        return str(self.layout or "splits as in the pack")
 
     def skip_link(self, path: str) -> None:
-        """Count a link that is not followed; one that may be a split is noted however many there are."""
+        """Count a link that is not followed; one with a split's name is always recorded."""
         self.skipped[_LINK] += 1
         if len(self.links) < _MAX_LINKS or split_named(path.rpartition("/")[2]):
             self.links.append(path)
@@ -99,40 +99,40 @@ class ListingCounts:
         return self.listed.total() + self.skipped.total()
 
     def in_brackets(self, *, folders_only: bool = False) -> str:
-        """Return what was skipped, the most first, for a message; empty where nothing was."""
+        """The skipped files as text for a message, the most frequent first; empty if there are none."""
         told = [(name, count) for name, count in self.skipped.most_common() if not folders_only or name[-1] in "/)"]
         words = ", ".join(f"{count:,} {name}" for name, count in told[:5]) + (", ..." if len(told) > 5 else "")
         return f" ({words})" if words else ""
 
 
 def fitting_split(images: Mapping[str, int]) -> str:
-    """The split to fit a PCA on, of the numbers of images by split: Training, else those without a split.
+    """The split to fit a PCA on, from the numbers of images by split: Training, else images without a split.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is no such split.
     """
     for split in FITTING:
         if images.get(split):
             return split
     raise InputError(
-        f"there are images of {', '.join(images) or 'no split'}, and none of Training to fit the PCA on: add a folder "
-        "Training, or give --pca-model of an earlier run"
+        f"there are images of {', '.join(images) or 'no split'}, but none of Training to fit the PCA on: add a folder "
+        "Training, or pass --pca-model of an earlier run"
     )
 
 
 def has_image_name(name: bytes) -> bool:
-    """Tell whether a file's name has the extension of an image."""
+    """Return True if a file's name has the extension of an image."""
     return _extension(name[name.rfind(b".") :]) in IMAGE_EXTENSIONS if b"." in name else False
 
 
 def skipped_as(name: bytes, *, beside_splits: bool) -> str | None:
-    """The extension under which a file is counted as skipped; None if it is to be listed."""
-    if name.startswith(b"._"):  # what macOS keeps of a file on other file systems
+    """The extension under which a file is skipped; None if it is listed."""
+    if name.startswith(b"._"):  # a companion file of macOS on other file systems
         return "._*"
     dot = name.rfind(b".")
-    # A name like .DS_Store is all extension.
+    # A name like .DS_Store is only an extension.
     extension = _extension(name[dot:]) if dot >= 0 else ""
-    # Beside Training/ and Test/ lie files like LICENSE; elsewhere a name without extension may be an image's.
+    # Files like LICENSE are found next to Training/ and Test/; elsewhere a name without extension may be an image's.
     if extension in IMAGE_EXTENSIONS or (not extension and not beside_splits):
         return None
     return extension or "(none)"
@@ -144,7 +144,7 @@ def _extension(name: bytes) -> str:
 
 
 def in_batches(lister: Callable[Given, Iterator[Row]]) -> Callable[Given, Iterator[pa.RecordBatch]]:
-    """Have a generator of rows give batches of `schema.LISTING`."""
+    """Turn a generator of rows into one of batches of `schema.LISTING`."""
 
     @wraps(lister)
     def batches(*args: Given.args, **kwargs: Given.kwargs) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""An image in a bucket -> its bytes, or the reason why not."""
+"""An image in a bucket -> its bytes, or the reason for a reject."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from mission9.storage.s3.address import Address
 from mission9.storage.s3.errors import ErrorKind, describe_error, error_kind
 from mission9.storage.s3.objects import TooLarge, TruncatedBody, read
 
-# What becomes of one image; and what is the same for all that are left, as when credentials expire during a run.
+# Errors of one image; and those that affect all remaining images, such as credentials that expire during a run.
 _REASONS: dict[ErrorKind, Reason] = {"gone": "vanished", "forbidden": "permission_denied"}
 _OF_ALL: set[ErrorKind] = {"no bucket", "elsewhere", "unknown key", "no credentials", "wrong clock"}
 
 
 def read_object(address: Address, *, max_bytes: int) -> bytes:
-    """The whole content of an object.
+    """Read a whole object.
 
     Raises:
-        ImageError: with the reason.
-        StorageError: no image can be read any more.
+        ImageError: it cannot be read.
+        StorageError: no other image could be read either.
     """
     try:
         return read(address, max_bytes)
@@ -25,7 +25,7 @@ def read_object(address: Address, *, max_bytes: int) -> bytes:
         raise ImageError("too_many_bytes", str(error)) from error
     except TruncatedBody as error:
         raise ImageError("unreadable", str(error)) from error
-    except Mission9Error:  # of the client itself
+    except Mission9Error:  # raised by the client itself
         raise
     except Exception as error:
         trouble = error_kind(error)
@@ -33,5 +33,5 @@ def read_object(address: Address, *, max_bytes: int) -> bytes:
             raise
         if trouble in _OF_ALL:
             raise StorageError(describe_error(trouble, address, error)) from error
-        words = "there is no such object (any more)" if trouble == "gone" else describe_error(trouble, address, error)
+        words = "the object does not exist (any more)" if trouble == "gone" else describe_error(trouble, address, error)
         raise ImageError(_REASONS.get(trouble, "unreadable"), words) from error

@@ -1,4 +1,4 @@
-"""A folder -> its images, in order."""
+"""A folder -> its images, sorted by path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Got = TypeVar("Got")
 
 @in_batches
 def folder_rows(root: str, found: ListingCounts, listing: Listing) -> Iterator[Row]:
-    """`list_images` of a folder."""
+    """`list_images` for a folder."""
     top = os.path.realpath(root)
     layout = found.layout = listing.layout(root, lambda above: _look(top, above))
     for folder, name, is_followed in _walk(root, listing):
@@ -40,24 +40,24 @@ def names_in(root: str) -> Iterator[bytes]:
 
 
 def check_is_folder(root: str) -> None:
-    """Refuse what is not a folder.
+    """Refuse a path that is not a folder.
 
     Raises:
-        InputError: saying which it is.
+        InputError: it does not exist, or is a file.
     """
     if not os.path.exists(root):
         raise InputError(
-            f"there is no folder {root}; give the folder of your images with --input, or get Fruits-360: mission9 fetch"
+            f"there is no folder {root}: pass the folder of your images with --input, or run mission9 fetch"
         )
     if not os.path.isdir(root):
-        raise InputError(f"{root} is a file; give the folder that holds Training/ and Test/, or the label folders")
+        raise InputError(f"{root} is a file: pass the folder that holds Training/ and Test/, or the label folders")
 
 
 class _Folder:
-    """A folder on the way down: what its files have in common, and what is left of it.
+    """A folder on the way down: the data shared by its files, and its remaining entries.
 
-    `prefix` is its path below the top, `place` where it is, both with a slash in the end. A million names are kept as
-    bytes, not as what `os.scandir` gives, which takes ten times the memory.
+    `prefix` is its path below the top, `place` its absolute path, both with a slash at the end. Names are stored as
+    bytes, since the entries of `os.scandir` take ten times the memory, and there may be a million.
     """
 
     def __init__(self, top: bytes, prefix: bytes, place: bytes, tools: str | None = None) -> None:
@@ -68,7 +68,7 @@ class _Folder:
         names, self.links = _scan(place)
         self.names = iter(names)
         self.names_above = tuple(to_text(name) for name in prefix.split(b"/")[:-1])
-        # What it is counted as, if it is no folder of images.
+        # Its category in the counts, if it is not a folder of images.
         self.tools = RESULTS if os.fsencode(f"{STATE}/") in names else tools or tools_folder(self.names_above[-1:])
         self.top = to_text(os.path.basename(top.rstrip(b"/")))
 
@@ -78,10 +78,10 @@ class _Folder:
 
 
 def _walk(root: str, listing: Listing) -> Iterator[tuple[_Folder, bytes, bool]]:
-    """Every file below `root` by folder and name, in the order of the paths' bytes, and whether it is to be taken.
+    """Every file below `root` by folder and name, sorted by the paths' bytes, and True if it is accepted.
 
-    A link is, if it leads to somewhere below `root`, or anywhere with `follow_links`; but not to a folder that holds
-    it, and no folder outside of `root` is entered twice, so that links among folders come to an end.
+    A link is accepted if it leads to a place below `root`, or anywhere with `follow_links`; but not to a folder that
+    contains it, and no folder outside `root` is entered twice, so that chains of links end.
     """
     top = os.fsencode(os.path.realpath(root)).rstrip(b"/") + b"/"
     exclude = os.fsencode(os.path.realpath(listing.exclude)) if listing.exclude else b""
@@ -109,20 +109,20 @@ def _walk(root: str, listing: Listing) -> Iterator[tuple[_Folder, bytes, bool]]:
 
 
 def _skipped(folder: _Folder, name: bytes, layout: Layout, *, all_files: bool) -> str | None:
-    """Return what a file is counted as that is not listed."""
+    """The category under which a file is skipped; None if it is listed."""
     if folder.tools == RESULTS or (folder.tools and not all_files):
         return folder.tools
     return None if all_files else skipped_as(name, beside_splits=layout.is_beside_splits(folder.names_above))
 
 
 def _look(top: str, above: Sequence[str]) -> tuple[list[str], bool]:
-    """The folders in a folder, as `Look` has it."""
+    """The folders in a folder, as a `Look` function."""
     place = to_path(top, "/".join(above)) if above else os.fsencode(top)
     return _read(place, _folders_and_images)
 
 
 def _folders_and_images(folder: bytes) -> tuple[list[str], bool]:
-    """The folders in a folder, of which names of files are not kept: there may be a million."""
+    """The folders in a folder, and True if it contains an image; names of files are not kept, as there may be many."""
     folders, has_images = [], False
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -134,9 +134,9 @@ def _folders_and_images(folder: bytes) -> tuple[list[str], bool]:
 
 
 def _scan(folder: bytes) -> tuple[list[bytes], set[bytes]]:
-    """The names in a folder, sorted, those of folders with a slash; and which of them are links.
+    """The sorted names in a folder, those of folders with a slash; and the names that are links.
 
-    With the slash a folder sorts as its paths do: "a.b" comes before "a/b".
+    With the slash a folder sorts like its paths: "a.b" comes before "a/b".
     """
     names, links = _read(folder, _entries)
     names.sort()
@@ -167,7 +167,7 @@ def _entries(folder: bytes) -> tuple[list[bytes], set[bytes]]:
 def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_dir()
-    except OSError as error:  # a link that leads to itself
+    except OSError as error:  # a link to itself
         if is_transient(error):
             raise
         return False
@@ -176,6 +176,6 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
 def _facts(path: bytes) -> tuple[int, int]:
     try:
         facts = retry_io(lambda: os.stat(path))
-    except OSError:  # gone, or a link to nothing: reading it will say so
+    except OSError:  # gone, or a dangling link: reading it will report the reason
         return 0, 0
     return facts.st_size, listed_time(facts.st_mtime_ns)

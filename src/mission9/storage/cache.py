@@ -1,4 +1,4 @@
-"""Copies in the cache of what buckets hold: each made whole by one process, and there for as long as one reads it."""
+"""Local copies of bucket contents: each is made whole by one process and kept while any process reads it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mission9.storage.local.lock import lock_file, wait_for_lock
 
 _LOCK = ".lock"
 
-# Of the copies that this process may read, until it ends: the system lets go of them then.
+# The copies that this process may read. The system releases their locks when it ends.
 _in_use: dict[Path, int] = {}
 
 
 def kept_copy(place: Path, name: str, fill: Callable[[Path], None]) -> Path:
-    """The folder `name` in `place`; where there is none `fill` makes it, under another name. Others go that none reads.
+    """The folder `name` in `place`, made by `fill` under a temporary name if absent. Unused copies are deleted.
 
     Raises:
         OSError: the cache cannot be written.
@@ -50,7 +50,7 @@ def _use(folder: Path) -> None:
 
 
 def _clear_away(place: Path) -> None:
-    """Delete the copies that no process reads, and what is left of those that were killed while they made one."""
+    """Delete the copies that no process reads, and the partial ones of killed processes."""
     for folder in files_in(place):
         if folder.suffix == _LOCK:
             continue

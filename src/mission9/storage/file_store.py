@@ -1,4 +1,4 @@
-"""Files by their names below a place, in a folder or in a bucket: one port for what packs and outputs keep."""
+"""Files by name below a place, in a folder or in a bucket: the one port used by packs and outputs."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from mission9.storage.local.untrusted import MIB, read_file
 from mission9.storage.location import normalized
 from mission9.storage.s3.address import Address, is_s3
 
-MAX_BYTES = 256 * MIB  # of a file that is read as a whole, where its reader knows no less
+MAX_BYTES = 256 * MIB  # of a file read as a whole, unless its reader passes a lower limit
 
 # Raises `StorageError` if a lock was lost.
 CheckLock = Callable[[], None]
 
 
 class FileStore(Protocol):
-    """Files by their names below a place; each appears whole. Travels to workers.
+    """Files by name below a place; each appears whole. Picklable, for workers.
 
-    `ahead` says how many reads should be under way at a time.
+    `ahead` is the number of reads to keep in flight.
     """
 
     ahead: ClassVar[PrefetchLimits]
@@ -46,57 +46,57 @@ class FileStore(Protocol):
     def __str__(self) -> str: ...
 
     def check(self) -> None:
-        """Refuse a place that can hold no files.
+        """Refuse a place that cannot hold files.
 
         Raises:
             OutputError: it is a file, or the top of a bucket.
         """
 
     def lock(self, name: str) -> AbstractContextManager[CheckLock]:
-        """Keep others from writing, by a file of that name.
+        """Take the exclusive write lock, a file of that name.
 
         Raises:
-            OutputError: another is writing, or nobody can.
+            OutputError: another process is writing, or the place is not writable.
         """
 
     def names(self, folder: str) -> list[str]:
-        """The names of what lies directly in a folder, files and folders, sorted; not what is hidden."""
+        """The sorted names of the files and folders directly in a folder, without hidden ones."""
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """The files below a folder by name, with their bytes."""
+        """The files below a folder by name, with their sizes in bytes."""
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a file of that name."""
+        """Return True if there is a file of that name."""
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes | None:
         """The content of a file; None if there is none."""
 
     def read_range(self, name: str, at: int, length: int) -> bytes:
-        """A piece of a file; less where the file ends."""
+        """A byte range of a file, shorter at the end of the file."""
 
     def open(self, name: str) -> IO[bytes]:
-        """A file to read from here and there."""
+        """A seekable file to read."""
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A file on this machine to write to, which takes its place at the end."""
+        """A local file to write to, which replaces the stored one when the context ends."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Make a file, or put it in the place of one."""
+        """Create or replace a file."""
 
     def remove(self, names: Collection[str]) -> None: ...
 
     def sweep(self, folders: Iterable[str], partial: re.Pattern[str]) -> None:
-        """Delete what writers that were killed had begun in some folders, by its names."""
+        """Delete the partial files of killed writers in some folders; `partial` matches their names."""
 
     def sync(self) -> None:
-        """Wait until all that was written is where no power cut takes it."""
+        """Wait until everything written is durable."""
 
 
 def file_store(place: str) -> FileStore:
     """The store of a folder, or of a prefix of a bucket.
 
     Raises:
-        ConfigError: it is an address of another store, or none.
+        ConfigError: it is a URL of an unsupported store, or not valid.
     """
     try:
         place = normalized(place, any_store=False)
@@ -106,23 +106,23 @@ def file_store(place: str) -> FileStore:
 
 
 def is_file(place: str, kind: type[Mission9Error]) -> bool:
-    """Tell whether a place, on a disk or in a bucket, is a file.
+    """Return True if a place, on a disk or in a bucket, is a file.
 
     Raises:
-        Mission9Error: of that kind: the bucket does not tell.
+        Mission9Error: (`kind`) the bucket does not answer.
     """
     if not is_s3(place):
         return Path(place).is_file()
-    from mission9.storage.s3.objects import head  # loads what is not always needed
+    from mission9.storage.s3.objects import head  # not always needed
 
     return head(Address.of(place), kind) is not None
 
 
 def read_place(place: str, max_bytes: int, kind: type[Mission9Error]) -> bytes:
-    """The content of a file on a disk, or of an object.
+    """The content of a file or of an object.
 
     Raises:
-        Mission9Error: of that kind: it cannot be read, or is larger.
+        Mission9Error: (`kind`) it cannot be read, or is larger than `max_bytes`.
     """
     if is_s3(place):
         from mission9.storage.s3.objects import get
@@ -137,9 +137,9 @@ def read_place(place: str, max_bytes: int, kind: type[Mission9Error]) -> bytes:
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether what a store raises says that there is no such file."""
+    """Return True if an error of a store means that there is no such file."""
     if isinstance(error, Mission9Error):
-        from mission9.storage.s3.objects import is_gone  # a bucket's, which is in use already
+        from mission9.storage.s3.objects import is_gone  # loaded already: the error came from a bucket
 
         return is_gone(error)
     return isinstance(error, FileNotFoundError)
@@ -147,7 +147,7 @@ def is_missing(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class FolderStore:
-    """A folder."""
+    """The files of a folder."""
 
     root: Path
     ahead: ClassVar[PrefetchLimits] = LOCAL
@@ -157,20 +157,20 @@ class FolderStore:
 
     def check(self) -> None:
         if self.root.exists() and not self.root.is_dir():
-            raise OutputError(f"the output {self.root} is a file; give a folder with --output")
+            raise OutputError(f"the output {self.root} is a file: pass a folder with --output")
 
     @contextmanager
     def lock(self, name: str) -> Iterator[CheckLock]:
         file = self.root / name
         try:
             was_there = [folder for folder in (self.root, file.parent) if folder.exists()]
-            lock = take_lock(file, f"another is writing {self.root}")
+            lock = take_lock(file, f"another process is writing to {self.root}")
         except OSError as error:
-            raise OutputError(f"the folder {self.root} cannot be written: {error.strerror}; give another") from error
+            raise OutputError(f"the folder {self.root} cannot be written: {error.strerror}; pass another") from error
         with lock:
             sign(lock)
             try:
-                yield lambda: None  # the system lets nobody take it
+                yield lambda: None  # the system never releases a lock that is held
             finally:
                 for folder in (file.parent, self.root):
                     if folder not in was_there and os.listdir(folder) in ([file.name], []):
@@ -229,7 +229,7 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class BucketStore:
-    """A prefix in a bucket."""
+    """The objects below a prefix of a bucket."""
 
     root: Address
     ahead: ClassVar[PrefetchLimits] = REMOTE
@@ -239,7 +239,7 @@ class BucketStore:
 
     def check(self) -> None:
         if not self.root.key:
-            raise OutputError(f"the output would lie at the top of {self.root}: give {self.root}/PREFIX")
+            raise OutputError(f"the output cannot be the top of {self.root}: pass {self.root}/PREFIX")
 
     @contextmanager
     def lock(self, name: str) -> Iterator[CheckLock]:
@@ -306,4 +306,4 @@ class BucketStore:
         """Do nothing: an object appears whole."""
 
     def sync(self) -> None:
-        """Do nothing: what a bucket has answered for is kept."""
+        """Do nothing: an object is durable once the server has answered."""

@@ -1,4 +1,4 @@
-"""Call again what fails for a passing reason."""
+"""Retry transient failures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def retry(
     *,
     timeout: float = float("inf"),
 ) -> Found:
-    """Call `work`, and again after each of some pauses while it fails in a transient way.
+    """Call `work`, retrying transient errors, with a pause before each retry.
 
-    Pauses are in seconds, of which up to half is left out at random: workers that wait must not come back together.
-    After `timeout` seconds nothing is tried again.
+    `pauses` are in seconds; each is shortened by up to half at random, so that waiting workers do not return together.
+    No retry starts more than `timeout` seconds after the first call.
     """
     end = time.monotonic() + timeout
     for pause in pauses:
         try:
             return work()
-        except Exception as error:  # obstore's have no base of their own
+        except Exception as error:  # obstore's errors have no base class of their own
             if not is_transient(error) or time.monotonic() > end:
                 raise
         time.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (no secret)

@@ -1,4 +1,4 @@
-"""The results of a run -> a run in MLflow."""
+"""Log the results of a run to MLflow."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXPERIMENT = "mission9"
-LOCAL = "local"  # in the place of a server: mlflow.db and mlruns/ in the current folder
+LOCAL = "local"  # in place of a server: mlflow.db and mlruns/ in the current folder
 MODEL = "model"
 MODULES = "mission9.zip"
 RESULT_TAG = "mission9.result"
 
-_REFUSED = "MLflow does not take the results"
+_REFUSED = "MLflow does not accept the results"
 
-# What the served model imports; MLflow would guess.
+# The imports of the served model; MLflow would guess.
 _SERVING = (
     "mlflow",
     "numpy",
@@ -57,7 +57,7 @@ _SERVING = (
 
 
 def why_files_are_refused(uri: str) -> str:
-    """Why a server does not keep a file for its clients, in words; empty if it does, of which nothing is left then.
+    """The reason why a server does not store files for its clients; empty if it does. The test file is deleted.
 
     Raises:
         SetupError: mlflow is not installed.
@@ -82,11 +82,11 @@ def why_files_are_refused(uri: str) -> str:
 
 
 def log_results(results: Results, uri: str) -> str:
-    """Log results to an MLflow server, or to a store of files, and say where; logged before, they stay as they are.
+    """Log results to an MLflow server, or to a file store; return a description. Results logged before are unchanged.
 
     Raises:
         SetupError: mlflow is not installed.
-        TrackingError: the server does not answer, or does not take them.
+        TrackingError: the server does not answer, or refuses them.
     """
     _begin(uri)
     with scratch_folder() as scratch:
@@ -94,12 +94,12 @@ def log_results(results: Results, uri: str) -> str:
 
 
 def log_output(root: str, uri: str) -> str:
-    """Log the result that stands in `root`, as `log_results` does, all of it of one run.
+    """Log the current result in `root` with `log_results`; all of it belongs to one run.
 
     Raises:
-        OutputError: there is none.
+        OutputError: there is no result.
         SetupError: mlflow is not installed.
-        TrackingError: the server does not answer, or does not take them.
+        TrackingError: the server does not answer, or refuses it.
     """
     _begin(uri)
     with scratch_folder() as scratch:
@@ -107,12 +107,12 @@ def log_output(root: str, uri: str) -> str:
 
 
 def prepared(root: str, scratch: Path) -> Prepared:
-    """Have at hand all that is to be logged of the result that stands in `root`; its files are kept in `scratch`."""
+    """Collect everything to log from the current result in `root`; its files are stored in `scratch`."""
     return of_one_result(root, lambda results: Prepared(results, scratch / uuid.uuid4().hex))
 
 
 class Prepared:
-    """All that is to be logged, at hand before anything is sent: the report, accuracies, and files in `kept`."""
+    """Everything to log, collected before it is sent: the report, accuracies, and files in `kept`."""
 
     def __init__(self, results: Results, kept: Path) -> None:
         self.report, self.kept = results.report, kept
@@ -124,17 +124,17 @@ class Prepared:
 
 
 def _begin(uri: str) -> None:
-    """Ask whether a server is there, before a second is spent on what is to be sent, and load MLflow's client."""
+    """Check that a server answers, before any work on the results, and load MLflow's client."""
     if failure := no_answer(uri):
         raise TrackingError(f"{_REFUSED}: the server does not answer ({failure})")
     be_patient()
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody was asked
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # the user has not consented
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of three small files
     try:
         import mlflow  # noqa: F401
     except ImportError as error:
         raise SetupError("mlflow is not installed: pip install 'mission9[mlflow]'") from error
-    for talkative in ("mlflow", "urllib3"):  # what fails is told once, by this program
+    for talkative in ("mlflow", "urllib3"):  # failures are reported once, by this program
         logging.getLogger(talkative).setLevel(logging.ERROR)
 
 
@@ -143,12 +143,12 @@ def _send(result: Prepared, uri: str) -> str:
         return _Log(result, uri).write()
     except Mission9Error:
         raise
-    except Exception as error:  # of any of the libraries that stores of runs and of files are reached by
+    except Exception as error:  # of any library that accesses stores of runs or files
         raise TrackingError(f"{_REFUSED}: {describe_error(error)}") from error
 
 
 class _Log:
-    """The run in MLflow that a result becomes."""
+    """A result's run in MLflow."""
 
     def __init__(self, result: Prepared, uri: str) -> None:
         import mlflow
@@ -160,7 +160,7 @@ class _Log:
         mlflow.set_tracking_uri(self._uri)
 
     def write(self) -> str:
-        """Send what is not there, and say where it is."""
+        """Send the missing data, and return a description of its place."""
         experiment = self._experiment()
         digest = hashlib.sha256((self._result.kept / REPORT).read_bytes()).hexdigest()
         before = self._logged_before(experiment, digest)
@@ -183,14 +183,14 @@ class _Log:
         return str(found.experiment_id)
 
     def _how_to_restore(self, experiment: Experiment) -> str:
-        """Say how a deleted experiment comes back: whoever deleted it meant to, so it is not restored unasked."""
+        """Describe how to restore a deleted experiment; its deletion was deliberate, so it is not restored unasked."""
         return (
-            f"{_REFUSED}: the experiment {EXPERIMENT} was deleted there. To have it back: MLFLOW_TRACKING_URI="
+            f"{_REFUSED}: the experiment {EXPERIMENT} was deleted there; restore it with MLFLOW_TRACKING_URI="
             f"{redact(self._uri)} mlflow experiments restore --experiment-id {experiment.experiment_id}"
         )
 
     def _logged_before(self, experiment: str, digest: str) -> Run | None:
-        """The run of this result, whole if one is: a log that was cut short is taken up where it is."""
+        """The run of this result, a complete one if possible: an interrupted log is resumed."""
         wanted = f"tags.`{RESULT_TAG}` = '{digest}'"
         found = self._mlflow.search_runs([experiment], wanted, output_format="list")
         return min(found, key=lambda run: run.info.status != "FINISHED", default=None)
@@ -199,9 +199,9 @@ class _Log:
         report = self._result.report
         self._mlflow.log_params({name: value for name, value in report.config.items() if value})
         client, numbers = self._mlflow.MlflowClient(), list(metrics(report, self._result.evaluation))
-        # All of one time, that of the run: what is sent a second time is the same number, not another.
+        # All have the time of the run: a number sent twice must stay one number.
         told = [_metric(*number, time=run.info.start_time) for number in numbers]
-        for start in range(0, len(told), 1000):  # as many as a server takes at a time
+        for start in range(0, len(told), 1000):  # a server's limit for a request
             client.log_batch(run.info.run_id, metrics=told[start : start + 1000])
 
     def _log_files(self, run: Run) -> None:
@@ -212,13 +212,13 @@ class _Log:
                 self._mlflow.log_artifact(str(root / name))
         self._delete_models(run)
         model = root / MODEL_FOLDER
-        for file in sorted(model.glob("pca.*")):  # for whoever wants the numbers alone
+        for file in sorted(model.glob("pca.*")):  # for readers who want only the numbers
             self._mlflow.log_artifact(str(file), MODEL_FOLDER)
         with _no_bytecode():
             self._mlflow.pyfunc.log_model(name=MODEL, **served_model(model))
 
     def _delete_models(self, run: Run) -> None:
-        """Delete models of the run that were cut short: each would be shown beside the whole one."""
+        """Delete incomplete models of the run: each would be shown next to the complete one."""
         client = self._mlflow.MlflowClient()
         wanted = f"source_run_id = '{run.info.run_id}'"
         for model in client.search_logged_models([run.info.experiment_id], wanted):
@@ -227,7 +227,7 @@ class _Log:
 
 @contextmanager
 def _no_bytecode() -> Iterator[None]:
-    """MLflow runs the model's file where it is uploaded from: Python must leave no cache of it there."""
+    """Keep Python from caching bytecode next to the model's file, which MLflow runs in the folder that it uploads."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
@@ -238,13 +238,13 @@ def _no_bytecode() -> Iterator[None]:
 def _judged(results: Results) -> Evaluation | None:
     try:
         return evaluate(results)
-    except Mission9Error as error:  # a single image, say; there is enough else to log
+    except Mission9Error as error:  # for example with a single image; the rest can be logged
         logger.warning("MLflow: no accuracies: %s", error)
         return None
 
 
 def metrics(report: Report, evaluation: Evaluation | None) -> Iterator[tuple[str, float, int]]:
-    """Name, value and step of everything that is a number; the step is a number of components, or 0."""
+    """Name, value and step of every number; the step is a number of components, or 0."""
     for what in ("listed", "featured", "rejected"):
         yield f"images_{what}", getattr(report, what), 0
     yield "images_inferred", report.images_inferred, 0
@@ -267,7 +267,7 @@ def _metric(name: str, value: float, step: int, *, time: int) -> Metric:
 
 
 def scree_plot(ratios: list[float]) -> Figure:
-    """Explained variance by component, and cumulated."""
+    """Explained variance by component, and its cumulative sum."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -281,9 +281,9 @@ def scree_plot(ratios: list[float]) -> Figure:
 
 
 def sent_model(folder: Path, target: Path) -> Path:
-    """Copy a folder pca_model without the moments, which nobody needs to compute scores, and return the copy.
+    """Copy a folder pca_model without the moments, which scores do not need; return the copy.
 
-    They are most of it, and from them an image that is erased later could be computed.
+    They are most of its size, and would allow computing an image that is erased later.
     """
     model = PCAModel.load(folder)
     shutil.copytree(folder, target)
@@ -292,9 +292,9 @@ def sent_model(folder: Path, target: Path) -> Path:
 
 
 def served_model(folder: Path) -> dict[str, Any]:
-    """Return what `mlflow.pyfunc.log_model` and `save_model` take to make a model of a copy that `sent_model` made.
+    """The arguments with which `mlflow.pyfunc.log_model` and `save_model` make a model of the copy by `sent_model`.
 
-    This package is put beside the copy as one archive of its modules, since each file is a request.
+    This package is added as one archive of its modules, since each file is a request.
     """
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -318,7 +318,7 @@ def served_model(folder: Path) -> dict[str, Any]:
 
 
 def _write_modules(archive: Path) -> Path:
-    """Write the modules of this package, and none of its data, into an archive that Python imports from."""
+    """Write the modules of this package, without its data, into an archive that Python can import from."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
         for file in sorted(_package.FOLDER.rglob("*.py")):
             out.write(file, file.relative_to(_package.FOLDER.parent))

@@ -1,7 +1,7 @@
 """The PCA model of a run as an MLflow model: encoded images go in, scores come out.
 
-MLflow keeps this file beside the model and runs it where the model is loaded, so that nothing is pickled. The package
-lies there too, as an archive.
+MLflow stores this file with the model and runs it where the model is loaded, so that nothing is pickled. The package
+is stored there too, as an archive.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ IMAGE, PCA_MODEL = "image", "pca_model"
 
 
 class ServedModel(PythonModel):
-    """Takes a data frame with a column of encoded images (JPEG, PNG, ...), gives the (n, k) float32 scores."""
+    """Takes a data frame with a column of encoded images (JPEG, PNG, ...), returns the (n, k) float32 scores."""
 
     def load_context(self, context: PythonModelContext) -> None:
         self._project = Projector(context.artifacts[PCA_MODEL], device="cpu")
 
     def predict(
         self,
-        context: PythonModelContext,  # noqa: ARG002 - as MLflow calls
+        context: PythonModelContext,  # noqa: ARG002 - MLflow's signature
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> NDArray[np.float32]:

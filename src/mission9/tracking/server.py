@@ -1,6 +1,6 @@
-"""Limit how long MLflow's client waits for a server, and tell what its failures mean.
+"""Limit how long MLflow's client waits for a server, and translate its errors.
 
-The limit is on a server's silence: until it is connected, and until each answer. Nothing limits work that goes on.
+The limit is on a server's silence: until it is connected, and until each answer. Work in progress has no limit.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from mission9.system import unreachable
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
-# Of MLflow's client, whose own patience is 120 s, seven times over, with longer and longer breaks.
+# MLflow's client waits 120 s by default, and retries seven times, with longer and longer pauses.
 _PATIENCE = {TIMEOUT: "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
-_FIRST_ANSWER = 6.0  # seconds for a sign of life, before anything is sent
+_FIRST_ANSWER = 6.0  # seconds for a first answer, before anything is sent
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def be_patient() -> None:
-    """Set how long MLflow's client waits for each answer, unless the environment says it."""
+    """Set how long MLflow's client waits for each answer, unless the environment sets it."""
     for name, value in _PATIENCE.items():
         os.environ.setdefault(name, value)
 
 
 def no_answer(uri: str) -> str:
-    """Why a server or database does not answer, in words; empty if it does, or the store is of files."""
+    """The reason why a server or database does not answer; empty if it does, or if the store is of files."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     patience = _number(os.environ.get(TIMEOUT, ""))
@@ -50,15 +50,15 @@ def _number(text: str) -> float:
 
 
 def describe_error(error: Exception) -> str:
-    """Say in a line what an error of MLflow's client, or of a library below it, tells."""
+    """Describe an error of MLflow's client, or of a library below it, in a line."""
     text = str(error) or type(error).__name__
     if found := re.search(r"too many (\d{3}) error responses", text):
-        return f"the server answers {found[1]} again and again"
+        return f"the server repeatedly answers {found[1]}"
     if "ConnectionPool" in text or "timeout exception" in text:
         if "timed out" in text or "timeout" in text:
             return f"the server was silent for {os.environ.get(TIMEOUT)} s"
         reason = re.search(r"\[Errno -?\d+\] ([\w ]+)", text) or re.search(
             r"(Connection aborted|Remote end[\w ]+)", text
         )
-        return f"the connection to the server fails ({reason[1] if reason else 'it breaks off'})"
+        return f"the connection to the server fails ({reason[1] if reason else 'it is closed'})"
     return redact(text.partition("\n")[0])[:300]

@@ -1,4 +1,4 @@
-"""Results go to MLflow from a process of its own: a server may be down, slow or wrong without harm to the run."""
+"""Log results to MLflow in a separate process: a server may be down, slow or wrong without harm to the run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def log_apart(root: str, uri: str, place: str) -> None:
-    """Log results in the folder `root`, which are of the output `place`, from a process of its own.
+    """Log results in the folder `root`, of the output `place`, in a separate process, and wait for it.
 
-    Where the server is silent, or refuses, that is a warning. The process takes the time that its work takes.
+    A failure is a warning.
     """
     settings = os.environ | SAFE_PATH | {"MLFLOW_TRACKING_URI": uri, "PYTHONPATH": python_path()}
     command = [sys.executable, "-P", "-m", __name__, root]
@@ -27,16 +27,16 @@ def log_apart(root: str, uri: str, place: str) -> None:
     if done.returncode == 0:
         logger.info("MLflow: %s", told)
         return
-    logger.warning("%s", with_remedy(told or _last_line(done.stderr) or "MLflow ended without a word", place))
+    logger.warning("%s", with_remedy(told or _last_line(done.stderr) or "MLflow ended without a message", place))
 
 
 def with_remedy(words: str, place: str) -> str:
-    """Say after what went wrong that nothing is lost, and what to do."""
-    return f"{words}. The results are whole; send them later: mission9 log {place}"
+    """Add to a failure that nothing is lost, and how to retry."""
+    return f"{words}. The results are complete; send them later: mission9 log {place}"
 
 
 def _last_line(text: str) -> str:
-    """The last line that says something: others may speak before, whatever Python loads as it begins."""
+    """The last non-empty line: others may come before it, from anything that Python loads."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 

@@ -28,7 +28,7 @@ TOKEN = "KGAT_a-secret-token"
 
 
 class Kaggle:
-    """What the server has, how it fails, and what it was asked."""
+    """A server's content, its failures, and the requests that it received."""
 
     def __init__(self) -> None:
         self.port = 0

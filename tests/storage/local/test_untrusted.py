@@ -51,7 +51,7 @@ def forks() -> Iterator[Forks]:
 
 
 def refused(forks: Forks, *arguments: str) -> tuple[str, int]:
-    """What a command says that must end with 2, and the most memory that it took, in kilobytes."""
+    """The message of a command that must end with 2, and its peak memory in kilobytes."""
     done = forks.run(*arguments)
     return refusal(done), done.memory
 
@@ -82,7 +82,7 @@ def sparse_file(size: int) -> Callable[[Path], object]:
 
 
 def zip_bomb(path: Path) -> None:
-    """What torch saves, but for a tensor of 700 MB of zeros that take 700 kB."""
+    """A file as torch saves it, with a tensor of 700 MB of zeros compressed to 700 kB."""
     torch.save({"features.0.0.weight": torch.zeros(1)}, path)
     with zipfile.ZipFile(path) as whole:
         entries = {name: whole.read(name) for name in whole.namelist()}

@@ -1,7 +1,7 @@
 """A result in a bucket.
 
-output   worked on in a mirror, shown by one pointer
-mirror   the folders in which a prefix is worked on, or read
-shards   shards, committed by workers that see no more than the bucket, and brought here
-results  results and models of a bucket, brought here to be read
+output   a result built in a local mirror, published by one pointer
+mirror   local folders for the contents of a prefix
+shards   shards, committed by workers to the bucket and downloaded to the driver
+results  local copies of results and models in a bucket
 """

@@ -1,4 +1,4 @@
-"""The folders in which prefixes are worked on, or read: in the user's cache, since all in them can be had again."""
+"""Local folders for the contents of prefixes, in the user's cache, since they can be downloaded again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mission9.storage.s3.raw_keys import is_odd
 
 
 def mirror_of(address: Address, what: str) -> Path:
-    """The folder that a user has for a prefix of the server that the environment names; `what` it is for."""
+    """A user's folder for a prefix on the configured server; `what` names its purpose."""
     digest = hashlib.sha256(f"{endpoint()} {address}".encode()).hexdigest()[:16]
     folder = platformdirs.user_cache_path("mission9") / "s3" / digest
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -22,15 +22,15 @@ def mirror_of(address: Address, what: str) -> Path:
 
 
 def file_of(key: str, address: Address, folder: Path) -> Path:
-    """Return where an object below an address lies in a folder that mirrors it.
+    """The path of an object below an address, in a folder that mirrors it.
 
     Raises:
-        StorageError: its key leads out of the folder, or no file can be called so.
+        StorageError: its key leads out of the folder, or is not a valid file name.
     """
     name = address.relative(key)
     if not name or is_odd(name):
         raise StorageError(
-            f"{address} holds {key!r}, a key with empty names, . or .., or what does not print, which is nothing that "
-            "mission9 wrote: see who did, and delete it"
+            f"{address} holds {key!r}, which mission9 never writes: its key contains an empty name, . or .., or "
+            "unprintable characters. Delete it"
         )
     return folder / name

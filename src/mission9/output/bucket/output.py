@@ -1,11 +1,11 @@
-"""A result in a bucket: worked on in a mirror on this machine, and shown to readers by one pointer.
+"""A result in a bucket: built in a mirror on this machine, and published by one pointer.
 
-    PREFIX/run.json            the report of the result that stands; `tables` says below which prefix its tables are
+    PREFIX/run.json            the report of the current result; `tables` names the prefix of its tables
     PREFIX/runs/RUN_ID/        the tables of a result, its model, run.json, report.html and checksums.json
-    PREFIX/_state/             shards that workers have committed, the plan, the lock: ours, not for readers
+    PREFIX/_state/             committed shards, the plan, the lock: internal, not for readers
 
-The pointer is written last, by one request, and what it pointed to before is deleted after that: whoever follows it
-sees a whole result, old or new, whenever a run is killed. The bucket is what counts; a mirror may be lost.
+The pointer is written last, by one request, and the previous result is deleted after that: a reader that follows it
+sees a complete result, old or new, even if a run is killed. The bucket is authoritative; a mirror may be lost.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ MAX_REPORT_BYTES = 256 * MIB
 
 @contextmanager
 def open_bucket_output(address: Address, *, overwrite: bool) -> Iterator[BucketOutput]:
-    """The output at a prefix, locked against other runs everywhere, and its mirror.
+    """Open the output at a prefix, locked against other runs everywhere, and its mirror.
 
     Raises:
-        OutputError: the prefix holds objects of others, cannot be written, or another run is writing it.
+        OutputError: the prefix holds foreign objects, is not writable, or another run is writing to it.
         StorageError: the bucket fails.
     """
     if not address.key:
-        raise OutputError(f"the results would lie at the top of {address}: give s3://{address.bucket}/PREFIX")
+        raise OutputError(f"the output cannot be the top of {address}: pass s3://{address.bucket}/PREFIX")
     _check_may_begin(address, overwrite=overwrite)
     with (
         leased(address / STATE / "lock") as lease,
@@ -81,7 +81,7 @@ class BucketOutput(Output):
         return BucketStore(self.address / STATE)
 
     def bring_state(self) -> None:
-        """Have here what the bucket knows of earlier runs, but for shards; and no page or table of another result."""
+        """Download the bucket's record of earlier runs, without shards, and delete another result's page and tables."""
         pointer = get_or_none(self.address / REPORT, MAX_REPORT_BYTES)
         run_id = _run_in(pointer or b"")
         if run_id is None or run_id != self.last_report().get("run_id"):
@@ -160,7 +160,7 @@ class BucketOutput(Output):
         return self.address / STATE / SHARDS / fingerprint
 
     def _shared_features(self, fingerprint: str, shards: Address) -> dict[int, Address]:
-        """Map inodes to where their content lies in the bucket already: features are linked, not copied."""
+        """Map inodes to objects that already hold their content: features are hard links, not copies."""
         return {file.stat().st_ino: shards / file.name for file in files_in(self.shards(fingerprint))}
 
     def _share_calibrations(self) -> None:
@@ -168,7 +168,7 @@ class BucketOutput(Output):
             _share_below(folder, self.address / STATE / _CALIBRATIONS / folder.name)
 
     def _clear_away(self, run_id: str, shards: Address, kept: Path) -> None:
-        """Delete the results before, and shards that are in none of this one's parts."""
+        """Delete earlier results, and the shards that are in no part of this one."""
         old = [
             Address(self.address.bucket, found.key)
             for page in list_below(self.address / RUNS)
@@ -178,29 +178,29 @@ class BucketOutput(Output):
         delete([*old, *self._not_of(kept, shards, run_id)])
 
     def _not_of(self, kept: Path, shards: Address, run_id: str) -> list[Address]:
-        """Return what lies below an address and not in a folder of shards, of which a plan is that of `run_id`."""
+        """The objects in a bucket's folder of shards that the local folder `kept`, with the plan of `run_id`, lacks."""
         names = {shared_name(file.name, run_id) for file in files_in(kept)}
         return [shards / name for page in list_below(shards) for name in _names(page, shards) if name not in names]
 
 
 def _check_may_begin(address: Address, *, overwrite: bool) -> None:
-    """Refuse a prefix that holds objects of others, unless asked to write beside them."""
+    """Refuse a prefix that holds foreign objects, unless `overwrite` is set."""
     objects, prefixes = list_level(address, OutputError)
     names = [*(address.relative(found.key) for found in objects), *(prefix.name for prefix in prefixes)]
     others = [name for name in names if name not in _OURS and name]
     if STATE not in names and REPORT in names:
         raise OutputError(
-            f"{address / REPORT} was not written by mission9, which would replace it: give another --output"
+            f"{address / REPORT} was not written by mission9 and would be overwritten: pass another --output"
         )
     if others and STATE not in names and not overwrite:
         raise OutputError(
-            f"the output {address} holds {others[0]}, which mission9 did not write: give another prefix, or "
-            "--overwrite to write beside it"
+            f"the output {address} holds {others[0]}, not written by mission9: pass another prefix, or "
+            "--overwrite to write next to it"
         )
 
 
 def _run_in(pointer: bytes) -> object:
-    """Tell which run a pointer names; None where it is damaged."""
+    """The run that a pointer names; None if it is damaged."""
     try:
         return json.loads(pointer)["run_id"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -208,7 +208,7 @@ def _run_in(pointer: bytes) -> object:
 
 
 def _share_below(folder: Path, address: Address, run_id: str = "") -> None:
-    """Put the files of a folder below an address, but those that are there; markers and plans last.
+    """Upload the missing files of a folder below an address, markers and plans last.
 
     In a folder of shards, the plan of a result is that of `run_id`.
     """
@@ -218,21 +218,21 @@ def _share_below(folder: Path, address: Address, run_id: str = "") -> None:
         found = there.get((address / file.name).key)
         return found is not None and found.size == file.stat().st_size and file.name.count(".") > 1
 
-    # Rows to do lie under a name of their run, for as long as there are any.
+    # The pending rows have a name of their own for each run, until none are left.
     missing = [file for file in files_in(folder) if not is_there(file) and file.name != "todo.parquet"]
     for group in _in_turn(missing):
         map_concurrent(lambda file: put(address / shared_name(file.name, run_id), file), group)
 
 
 def _in_turn(files: list[Path]) -> tuple[list[Path], ...]:
-    """Tables of shards, then the markers that vouch for them, then the plans that name these."""
+    """Group files in upload order: tables of shards, the markers that refer to them, the plans that name these."""
     tables = [file for file in files if file.name.count(".") > 1]
     markers = [file for file in files if file.suffix == ".json" and file not in tables]
     return tables, markers, [file for file in files if file not in tables and file not in markers]
 
 
 def _share_tables(output: Output, tables: Address, shared: dict[int, Address]) -> None:
-    """Put every file of the result that was published in the mirror below an address."""
+    """Upload every file of the result published in the mirror below an address."""
     files = [output.root / REPORT]
     for name in sorted(output.published()):
         files += [path for path in sorted((output.root / name).rglob("*")) if path.is_file()]

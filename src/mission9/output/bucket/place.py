@@ -25,7 +25,7 @@ from mission9.storage.s3.versions import abort, delete_versions, old_versions_be
 
 @dataclass(frozen=True)
 class BucketPlace:
-    """A prefix."""
+    """A prefix of a bucket that holds results."""
 
     address: Address
     copies: tuple[str, ...] = ("copies in the caches of other machines and users",)
@@ -55,7 +55,7 @@ class BucketPlace:
         return BucketStore(self.address / STATE)
 
     def encryption_key(self) -> None:
-        """None: the bucket encrypts, and not mission9."""
+        """None: the bucket encrypts its objects, mission9 does not."""
 
     def put_page(self, folder: Path) -> str:
         page = self.address / RUNS / folder.name.partition(".")[0] / PAGE
@@ -77,7 +77,7 @@ class BucketPlace:
         return HiddenData(len(versions), len(uploads))
 
     def has_hidden(self) -> bool:
-        # Directly in the state lie the lock, which leaves a version each time it is renewed, and what names no image.
+        # Directly in the state lie the lock, which adds a version at each renewal, and files that name no image.
         state = f"{(self.address / STATE).key}/"
         keys = [key for key, *_ in old_versions_below(self.address)]
         versions = [key for key in keys if not key.startswith(state) or "/" in key.removeprefix(state)]

@@ -1,4 +1,4 @@
-"""Results and models of a bucket, brought here to be read."""
+"""Local copies of results and models in a bucket."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _TRIES = 3
 
 
 class _Incomplete(StorageError):
-    """Not all of a result is there that its checksums name."""
+    """A result that lacks files named in its checksums."""
 
 
 def copy_result(address: Address, *, to_verify: bool = False) -> Path:
-    """A folder with the result that stands at a prefix; `to_verify` a fresh one, with the shards it was made of.
+    """Copy the current result at a prefix to a folder; with `to_verify`, a fresh copy that includes its shards.
 
-    It stays as it is for as long as this process lives.
+    The copy does not change while this process lives.
 
     Raises:
-        OutputError: there is none.
-        StorageError: it cannot be read, or is not whole, which to find out is left to whoever verifies.
+        OutputError: there is no result.
+        StorageError: it cannot be read, or is incomplete. With `to_verify`, the caller checks completeness.
     """
     for _ in range(_TRIES):
         report, run_id = _pointer(address)
@@ -48,37 +48,37 @@ def copy_result(address: Address, *, to_verify: bool = False) -> Path:
         try:
             return kept_copy(mirror_of(address, "results"), name, partial(_copy_result, address, report, to_verify))
         except StorageError as error:
-            # Another result took its place meanwhile, and it was deleted: the pointer says which.
+            # Another result replaced and deleted it; the pointer names the new one.
             if not _may_be_replaced(error) or _pointer(address)[1] == run_id:
                 raise
-    raise OutputError(f"one result after the other takes its place in {address}: give the command again")
+    raise OutputError(f"results in {address} are being replaced repeatedly: rerun the command")
 
 
 def copy_model(address: Address) -> Path:
-    """A folder with the PCA model at an address; below a prefix of results, that of the one that stands.
+    """Copy the PCA model at an address to a folder; for a prefix of results, that of the current result.
 
-    It stays as it is for as long as this process lives.
+    The copy does not change while this process lives.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no model.
         StorageError: it cannot be read.
     """
     for _ in range(_TRIES):
         place, there = _model_at(address)
         if not there:
-            raise ModelError(f"there is no PCA model at {place}; give .../pca_model of an earlier run")
+            raise ModelError(f"there is no PCA model at {place}: pass the pca_model of an earlier run")
         if sum(found.size for found in there) > _MAX_MODEL_BYTES:
-            raise ModelError(f"{place} holds more than a PCA model: give .../pca_model of an earlier run")
+            raise ModelError(f"{place} holds more than a PCA model: pass the pca_model of an earlier run")
         try:
             return kept_copy(mirror_of(_results_of(place), "model"), _digest(there), partial(_copy_model, place, there))
         except StorageError as error:
             if not _may_be_replaced(error) or _digest(_model_at(address)[1]) == _digest(there):
                 raise
-    raise ModelError(f"one model after the other takes its place at {address}: give the command again")
+    raise ModelError(f"models at {address} are being replaced repeatedly: rerun the command")
 
 
 def _results_of(model: Address) -> Address:
-    """The prefix of the results that a model is of: an erasure from these looks there for copies of it."""
+    """The prefix of the results that a model belongs to, where an erasure from them finds its copies."""
     above = model.parent
     return above.parent.parent if above.parent.name == RUNS else above
 
@@ -88,7 +88,7 @@ def _may_be_replaced(error: StorageError) -> bool:
 
 
 def last_report(address: Address) -> dict[str, Any]:
-    """The report of the result that stands; empty if there is none."""
+    """The report of the current result; empty if there is none."""
     try:
         return _pointer(address)[0]
     except OutputError:
@@ -96,7 +96,7 @@ def last_report(address: Address) -> dict[str, Any]:
 
 
 def _pointer(address: Address) -> tuple[dict[str, Any], str]:
-    """The report of the result that stands, and the name of its tables."""
+    """The report of the current result, and the name of its tables."""
     content = get_or_none(address / REPORT, MAX_REPORT_BYTES)
     try:
         report = json.loads(content or b"{}")
@@ -106,7 +106,8 @@ def _pointer(address: Address) -> tuple[dict[str, Any], str]:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise NoResultError(
-        f"there is no result in {address} ({REPORT} is missing or damaged): mission9 run --output {address}"
+        f"there is no result in {address} ({REPORT} is missing or damaged): create it with mission9 run --output "
+        f"{address}"
     )
 
 
@@ -116,7 +117,7 @@ def _copy_result(address: Address, report: dict[str, Any], to_verify: bool, fold
     _copy(tables, _objects(tables), folder)
     missing = _missing(folder)
     if missing and (not to_verify or _pointer(address)[1] != run_id):
-        raise _Incomplete(f"{tables / missing[0]} is not there, which the result needs: make it again by mission9 run")
+        raise _Incomplete(f"{tables / missing[0]} is missing from the result: recreate it with mission9 run")
     (folder / STATE).mkdir()
     with suppress(FileNotFoundError):
         (folder / CHECKSUMS).rename(folder / STATE / CHECKSUMS)
@@ -127,7 +128,7 @@ def _copy_result(address: Address, report: dict[str, Any], to_verify: bool, fold
 
 
 def _missing(folder: Path) -> list[str]:
-    """Return what a copy lacks of what its checksums name."""
+    """The files that its checksums name and a copy lacks."""
     try:
         names = list(dict(read_json(folder / CHECKSUMS)))
     except (OSError, ValueError, TypeError):
@@ -136,7 +137,7 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _model_at(address: Address) -> tuple[Address, list[ObjectInfo]]:
-    """Return where the model is that an address names, and its objects."""
+    """The prefix of the model that an address names, and its objects."""
     there = _objects(address)
     if not there and address.name == MODEL_FOLDER and get_or_none(address.parent / REPORT, MAX_REPORT_BYTES):
         address = address.parent / RUNS / _pointer(address.parent)[1] / MODEL_FOLDER
@@ -146,23 +147,23 @@ def _model_at(address: Address) -> tuple[Address, list[ObjectInfo]]:
 
 def _copy_model(address: Address, there: list[ObjectInfo], folder: Path) -> None:
     _copy(address, there, folder)
-    if _digest(_objects(address)) != _digest(there):  # half of it may be of another
-        raise _Incomplete(f"{address} was replaced while it was read: give the command again")
+    if _digest(_objects(address)) != _digest(there):  # the copy may mix two models
+        raise _Incomplete(f"{address} was replaced while it was read: rerun the command")
 
 
 def _digest(there: list[ObjectInfo]) -> str:
-    """Return what tells a model from another by the same name."""
+    """A digest that distinguishes a model from others of the same name."""
     facts = json.dumps([(found.key, found.size, found.etag) for found in there])
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def _objects(address: Address) -> list[ObjectInfo]:
-    # Without the empty object that stands for the folder itself, as programs make it that show buckets as folders.
+    # Without the empty placeholder object of the folder itself, made by programs that show buckets as folders.
     return [found for page in list_below(address) for found in page if found.key != address.key]
 
 
 def _copy(address: Address, there: list[ObjectInfo], folder: Path) -> None:
-    """Make a folder of these objects, and nothing else."""
+    """Make a folder of exactly these objects."""
 
     def copy(found: ObjectInfo) -> None:
         file = file_of(found.key, address, folder)

@@ -1,4 +1,4 @@
-"""Shards in a bucket: committed by workers that see nothing else of the output, and brought to the driver's mirror."""
+"""Shards in a bucket: committed by workers that access nothing else of the output, and downloaded to the mirror."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from mission9.storage.s3.raw_keys import is_odd
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = 1.0  # seconds between looks at what workers have committed
+_LOOK_EVERY = 1.0  # seconds between polls for newly committed shards
 _MARKER = ".json"
 
 
 @dataclass(frozen=True)
 class SharedShards:
-    """The folder of one features table's shards in a bucket, and the rows of its plan; travels to the workers."""
+    """The bucket folder of one features table's shards, and the rows of its plan. Picklable, for the workers."""
 
     folder: Address
     todo: Address
@@ -52,17 +52,17 @@ class SharedShards:
             return plan.read_row_group(number)
 
     def holds(self, key: str) -> bool:
-        """Tell whether a shard is committed."""
+        """Return True if a shard is committed."""
         return get_or_none(self.folder / f"{key}{_MARKER}", MIB) is not None
 
     def commit(self, shard: Shard, features: pa.Table, rejects: pa.Table, mirror: Path) -> None:
-        """Put a shard's features, rejects, then the marker into the bucket; and into the mirror, if it is here.
+        """Upload a shard's features, rejects, then the marker; copy them to the mirror if it exists on this machine.
 
-        A table that this try has no rows for may be there of one that failed, and goes before the marker comes.
+        A table without rows may exist from a failed try: it is deleted before the marker is written.
 
         Raises:
             RuntimeError: rows are missing or too many.
-            StorageError: the bucket does not take them.
+            StorageError: the bucket cannot be written.
         """
         with scratch_folder() as scratch:
             commit(scratch, shard, features, rejects)
@@ -72,7 +72,7 @@ class SharedShards:
                 put(self.folder / file.name, file)
             delete(self.folder / name for name in _tables(shard.key).difference(file.name for file in tables))
             put(self.folder / marker.name, marker)
-            with suppress(OSError):  # then it is fetched
+            with suppress(OSError):  # the driver then downloads it
                 for file in files if mirror.is_dir() else ():
                     with atomic_path(mirror / file.name) as whole:
                         shutil.copyfile(file, whole)
@@ -80,20 +80,21 @@ class SharedShards:
 
 @lru_cache(maxsize=4)
 def _footer(todo: Address) -> pq.FileMetaData:
-    """Return what tells where a plan's row groups are, as long as there are many; each run's has a name of its own."""
+    """The footer of a plan, which locates its row groups, cached for large plans; the name differs for each run."""
     with RangeReader(todo) as file:
         return pq.read_metadata(file)
 
 
 def _tables(key: str) -> set[str]:
-    """The names that a shard's tables have, if it has them."""
+    """The possible names of a shard's tables."""
     return {file(Path(), key).name for file in (features_file, rejects_file)}
 
 
 def shared_name(name: str, run_id: str) -> str:
-    """Return what a file of a folder of shards is called in a bucket.
+    """The name in a bucket of a file in a folder of shards.
 
-    The plan of a result bears its name there: two cannot be replaced at once, and the pointer says which result stands.
+    A result's plan is named after its run: two objects cannot be replaced at once, and the pointer names the current
+    result.
     """
     return f"done-{run_id}.parquet" if name == DONE else name
 
@@ -106,10 +107,10 @@ def bring(
     run_id: str = "",
     brought: set[ObjectInfo] | None = None,
 ) -> None:
-    """Make a mirror hold the shards that are committed in a bucket, of the keys `only`; markers come last.
+    """Make a mirror hold the committed shards of a bucket, of the keys `only`; markers come last.
 
-    Without `only`, what the bucket does not hold is taken away from the mirror, and the last plan is brought too, and
-    that of the result called `run_id`. What is in `brought` is here already, and what comes is added.
+    Without `only`, shards that the bucket lacks are deleted from the mirror, and the last plan is downloaded too, as is
+    that of the result `run_id`. Names in `brought` are skipped, and downloaded ones added to it.
 
     Raises:
         StorageError: the bucket cannot be read.
@@ -137,16 +138,16 @@ def bring(
 
 
 def _is_whole(folder: Address, mirror: Path, key: str) -> bool:
-    """Tell whether what came of a shard is what its marker says; files that are damaged are deleted."""
+    """Return True if a downloaded shard matches its marker; damaged files are deleted."""
     files = damaged(mirror, key)
     for file in files:
-        logger.warning("%s is damaged, and what it holds is computed again", folder / file.name)
+        logger.warning("%s is damaged: its images are computed again", folder / file.name)
         file.unlink()
     return not files and read_marker(mirror, key) is not None
 
 
 def _is_ours(name: str) -> bool:
-    """Tell whether a file of shards may be called so: they lie side by side, and no name leads elsewhere."""
+    """Return True for a valid name of a shard's file: the folder is flat, so no name may contain a path."""
     return bool(name) and "/" not in name and not is_odd(name)
 
 
@@ -157,7 +158,7 @@ def _remove_others(mirror: Path, names: Collection[str]) -> None:
 
 
 def _is_here(file: Path, found: ObjectInfo) -> bool:
-    """Tell whether a mirror holds an object: tables by their length, since markers tell of their content."""
+    """Return True if a mirror holds an object; tables are compared by length, since markers record their content."""
     try:
         if file.stat().st_size != found.size:
             return False
@@ -169,12 +170,12 @@ def _is_here(file: Path, found: ObjectInfo) -> bool:
 
 @contextmanager
 def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[None]:
-    """Bring shards to the mirror as workers commit them; in the end, all that are.
+    """Download shards to the mirror as workers commit them, and the rest when the context ends.
 
     Raises:
         StorageError: the bucket cannot be read.
     """
-    # Where the bucket encrypts with a key of its own, ETags tell nothing of contents: what came once is remembered.
+    # In a bucket encrypted with its own key, ETags say nothing about contents, so downloads are remembered.
     look = partial(bring, folder, mirror, only=keys, brought=set())
     with background_thread(partial(_look_until, look)):
         yield
@@ -187,6 +188,6 @@ def _look_until(look: Callable[[], None], ended: threading.Event) -> None:
         try:
             look()
             wait = _LOOK_EVERY
-        except (Mission9Error, OSError) as error:  # the last look tells of what stays
-            logger.debug("shards cannot be brought: %s", error)
+        except (Mission9Error, OSError) as error:  # the last poll reports a lasting failure
+            logger.debug("cannot download shards: %s", error)
             wait = min(2 * wait, 30.0)

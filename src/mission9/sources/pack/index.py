@@ -1,4 +1,4 @@
-"""The index of a pack: its rows in order, and what it says of one path."""
+"""The index of a pack: its rows in order, and the lookup of a path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mission9.sources.pack.layout import FIRST_PATHS
 from mission9.storage.file_store import FileStore, is_missing
 from mission9.storage.local.names import from_text, to_text
 
-_GROUPS = 8  # of 2,000 rows, that are kept of each source in a process
+_GROUPS = 8  # row groups, of 2,000 rows, cached for each source in a process
 
 _PART = re.compile(r"[0-9a-f]{32}")
 
@@ -31,23 +31,23 @@ _NOT_IN_NAMES = frozenset(b"/\0")
 
 
 class Gone(Exception):
-    """A file of a pack is not there any more: the pack was brought up to date meanwhile, or somebody deleted it."""
+    """A file of a pack has disappeared: the pack was updated, or the file was deleted."""
 
 
 class Index:
-    """The index of a store that has a name."""
+    """The index of a store, by its name."""
 
     def __init__(self, store: FileStore, name: str) -> None:
         self._store, self.name = store, name
-        self._lock = threading.RLock()  # the first who asks reads for all
+        self._lock = threading.RLock()  # the first caller reads for all
         self._groups: OrderedDict[int, dict[str, dict[str, Any]]] = OrderedDict()
 
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """Its rows in order of path, a row group at a time.
+        """The rows sorted by path, a row group at a time.
 
         Raises:
-            InputError: it is damaged.
-            Gone: it is not there.
+            InputError: the index is damaged.
+            Gone: the index has disappeared.
         """
         last = b""
         with self._opened() as index:
@@ -57,12 +57,12 @@ class Index:
                 yield rows.select(columns)
 
     def facts(self, path: str) -> dict[str, Any]:
-        """Return what it says of an image.
+        """The index's entry for an image.
 
         Raises:
-            ImageError: nothing, or nothing that can be.
-            InputError: it is damaged.
-            Gone: it is not there.
+            ImageError: there is none, or it is not valid.
+            InputError: the index is damaged.
+            Gone: the index has disappeared.
         """
         with self._lock:
             metadata, first = self._metadata
@@ -80,11 +80,11 @@ class Index:
 
     @cached_property
     def _metadata(self) -> tuple[pq.FileMetaData, list[bytes]]:
-        """Return what the index tells of its row groups, and the first path of each."""
+        """The index's footer, and the first path of each row group."""
         with self._opened() as index:
             paths = json.loads((index.metadata.metadata or {}).get(FIRST_PATHS, b""))
             if not isinstance(paths, list) or len(paths) != index.num_row_groups:
-                raise ValueError("it does not say where its rows begin")
+                raise ValueError("it does not record where its rows begin")
             return index.metadata, [from_text(str(path)) for path in paths]
 
     @contextmanager
@@ -95,7 +95,7 @@ class Index:
                 yield index
         except (pa.ArrowException, OSError, ValueError, StorageError) as error:
             if is_missing(error):
-                raise Gone(f"{self._store}/{self.name} is not there any more") from error
+                raise Gone(f"{self._store}/{self.name} has disappeared") from error
             if isinstance(error, StorageError):
                 raise InputError(str(error)) from error
             text = str(error).partition("\n")[0]
@@ -103,10 +103,10 @@ class Index:
 
 
 def _check_listing(rows: pa.Table, last: bytes) -> bytes:
-    """Check that rows are such as a listing has, after the path `last`; return the last path of theirs.
+    """Check that rows are those of a listing after the path `last`; return their last path.
 
     Raises:
-        ValueError: saying what no listing has.
+        ValueError: the first invalid value.
     """
     if any(rows[name].null_count for name in LISTING.names):
         raise ValueError("a row lacks its path, split, label, size or time")
@@ -126,15 +126,15 @@ def _check_listing(rows: pa.Table, last: bytes) -> bytes:
 
 
 def _sound(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what an index says, which somebody else may have made: it names a part, and reads no more than there is.
+    """Check an untrusted index entry: it must name a part, and a range within it.
 
     Raises:
-        ImageError: it does not.
+        ImageError: the entry is not valid.
     """
     if facts["reason"] is not None:
         return facts if facts["reason"] in REASONS else {**facts, "reason": "unreadable"}
     numbers = [facts[name] for name in ("at", "length", "page", "page_bytes")]
     is_sound = all(isinstance(number, int) and number >= 0 for number in numbers)
     if not (is_sound and _PART.fullmatch(facts["part"] or "")):
-        raise ImageError("unreadable", "the index of the pack does not say where it is: pack again with --overwrite")
+        raise ImageError("unreadable", "the pack's index has no valid place for it: pack again with --overwrite")
     return facts

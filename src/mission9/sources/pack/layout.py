@@ -1,4 +1,4 @@
-"""The files of a pack, and the test that tells a pack from a folder of images."""
+"""The files of a pack, and the test that distinguishes a pack from a folder of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAN_FILE, DONE = f"{STATE}/plan.parquet", f"{STATE}/done"
 FORMAT = 1
 MAX_MANIFEST_BYTES = 64 * MIB  # parts of a petabyte
 
-# What a part holds. `modified` is nanoseconds since 1970, as in listings; `bytes` is the image.
+# The columns of a part. `modified` is in nanoseconds since 1970, as in listings; `bytes` is the image.
 PART = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -35,11 +35,11 @@ PART = pa.schema(
     ]
 )
 
-# A listing with the part that holds each image.
+# A listing, with the part of each image.
 PACK_PLAN = pa.schema([*LISTING, ("part", pa.string())])
 
-# A listing with where each image is: `at` that byte of its part, `length` long, in the page that begins at `page` and
-# is `page_bytes` long; or the reason and the message of why it is not.
+# A listing, with the place of each image: at byte `at` of its part, `length` bytes long, in the page that begins at
+# `page` and has `page_bytes`; or the reason and the message of its reject.
 INDEX_TABLE = pa.schema(
     [
         *PACK_PLAN,
@@ -54,13 +54,13 @@ INDEX_TABLE = pa.schema(
 )
 PACK_REJECTS = REJECTS_TABLE
 
-# In the metadata of an index, the first path of each row group.
+# Stored in an index's metadata: the first path of each row group.
 FIRST_PATHS = b"mission9.first_paths"
 
-# What parts, indexes and rejects are called: nothing else in their folders is ours.
+# The names of parts, indexes and rejects: other files in their folders are not mission9's.
 FILE_NAME = re.compile(r"[0-9a-f]{32}(?:\.index)?\.parquet")
 
-# What a file is called until it is whole; of one that was killed it stays.
+# The name of a partial file, which a killed writer leaves behind.
 PARTIAL_NAME = re.compile(rf"\.(?:{re.escape(MANIFEST)}|plan\.parquet|{FILE_NAME.pattern})\.[0-9a-f]{{12}}")
 
 _KEY = re.compile(rf"({INDEX}/[0-9a-f]{{32}}\.index|{REJECTS}/[0-9a-f]{{32}})\.parquet")
@@ -69,7 +69,7 @@ _INDEX_FILE = re.compile(rf"(.*)/({INDEX}/[0-9a-f]{{32}}\.index\.parquet)", re.D
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The file that says which files are the pack: `index` its rows, `parts` the length of each part by its key."""
+    """The file that lists the pack's files: `index` holds its rows, `parts` the length of each part by its key."""
 
     index: str
     rejects: str
@@ -90,7 +90,7 @@ class Manifest:
 
     @staticmethod
     def of(content: bytes, place: str) -> Manifest:
-        """The manifest that a file holds.
+        """Parse a manifest.
 
         Raises:
             InputError: it is damaged, or of a later version.
@@ -99,35 +99,35 @@ class Manifest:
             facts: dict[str, Any] = json.loads(content)
             check = facts.pop("check")
             if facts["format"] != FORMAT:
-                raise InputError(f"the pack {place} is of format {facts['format']}: read it with a newer mission9")
+                raise InputError(f"the pack {place} has the format {facts['format']}: read it with a newer mission9")
             if check != _check(facts):
-                raise ValueError("its checksum is another")
+                raise ValueError("its checksum is wrong")
             if not (_KEY.fullmatch(facts["index"]) and _KEY.fullmatch(facts["rejects"])):
                 raise ValueError("it names no index")
             return Manifest(**facts)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{place}/{MANIFEST} is damaged, and without it the pack cannot be read: pack the images again"
+                f"{place}/{MANIFEST} is damaged, so the pack cannot be read: pack the images again"
             ) from error
 
 
 def part_file(key: str) -> str:
-    """Return where a part is, below the pack."""
+    """The path of a part, below the pack."""
     return f"{IMAGES}/{key}.parquet"
 
 
 def done_file(key: str) -> str:
-    """Return where the rows of the index are of a part that is done."""
+    """The path of the index rows of a finished part."""
     return f"{DONE}/{key}.parquet"
 
 
 def is_index(root: str) -> bool:
-    """Tell whether a root names the index of a pack."""
+    """Return True if a root names the index of a pack."""
     return _INDEX_FILE.fullmatch(root) is not None
 
 
 def split_index(root: str) -> tuple[str, str]:
-    """The place of a pack, and the name of its index below that, of a root that names both."""
+    """The place of a pack, and the path of its index below it, from a root that names both."""
     found = _INDEX_FILE.fullmatch(root)
     if found is None:
         raise ValueError(f"{root} names no index of a pack")
@@ -138,7 +138,7 @@ def find_index(root: str) -> str | None:
     """The root that names the index of the pack in a folder or below a prefix; None if there is no pack.
 
     Raises:
-        InputError: there is one that is damaged, or a bucket does not say.
+        InputError: the pack is damaged, or a bucket does not answer.
     """
     content = _manifest_content(root)
     if content is None:
@@ -151,14 +151,14 @@ def _manifest_content(root: str) -> bytes | None:
     try:
         content = store.read(MANIFEST, MAX_MANIFEST_BYTES)
         is_begun = content is None and not store.has(MANIFEST) and store.has(PLAN_FILE)
-    except StorageError as error:  # what is wrong is with the prefix, which is what the user knows of
+    except StorageError as error:  # report the prefix, which is the name that the user knows
         raise InputError(str(error).replace(f"/{MANIFEST}:", ":")) from error.__cause__
     except OSError as error:
-        raise InputError(f"{root}/{MANIFEST} cannot be read: {error.strerror}; mend its permissions") from error
-    except ValueError:  # no manifest is so large: a file of others
+        raise InputError(f"{root}/{MANIFEST} cannot be read: {error.strerror}; fix its permissions") from error
+    except ValueError:  # too large for a manifest: a foreign file
         return None
     if is_begun:
-        raise InputError(f"the pack in {root} is not finished: give the command mission9 pack again that makes it")
+        raise InputError(f"the pack in {root} is not finished: rerun the mission9 pack command that makes it")
     return content
 
 

@@ -1,7 +1,7 @@
-"""A pack as a source of images: a path -> its bytes, by the index; what is read on is fetched a page at a time.
+"""A pack as a source of images: the index locates an image's bytes; pages in repeated use are fetched as a whole.
 
-A pack may be brought up to date while it is read. Its old index goes then, with the parts that were made anew: who
-finds one gone looks again, in the pack that stands by then.
+A pack may be updated while it is read. Its old index is then deleted, and so are rewritten parts: a reader that misses
+one looks it up again in the current pack.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from mission9.sources.pack.layout import (
 from mission9.storage.file_store import FileStore, file_store, is_missing
 from mission9.storage.local.names import from_text
 
-# Of each source in a process: pages of a megabyte.
+# Pages cached for each source in a process, of a megabyte each.
 _PAGES = 16
-_MAX_PAGE = 8 * 1024 * 1024  # of one large image, or of somebody who means no good
+_MAX_PAGE = 8 * 1024 * 1024  # of one large image, or of a hostile index
 
 
 class PackSource:
-    """The images of a pack, as its index told when the root was settled; or later, if that is gone."""
+    """The images of a pack, from the index of the time when the root was resolved; or a later one if that has gone."""
 
     def __init__(self, root: str) -> None:
         self._place, name = split_index(root)
@@ -48,13 +48,13 @@ class PackSource:
         self.ahead = self._store.ahead
 
     def check(self) -> None:
-        """A pack that is settled is there."""
+        """Do nothing: a resolved pack exists."""
 
     def rows(self, found: ListingCounts, listing: Listing) -> Iterator[pa.RecordBatch]:  # noqa: ARG002
-        """The listing of which the pack was made, with what was skipped then; what it left out stays left out.
+        """The listing from which the pack was made, with its skipped files; exclusions then remain excluded.
 
         Raises:
-            InputError: the index is damaged, or gone.
+            InputError: the index is damaged, or has disappeared.
         """
         manifest = Manifest.of(self._store.read(MANIFEST, MAX_MANIFEST_BYTES) or b"", self._place)
         found.skipped.update(manifest.skipped)
@@ -71,15 +71,14 @@ class PackSource:
 
     def deletable(self) -> NoReturn:
         raise ConfigError(
-            f"{self._place} is a pack: delete the images where it was made from, pack them again, and erase without "
-            "--source"
+            f"{self._place} is a pack: delete the images from its source, pack them again, and erase without --source"
         )
 
     def read(self, path: str, *, max_bytes: int) -> bytes:
-        """The image that was packed, to the byte.
+        """The image as it was packed, byte for byte.
 
         Raises:
-            ImageError: with the reason; also that for which it could not be packed.
+            ImageError: it cannot be read, or was rejected when the pack was made.
         """
         index: Index | None = self._index
         while index is not None:
@@ -94,16 +93,16 @@ class PackSource:
         if facts["reason"] is not None:
             raise ImageError(cast(Reason, facts["reason"]), facts["message"])
         if facts["length"] > max_bytes:
-            raise ImageError("too_many_bytes", f"{facts['length']} bytes are more than {max_bytes}")
+            raise ImageError("too_many_bytes", f"{facts['length']} bytes exceed the limit of {max_bytes}")
         data = self._pages.image(facts)
         progress()
         if hashlib.sha256(data).hexdigest() != facts["sha256"]:
             file = part_file(facts["part"])
-            raise ImageError("unreadable", f"{file} is damaged, and holds other bytes: pack again with --overwrite")
+            raise ImageError("unreadable", f"{file} is damaged and holds other bytes: pack again with --overwrite")
         return data
 
     def _index_after(self, index: Index) -> Index | None:
-        """The index of the pack that stands, if that is another by now."""
+        """The index of the current pack, if it differs from this one."""
         with self._lock:
             if self._index is index:
                 root = find_index(self._place)
@@ -115,12 +114,12 @@ class PackSource:
         try:
             yield from self._index.tables(columns)
         except Gone as gone:
-            raise InputError(f"{gone}, since the pack was made anew meanwhile: give the same command again") from gone
+            raise InputError(f"{gone}, since the pack was updated during the run: rerun the same command") from gone
 
 
 @dataclass
 class _Page:
-    """A page that somebody has asked an image of; its bytes, once somebody has asked for another."""
+    """A page of which one image was requested; its bytes are fetched at the second request."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_first: bool = True
@@ -128,10 +127,10 @@ class _Page:
 
 
 class _Pages:
-    """Pages of parts.
+    """Pages of parts, fetched lazily.
 
-    The first image that is asked of one comes alone: whoever asks for a few, here and there, need not wait for a
-    megabyte each. With the second all of it comes.
+    The first image of a page is fetched alone, so that scattered reads do not cost a megabyte each. The second request
+    fetches the whole page.
     """
 
     def __init__(self, store: FileStore) -> None:
@@ -140,11 +139,11 @@ class _Pages:
         self._pages: OrderedDict[tuple[str, int], _Page] = OrderedDict()
 
     def image(self, facts: dict[str, Any]) -> bytes:
-        """The bytes of an image.
+        """Read the bytes of an image.
 
         Raises:
             ImageError: they cannot be read.
-            Gone: their part is not there.
+            Gone: their part has disappeared.
         """
         page = self._page((facts["part"], facts["page"]))
         with page.lock:
@@ -171,6 +170,6 @@ class _Pages:
             raise
         except (OSError, Mission9Error) as error:
             if is_missing(error):
-                raise Gone(f"{part_file(facts['part'])} is not there any more") from error
+                raise Gone(f"{part_file(facts['part'])} has disappeared") from error
             text = error.strerror if isinstance(error, OSError) else None
             raise ImageError("unreadable", text or str(error)) from error

@@ -1,9 +1,9 @@
-"""Files, on disks that falter, fill up, or hold what somebody else made.
+"""Files on disks that may be flaky, full, or hold untrusted data.
 
-files      files that appear whole; calls that are tried again
+files      files that appear whole; retried system calls
 lock       a file that one process at a time holds
-scratch    temporary folders, swept after processes that were killed
-names      odd names as text, labels as folder names
-untrusted  files of others, read up to a size, without running anything
-errors     what the system says of a disk that fails -> one sentence
+scratch    temporary folders, swept after killed processes
+names      non-UTF-8 names as text, labels as folder names
+untrusted  size-limited reads of untrusted files, without running code
+errors     error translation: an OSError -> one sentence with its remedy
 """

@@ -1,4 +1,4 @@
-"""Files that appear whole: written under a private name, then renamed; with patience for what falters."""
+"""Files that appear whole: written under a private name, then renamed. Transient errors are retried."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Found = TypeVar("Found")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-# What a file system says that is slow, or fails now and then; after anything else another try would end in the same.
+# Transient errors, of slow or flaky file systems. After any other error a retry would fail in the same way.
 _PASSING = frozenset(
     getattr(errno, name)
     for name in (
@@ -35,23 +35,23 @@ _PASSING = frozenset(
     )
 )
 
-# Seconds before the tries after the first.
+# Seconds before each retry.
 _WAITS = (0.05, 0.2, 0.8, 3.2)
 
-# Whether the last that was tried so often failed all the same.
+# True if the last call failed after all its retries.
 _failed_before = threading.Event()
 
 
 def is_transient(error: OSError) -> bool:
-    """Tell whether what failed may go well a moment later."""
+    """Return True if the operation may succeed a moment later."""
     return error.errno in _PASSING
 
 
 def retry_io(work: Callable[[], Found]) -> Found:
-    """Call `work`, and try again where it fails for a passing reason: up to four times within 5 seconds.
+    """Call `work`, retrying transient OS errors up to four times in about 5 s.
 
-    After one that failed all the same there is no waiting until something succeeds: a file system that is gone must
-    not cost seconds for each of its files.
+    After a call that exhausted its retries, none is retried until one succeeds: a dead file system must not cost
+    seconds for each of its files.
     """
     try:
         found = retry(work, _is_worth_a_try, _WAITS)
@@ -69,17 +69,17 @@ def _is_worth_a_try(error: Exception) -> bool:
 
 @contextmanager
 def naming(path: Path | bytes | str) -> Iterator[None]:
-    """Give an error of the system the name of the file it is about, where it does not say."""
+    """Add the file's name to an OS error that lacks one."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # others have words of their own, which a name hides
+        if error.filename is None and error.errno is not None:  # without an errno, a name would hide the message
             error.filename = os.fsdecode(path)
         raise
 
 
 class _PatientFile(io.FileIO):
-    """A file whose reads and writes are each tried again; their errors name it."""
+    """A file whose reads and writes are retried; its errors name it."""
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         with naming(self.name):
@@ -91,12 +91,12 @@ class _PatientFile(io.FileIO):
 
 
 def open_to_read(path: Path) -> io.BufferedReader:
-    """The file, to be read patiently."""
+    """The file, opened for reading with retries."""
     return io.BufferedReader(retry_io(lambda: _PatientFile(os.fspath(path), "rb")), 1 << 18)
 
 
 def open_to_write(path: Path) -> io.BufferedWriter:
-    """A new file, to be written patiently."""
+    """A new file, opened for writing with retries."""
     return io.BufferedWriter(retry_io(lambda: _PatientFile(os.fspath(path), "wb")), 1 << 18)
 
 
@@ -107,19 +107,19 @@ def read_whole(path: Path) -> bytes:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return what lies in a folder, in no order."""
+    """List the entries of a folder, unsorted."""
     return retry_io(lambda: list(folder.iterdir()))
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in those that lie in it, in no order; not those under private names."""
-    for path in files_in(folder):  # pathlib's own way down passes over what it cannot read
+    """The files in a folder and its subfolders, unsorted, without those under private names."""
+    for path in files_in(folder):  # pathlib's walk skips unreadable folders
         if not path.name.startswith("."):
             yield from files_below(path) if path.is_dir() else (path,)
 
 
 def make_folder(folder: Path) -> None:
-    """A folder, with those that it lies in; it may be there."""
+    """Create a folder and its parents, if absent."""
     retry_io(lambda: folder.mkdir(parents=True, exist_ok=True))
 
 
@@ -129,7 +129,7 @@ def remove_file(file: Path) -> None:
 
 
 def private_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, hidden from readers of the folder."""
+    """A unique name in the folder of `path`, hidden from its readers."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
 
 
@@ -140,7 +140,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole, on the disk, or not at all."""
+    """Write a file atomically: it is durable and complete, or absent."""
 
     def write() -> None:
         with atomic_path(path) as whole, open_to_write(whole) as file:
@@ -148,56 +148,55 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    # Anew from the beginning: after an fsync that failed, one that succeeds says nothing of what was written before.
+    # Restart from the beginning: a successful fsync after a failed one says nothing about the earlier writes.
     retry_io(write)
 
 
 def sync_file_system(folder: Path) -> None:
-    """Wait until all that was written to the file system of a folder is on its disk, names and folders too.
+    """Wait until everything written to the file system of a folder is on its disk, names and folders too.
 
-    One call, however many files: after a power cut, what is written next names nothing that is not there.
+    One call for any number of files: after a power cut, no later file refers to a missing one.
 
     Raises:
-        StorageError: something is not; another try would not tell.
+        StorageError: the disk failed to store something. A retry would not reveal it.
     """
     number = retry_io(lambda: os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
     try:
         if _LIBC.syncfs(number):
             told = os.strerror(ctypes.get_errno())
             raise StorageError(
-                f"the disk of {folder} failed to store what was written: {told}; check the disk, then give the same "
-                "command again"
+                f"the disk of {folder} failed to store its data: {told}; check the disk, then rerun the same command"
             )
     finally:
         os.close(number)
 
 
 def replace_folder(new: Path, final: Path, *, trash: Path) -> None:
-    """Put the folder `new` in the place of `final`; what was there goes to `trash`."""
+    """Replace the folder `final` by `new`; the old one moves to `trash`."""
     discard(final, trash=trash)
     retry_io(lambda: new.rename(final))
 
 
 def discard(folder: Path, *, trash: Path) -> None:
-    """Move a folder to `trash`, if it is there: deleting it may take long."""
+    """Move a folder, if it exists, to `trash`: deletion may be slow."""
     if folder.exists():
         make_folder(trash)
         retry_io(lambda: folder.rename(trash / f"{folder.name}.{uuid.uuid4().hex[:12]}"))
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder with what is in it, if there is one."""
+    """Delete a folder and its contents, if it exists."""
 
     def remove() -> None:
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
-            shutil.rmtree(path)  # says why not
+            shutil.rmtree(path)  # raises the reason
 
     retry_io(remove)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same content under a second name, without a copy where the file system can."""
+    """Make the content available under a second name, by a hard link where possible, else by a copy."""
     try:
         retry_io(lambda: os.link(source, target))
     except OSError:
@@ -207,7 +206,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A private name to write to, which becomes `path` when that went well."""
+    """A private name to write to, renamed to `path` on success."""
     whole = private_name(path)
     try:
         with naming(path):
@@ -218,5 +217,5 @@ def atomic_path(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         raise
     finally:
-        with suppress(OSError):  # it must not hide what went wrong; the next run clears it away
+        with suppress(OSError):  # must not hide the original error; the next run deletes the file
             remove_file(whole)

@@ -1,4 +1,4 @@
-"""A file in a folder that one process at a time holds; the system lets go of it when that process ends."""
+"""A lock file in a folder, held by one process at a time; the system releases it when that process ends."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import TextIO
 from mission9.errors import OutputError
 from mission9.storage.local.files import make_folder, naming, retry_io
 
-# What flock says where a file system has no locks, as NFS without its lock service.
+# flock's errors on a file system without locks, such as NFS without its lock service.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
-_SAY_WHO = 2.0  # seconds for one that has just taken a lock to say who it is
+_SAY_WHO = 2.0  # seconds for a new holder to write its identity
 
 
 def take_lock(file: Path, refused: str) -> TextIO:
-    """The lock, held until the file is closed; its folder is made if need be.
+    """Take the lock and hold it until the file is closed. Its folder is created if absent.
 
     Raises:
-        OutputError: another holds it: `refused`, and who that is; or there are no locks.
-        OSError: it cannot be written.
+        OutputError: another process holds it (`refused`, then the holder), or the file system has no locks.
+        OSError: the file cannot be written.
     """
     return retry_io(lambda: _take(file, refused))
 
 
 def wait_for_lock(file: Path) -> TextIO:
-    """The lock, as soon as no other holds it.
+    """Wait for the lock, and take it.
 
     Raises:
-        OutputError: there are no locks.
-        OSError: it cannot be written.
+        OutputError: the file system has no locks.
+        OSError: the file cannot be written.
     """
     while True:
         make_folder(file.parent)
@@ -47,15 +47,15 @@ def wait_for_lock(file: Path) -> TextIO:
         except BaseException:
             lock.close()
             raise
-        lock.close()  # somebody took the folder away meanwhile
+        lock.close()  # another process deleted the folder in between
 
 
 def lock_file(file: int, how: int, folder: Path) -> None:
-    """`flock` of an open file in a folder.
+    """Call `flock` on an open file in a folder.
 
     Raises:
-        OutputError: its file system has no locks.
-        OSError: another holds it, or it cannot be locked for another reason.
+        OutputError: the file system has no locks.
+        OSError: another process holds the lock, or locking failed for another reason.
     """
     try:
         fcntl.flock(file, how)
@@ -63,13 +63,13 @@ def lock_file(file: int, how: int, folder: Path) -> None:
         if error.errno not in NO_LOCKS:
             raise
         raise OutputError(
-            f"the file system of {folder} gives no locks ({os.strerror(error.errno or 0)}), without which two runs "
-            "would mix: mount it with locks (NFS: version 4, or without nolock), or give a folder on another"
+            f"the file system of {folder} has no locks ({os.strerror(error.errno or 0)}), which keep two runs "
+            "apart: remount it with locks (NFS 4), or pass another folder"
         ) from error
 
 
 def is_held(file: Path) -> bool:
-    """Return whether a process of this machine holds the lock, without taking it."""
+    """Return True if a process of this machine holds the lock, without taking it."""
     try:
         facts = os.stat(file)
         locks = Path("/proc/locks").read_text()
@@ -80,7 +80,7 @@ def is_held(file: Path) -> bool:
 
 
 def sign(lock: TextIO) -> None:
-    """Say in the lock who holds it."""
+    """Write the identity of the holder into the lock."""
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
     def write() -> None:
@@ -105,7 +105,7 @@ def _take(file: Path, refused: str) -> TextIO:
         except BaseException:
             lock.close()
             raise
-        lock.close()  # whoever held it found its request impossible, and took the folder away
+        lock.close()  # the previous holder refused its request, and deleted the folder
 
 
 def _is_at(file: TextIO, path: Path) -> bool:
@@ -116,7 +116,7 @@ def _is_at(file: TextIO, path: Path) -> bool:
 
 
 def _holder(lock: TextIO) -> str:
-    """Read what the holder of the lock says of itself; one that has just taken it is given a moment to say it."""
+    """Read the holder's identity from the lock, waiting a moment for a new holder to write it."""
     deadline = time.monotonic() + _SAY_WHO
     while True:
         lock.seek(0)
@@ -127,7 +127,7 @@ def _holder(lock: TextIO) -> str:
 
 
 def _may_hold(text: str) -> bool:
-    """Tell whether what the lock says is of a process that may still be there, and not of one that was killed."""
+    """Return True if the process named in the lock may still be running."""
     try:
         holder = json.loads(text)
         return holder["host"] != socket.gethostname() or Path(f"/proc/{holder['pid']}").exists()

@@ -1,4 +1,4 @@
-"""Temporary folders of this user's; they may tell names of images, so none outlives its process for long."""
+"""Temporary folders of a user. They may contain names of images, so none outlives its process for long."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "mission9-work-"
-_YOUNG = 60.0  # seconds within which a folder that was just made may not be locked yet
+_YOUNG = 60.0  # seconds within which a new folder may not be locked yet
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for what nobody needs after the context; those of processes that were killed are deleted."""
+    """A temporary folder, deleted when the context ends; those of killed processes are deleted too."""
     clear_scratch()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
         folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            with suppress(OSError):  # a file system without locks, where none of them is ever taken for left
+            with suppress(OSError):  # without locks, no folder is ever considered abandoned
                 fcntl.flock(folder, fcntl.LOCK_EX)
             yield Path(name)
         finally:
@@ -31,9 +31,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def clear_scratch() -> None:
-    """Delete the folders that no process holds any more."""
+    """Delete the folders that no process holds."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another deletes it, or it is another user's
+        with suppress(OSError):  # another process deletes it, or it belongs to another user
             _delete_if_left(folder)
 
 

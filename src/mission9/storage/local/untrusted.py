@@ -1,4 +1,4 @@
-"""Files that somebody else may have made: read up to a size, parsed without running anything, or refused."""
+"""Untrusted files: read up to a size limit and parsed without running code, or refused."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mission9.storage.local.files import naming, retry_io
 
 MIB = 1024 * 1024
 
-# MobileNetV2 takes 14 MB in float32, and three times as much with the state of its training.
+# MobileNetV2 takes 14 MB in float32, and three times as much with its optimizer state.
 MAX_WEIGHTS_BYTES = 128 * MIB
 MAX_JSON_BYTES = MIB
 
-_MAX_HEADER_BYTES = MIB  # names and shapes of ten thousand tensors
+_MAX_HEADER_BYTES = MIB  # the names and shapes of ten thousand tensors
 _ARCHIVE_ENTRY = b"PK\x01\x02"
 _MAX_ARCHIVE_ENTRIES = 10_000
 
@@ -30,8 +30,8 @@ def read_file(path: Path, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, or a pipe or a device, which may have no end.
+        OSError: the file cannot be read.
+        ValueError: the file is larger, or a pipe or a device, which may be endless.
     """
 
     def read() -> bytes:
@@ -40,7 +40,7 @@ def read_file(path: Path, most: int) -> bytes:
             if not stat.S_ISREG(facts.st_mode):
                 raise ValueError(f"{path.name} is not a regular file")
             if facts.st_size > most:
-                raise ValueError(f"{path.name} has {facts.st_size:,} bytes, and such a file at most {most:,}")
+                raise ValueError(f"{path.name} has {facts.st_size:,} bytes, over the limit of {most:,}")
             return file.read(most)
 
     with naming(path):
@@ -48,11 +48,11 @@ def read_file(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int = MAX_JSON_BYTES) -> Any:
-    """Return what a file of JSON holds.
+    """Parse a JSON file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is too large, or not JSON.
+        OSError: the file cannot be read.
+        ValueError: the file is too large, or not JSON.
     """
     try:
         return json.loads(read_file(path, most))
@@ -64,27 +64,27 @@ def read_tensors(data: bytes) -> dict[str, NDArray[Any]]:
     """The arrays in the bytes of a safetensors file.
 
     Raises:
-        ValueError: it is none, or of types that numpy has not.
+        ValueError: the bytes are not safetensors, or hold types that numpy lacks.
     """
     if int.from_bytes(data[:8], "little") > _MAX_HEADER_BYTES:
-        raise ValueError("its header claims to be longer than names and shapes are")
+        raise ValueError("its header is larger than any list of names and shapes")
     try:
         return safetensors.numpy.load(data)
-    except Exception as error:  # the parser has errors of its own, and numpy's of what it promised
+    except Exception as error:  # the parser raises its own errors, and numpy's on a wrong header
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def check_archive(data: bytes) -> None:
-    """Refuse an archive whose files take more room than it has itself: torch keeps tensors as they are.
+    """Refuse an archive that unpacks to more than its own size: torch stores tensors uncompressed.
 
     Raises:
-        ValueError: saying so.
+        ValueError: the archive holds too many files, or unpacks to more than its own size.
     """
     file = io.BytesIO(data)
     if not zipfile.is_zipfile(file):
         return
     if data.count(_ARCHIVE_ENTRY) > _MAX_ARCHIVE_ENTRIES:
-        raise ValueError("it holds more files than tensors are")
+        raise ValueError("it holds more files than a model has tensors")
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > len(data):

@@ -1,4 +1,4 @@
-"""s3://bucket/key, and what is below it."""
+"""s3://bucket/key addresses, and paths below them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 def is_s3(place: str | Path) -> bool:
-    """Tell whether a place is in a bucket: s3://, or s3a://, as Hadoop calls the same."""
+    """Return True if a place is in a bucket: s3://, or s3a://, Hadoop's name for the same."""
     return isinstance(place, str) and _S3.match(place) is not None
 
 
@@ -21,31 +21,31 @@ def address_of(place: str | Path | None) -> Address | None:
     """The address of a place in a bucket; None for any other place.
 
     Raises:
-        ConfigError: the text is no address.
+        ConfigError: the address is not valid.
     """
     return Address.of(str(place)) if place is not None and is_s3(place) else None
 
 
 @dataclass(frozen=True)
 class Address:
-    """An object, or all that is below a prefix; `key` has no slash at its ends."""
+    """An object, or everything below a prefix; `key` has no slash at its ends."""
 
     bucket: str
     key: str = ""
 
     @staticmethod
     def of(text: str) -> Address:
-        """The address that a text says.
+        """Parse an address.
 
         Raises:
-            ConfigError: it names no bucket, or no key can be like that.
+            ConfigError: it names no bucket, or its key is not valid.
         """
         bucket, _, key = _S3.sub("", text, count=1).partition("/")
         if not _BUCKET.fullmatch(bucket):
-            raise ConfigError(f"{text} names no bucket: give s3://BUCKET/PREFIX (credentials have no place in it)")
+            raise ConfigError(f"{text} names no bucket: pass s3://BUCKET/PREFIX, without credentials")
         parts = key.strip("/").split("/") if key.strip("/") else []
         if any(part in ("", ".", "..") or not part.isprintable() for part in parts):
-            raise ConfigError(f"{text}: names between slashes may not be empty, . or .., nor hold what does not print")
+            raise ConfigError(f"{text} contains an empty name, . or .., or unprintable characters: pass another key")
         return Address(bucket, "/".join(parts))
 
     def __truediv__(self, below: str) -> Address:
@@ -56,14 +56,14 @@ class Address:
 
     @property
     def name(self) -> str:
-        """Return what comes after the last slash."""
+        """The text after the last slash."""
         return self.key.rpartition("/")[2]
 
     @property
     def parent(self) -> Address:
-        """Return what holds it."""
+        """The prefix that contains it."""
         return Address(self.bucket, self.key.rpartition("/")[0])
 
     def relative(self, key: str) -> str:
-        """Return what is left of the key of an object below this."""
+        """The key of an object below this address, relative to it."""
         return key[len(self.key) + 1 :] if self.key else key

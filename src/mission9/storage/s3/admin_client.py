@@ -1,4 +1,4 @@
-"""boto3's client, for what obstore does not know: settings of buckets, and versions of objects."""
+"""boto3's client, for requests that obstore lacks: bucket settings and object versions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ _CONNECT_TIMEOUT, _READ_TIMEOUT, _TRIES = 5, 30, 5  # seconds, seconds, times
 
 
 def control() -> Any:
-    """A client of the server that the environment names, with its credentials; for this process, any thread.
+    """The client of the server and credentials named in the environment; for this process, thread-safe.
 
     Raises:
         SetupError: boto3 is not installed.
-        ConfigError: the profile cannot be used, nor what the environment says, or the endpoint would be reached without
-            encryption.
+        ConfigError: the profile or the environment is not usable, or the endpoint is not encrypted.
     """
     try:
         import boto3
@@ -26,8 +25,8 @@ def control() -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise SetupError(
-            "boto3 is not installed, which asks buckets for their settings and versions: pip install 'mission9[s3]'; "
-            "a run that need not ask goes on with --policy none"
+            "boto3, which reads bucket settings and versions, is not installed: pip install 'mission9[s3]', "
+            "or pass --policy none if the run does not need them"
         ) from error
     check_environment()
     url = endpoint()
@@ -36,9 +35,9 @@ def control() -> Any:
     patience = {"total_max_attempts": _TRIES, "mode": "standard"}
     times = {"connect_timeout": _CONNECT_TIMEOUT, "read_timeout": _READ_TIMEOUT}
     config = Config(max_pool_connections=AT_ONCE, retries=patience, **times, **settings)
-    # Where neither the environment nor a profile names a region, boto3 finds that of each bucket by itself.
+    # Without a region in the environment or the profile, boto3 finds that of each bucket itself.
     region_name = region() or "us-east-1"
     try:
         return boto3.Session().client("s3", endpoint_url=url or None, region_name=region_name, config=config)
     except (BotoCoreError, ValueError) as error:
-        raise ConfigError(f"boto3 cannot ask for settings of buckets: {error}; set AWS_REGION or mend it") from error
+        raise ConfigError(f"boto3 cannot read bucket settings: {error}; set or fix AWS_REGION") from error

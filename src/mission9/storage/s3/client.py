@@ -1,4 +1,4 @@
-"""The one client that a process has of each bucket, and how patient it is."""
+"""The one client of a process for each bucket, and its retries."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from mission9.storage.s3.profile import credentials_of_profile
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-# 500, 503, timeouts and connections that break are tried again, waiting longer each time, by chance up to twice as
-# long as the last; 403 and 404 are not. A minute in all, so that a server that is gone is told within it.
+# Responses 500 and 503, timeouts and broken connections are retried, with exponential backoff and jitter; 403 and 404
+# are not. One minute in all, so that a dead server is reported within it.
 MAX_TRIES = 10
 PATIENCE = timedelta(seconds=60)
 _FIRST_WAIT, _LONGEST_WAIT, _LONGER = timedelta(milliseconds=100), timedelta(seconds=8), 2
 
-AT_ONCE = 32  # requests at a time, which wait for the network, not for a core
+AT_ONCE = 32  # concurrent requests, which wait for the network, not for a core
 
-# Of a body of 256 MB on a slow line; one that stands still is given up sooner.
+# Long enough for a body of 256 MB on a slow line; a stalled connection fails sooner.
 _REQUEST_TIMEOUT, _STILL_TIMEOUT, _CONNECT_TIMEOUT = timedelta(minutes=10), timedelta(seconds=30), timedelta(seconds=5)
 
 
 def store_of(bucket: str) -> S3Store:
-    """The client that this process has of a bucket; any thread may use it, and it must not be sent to another process.
+    """The client of this process for a bucket. It is thread-safe, and must not be sent to another process.
 
     Raises:
         SetupError: obstore is not installed, or boto3, which some profiles need.
-        ConfigError: the environment says what cannot be, or the endpoint would be reached without encryption.
+        ConfigError: the environment is not usable, or the endpoint is not encrypted.
     """
     settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
     return _store_of(bucket, os.getpid(), settings)
@@ -42,7 +42,7 @@ def _store_of(bucket: str, process: int, settings: tuple[tuple[str, str], ...]) 
     try:
         from obstore.store import S3Store
     except ImportError as error:
-        raise SetupError("obstore is not installed, which reads s3:// addresses: pip install 'mission9[s3]'") from error
+        raise SetupError("obstore, which reads s3:// URLs, is not installed: pip install 'mission9[s3]'") from error
     check_environment()
     url = endpoint()
     options: dict[str, Any] = {"skip_signature": is_unsigned()}

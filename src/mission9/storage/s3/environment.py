@@ -1,4 +1,4 @@
-"""Check what the environment says of a server and of credentials, AWS_..., before there is a client."""
+"""Check the server and credentials in the environment (AWS_...) before a client is made."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _UNSIGNED = "AWS_SKIP_SIGNATURE"
 
 _URL = re.compile(r"https?://([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?(/[\w./~%-]*)?", re.IGNORECASE | re.ASCII)
 
-# As obstore reads them.
+# The spellings that obstore accepts.
 _YES, _NO = {"1", "true", "on", "yes", "y"}, {"0", "false", "off", "no", "n", ""}
 
 
 def endpoint() -> str:
-    """The address of the server that the environment names; empty for Amazon's own."""
+    """The endpoint named in the environment; empty for Amazon's own."""
     return next(filter(None, map(os.environ.get, _ENDPOINTS)), "")
 
 
 def region() -> str:
-    """The region that the environment names, else the profile; empty where neither does."""
+    """The region named in the environment, else in the profile; empty if neither names one."""
     return next(filter(None, map(os.environ.get, _REGIONS)), "") or profile_region()
 
 
 def is_unsigned() -> bool:
-    """Tell whether requests are to bear no credentials, as to a public bucket."""
+    """Return True if requests are unsigned, as for a public bucket."""
     return os.environ.get(_UNSIGNED, "").lower() in _YES
 
 
 def credentials_told() -> str:
-    """Name the source of credentials; empty where nothing says so, and the machine's own role is asked."""
+    """Name the source of credentials; empty if none is set, when the machine's own role is used."""
     if all(map(os.environ.get, _KEYS)):
         return "of the environment"
     if is_unsigned():
@@ -50,7 +50,7 @@ def credentials_told() -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether an address leads to this machine."""
+    """Return True if a URL leads to this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -59,35 +59,35 @@ def is_loopback(url: str) -> bool:
 
 
 def check_environment() -> None:
-    """Refuse what no client can be made of.
+    """Refuse settings that no client can use.
 
     Raises:
-        ConfigError: which variable it is, or that the endpoint would be reached without encryption.
+        ConfigError: a variable is not valid (it is named), or the endpoint is not encrypted.
     """
     for name in (*_KEYS, "AWS_SESSION_TOKEN", *_REGIONS):
         value = os.environ.get(name, "")
         if not (value.isascii() and value.isprintable() and " " not in value):
-            raise ConfigError(f"{name} holds a space, an end of line, or what does not print: set it without")
+            raise ConfigError(f"{name} contains a space, a line break or an unprintable character: remove it")
     missing = [name for name in _KEYS if not os.environ.get(name)]
     if len(missing) == 1:
-        raise ConfigError(f"{missing[0]} is not set, and the other half of the key is: set both of {', '.join(_KEYS)}")
+        raise ConfigError(f"{missing[0]} is not set, but half of a key pair is: set both of {', '.join(_KEYS)}")
     if os.environ.get(_UNSIGNED, "").lower() not in _YES | _NO:
-        raise ConfigError(f"{_UNSIGNED} is {os.environ[_UNSIGNED]!r}: give true or false")
+        raise ConfigError(f"{_UNSIGNED} is {os.environ[_UNSIGNED]!r}: set it to true or false")
     for name in filter(os.environ.get, _ENDPOINTS):
         _check_endpoint(name, os.environ[name])
 
 
 def _check_endpoint(name: str, url: str) -> None:
     if not _URL.fullmatch(url) or not _has_port(url):
-        raise ConfigError(f"{name} is {url!r}, which is no server's address: give https://HOST or https://HOST:PORT")
+        raise ConfigError(f"{name} is {url!r}, not a server's address: set https://HOST or https://HOST:PORT")
     if url.lower().startswith("http://") and not is_loopback(url):
         raise ConfigError(
-            f"the endpoint {url} ({name}) is not encrypted, which only one on this machine may be: give https://"
+            f"the endpoint {url} ({name}) is not encrypted, as only one on this machine may be: set https://"
         )
 
 
 def _has_port(url: str) -> bool:
-    """Tell whether the port that an address names is one, if it names one."""
+    """Return True if the port in a URL is valid or absent."""
     try:
         return urlsplit(url).port != 0
     except ValueError:

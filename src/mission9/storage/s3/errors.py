@@ -1,4 +1,4 @@
-"""Translate errors of obstore and boto3 into one line: which address, and what to do."""
+"""Translate obstore and boto3 exceptions into one-line errors with a remedy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
 _ASKED = re.compile(r"Error performing [A-Z]+ (\S+) in ")
 
-# Where Amazon's machines, and containers, ask for the credentials of their role.
+# The addresses at which Amazon's machines, and containers, obtain the credentials of their role.
 _METADATA_HOSTS = {"169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"}
 _METADATA_PATHS = ("/latest/api/token", "/latest/meta-data/iam/")
 
@@ -44,27 +44,27 @@ _BAD_CREDENTIALS = {
     "TokenRefreshRequired",
 }
 
-# What a server says to whoever asks, or signs, for another region than that of the bucket.
+# A server's answers to a request made, or signed, for another region than the bucket's.
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
-_AGAIN = "then give the same command again, which goes on where this one stopped"
+_AGAIN = "then rerun the same command to resume"
 
 _WORDS: dict[ErrorKind, str] = {
-    "forbidden": "these credentials may not do that (403): allow s3:ListBucket for the bucket, s3:GetObject to read, "
-    "and s3:PutObject and s3:DeleteObject where results go",
-    "archived": "it is archived (a storage class such as Glacier): restore it first, with aws s3api restore-object or "
-    "S3 Batch Operations, and run again",
-    "wrong clock": f"the server says that the clock of this machine is wrong: set it, {_AGAIN}",
+    "forbidden": "the credentials lack a permission (403): allow s3:ListBucket on the bucket, s3:GetObject for input, "
+    "and s3:PutObject and s3:DeleteObject for results",
+    "archived": "the object is archived (a storage class such as Glacier): restore it with aws s3api restore-object or "
+    "S3 Batch Operations, then rerun",
+    "wrong clock": f"the server reports a wrong clock on this machine: set the clock, {_AGAIN}",
 }
 
 
 @contextmanager
 def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[None]:
-    """Turn what a server answers about an address into an error of a kind.
+    """Turn obstore's exceptions about an address into an error of a kind.
 
     Raises:
-        Mission9Error: of that kind, in the place of what obstore raises.
-        ConfigError: the bucket is in another region than the one that is set.
+        Mission9Error: (`kind`) in place of obstore's exception.
+        ConfigError: the bucket is in another region than the configured one.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator
 
 
 def error_kind(error: Exception) -> ErrorKind | None:
-    """Return what kind of trouble an error of obstore or boto3 tells; None if it is another's."""
+    """Classify an exception of obstore or boto3; None for any other."""
     if type(error).__module__.startswith("botocore"):
         return _trouble_of_boto3(error)
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
@@ -93,21 +93,21 @@ def error_kind(error: Exception) -> ErrorKind | None:
     if of_credentials := _trouble_with_credentials(text):
         return of_credentials
     said = _trouble_said(_first(_CODE, text), _first(_STATUS, text))
-    if said is None and isinstance(error, UnauthenticatedError):  # of what would renew the credentials
+    if said is None and isinstance(error, UnauthenticatedError):  # from the server that renews the credentials
         return "unknown key"
     return said or ("gone" if is_gone else _trouble_before_an_answer(text))
 
 
 def _trouble_with_credentials(text: str) -> ErrorKind | None:
-    """The trouble where it is not the bucket's server that answered, but the address that gives a role's credentials.
+    """Classify an answer that came from the server of a role's credentials, not from the bucket's.
 
-    What that answers, 403 or 404, says nothing of the bucket.
+    Its status, 403 or 404, says nothing about the bucket.
     """
     url = urlsplit(_first(_ASKED, text))
     is_of_bucket = url.netloc == urlsplit(endpoint()).netloc or ".s3." in f".{url.hostname}"
     is_metadata = "InstanceCredential" in text or (url.hostname or "") in _METADATA_HOSTS
     is_metadata |= not is_of_bucket and url.path.startswith(_METADATA_PATHS)
-    # Without an address: what the metadata address answers is no credentials.
+    # Without an address: the metadata server's answer held no credentials.
     is_metadata |= not credentials_told() and "HTTP error: " in text and not url.netloc
     is_role = url.geturl().startswith(tuple(filter(None, map(os.environ.get, ROLE_ADDRESSES))) or ("no address",))
     is_role |= not is_of_bucket and (url.hostname or "").startswith("sts.")
@@ -128,7 +128,7 @@ def _trouble_of_boto3(error: Exception) -> ErrorKind:
 
 
 def _trouble_said(code: str, status: str) -> ErrorKind | None:
-    """Return what the code and the status of an answer mean."""
+    """Classify an answer by its code and status."""
     if code == "NoSuchBucket":
         return "no bucket"
     if code in _BAD_CREDENTIALS:
@@ -153,16 +153,16 @@ def _trouble_before_an_answer(text: str) -> ErrorKind:
 
 
 def describe_error(trouble: ErrorKind, address: Address, error: Exception) -> str:
-    """Return what went wrong with which address, and what to do."""
+    """Describe a failure: the address, the problem and the remedy."""
     if trouble in _WORDS:
         return f"{address}: {_WORDS[trouble]}"
     where = f" of {endpoint()}" if endpoint() else ""
     match trouble:
         case "no bucket":
-            return f"{address}: there is no bucket {address.bucket}{where}: make it, or give another"
+            return f"{address}: the bucket {address.bucket}{where} does not exist: create it, or pass another"
         case "unknown key":
             whose, code = credentials_told() or "of this machine's role", _first(_CODE, str(error)) or _code(error)
-            what = f"the server does not accept the credentials {whose} ({code})"
+            what = f"the server rejects the credentials {whose} ({code})"
             if not code:
                 what = f"the credentials {whose} cannot be renewed ({_why(error)})"
             return f"{address}: {what}: renew them, {_AGAIN}"
@@ -173,32 +173,32 @@ def describe_error(trouble: ErrorKind, address: Address, error: Exception) -> st
             )
         case "no credentials":
             return (
-                f"{address}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                "AWS_PROFILE; or give this machine a role; or set AWS_SKIP_SIGNATURE to true where the bucket is public"
+                f"{address}: no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or "
+                "a machine role; for a public bucket, set AWS_SKIP_SIGNATURE to true"
             )
         case "gone":
-            return f"{address} is not there (404): see who deletes it"
+            return f"{address} is gone (404): find the process that deletes it"
         case "there":
-            return f"{address} is there already, made by another meanwhile: see who does that"
+            return f"{address} already exists: another process created it during this run; find it"
         case "unusable key":
             what = str(error).partition("\n")[0].rpartition("rror parsing ")[2]
             return (
-                f"{address}: a key with empty names, . or .., or what does not print ({what}): rename it, or "
-                "pip install 'mission9[s3]', which can read it"
+                f"{address}: the key contains an empty name, . or .., or unprintable characters ({what}): rename it, "
+                "or pip install 'mission9[s3]', which can read it"
             )
         case _:
-            return f"{address}: the server{where} fails again and again ({_why(error)}): see to it, {_AGAIN}"
+            return f"{address}: repeated errors of the server{where} ({_why(error)}): fix it, {_AGAIN}"
 
 
 def _why(error: Exception) -> str:
-    """Tell the answer of a server that is asked in vain, or why there is none: 501 where it knows no such request."""
+    """The answer of a failing server, or the reason for none; a server that lacks a request answers 501."""
     text = str(error).partition("\n")[0]
     status = _first(_STATUS, text)
     return f"it answers {status}" if status else text.rpartition(" - ")[2].strip()[:200]
 
 
 def _code(error: Exception) -> str:
-    """The code of an answer that boto3 tells of."""
+    """The error code of boto3's exception."""
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
 
 

@@ -1,11 +1,11 @@
-"""Hold a prefix: an object names its writer, and is out of date soon after that writer is gone.
+"""The lease of a prefix: an object that names its writer and expires soon after that writer dies.
 
-It is made where there is none (`If-None-Match: *`), and renewed while its holder lives. Its age is told by the server's
-clock alone. One that is too old, or whose holder was a process of this machine that is gone, is taken over: it is
-deleted and made anew. (Not all servers can replace an object only if it is the one that was seen, `If-Match`.) Whoever
-made it looks again a moment later, since another may have done the same, then with each renewal, and before it shows a
-result. A server that takes no notice of `If-None-Match` would give a lock that somebody holds to whoever comes: each is
-tried first, on an object of its own.
+The holder creates it only if absent (`If-None-Match: *`) and renews it while it lives. Its age is measured by the
+server's clock alone. A lease that is too old, or whose holder was a process of this machine that has ended, is taken
+over: deleted and created again. (Not all servers support replacing only the object that was read, `If-Match`.) The new
+holder checks it again a moment later, since another process may have done the same, then at each renewal, and before it
+publishes a result. A server that ignores `If-None-Match` would grant a held lease to any process, so each server is
+first tested with an object of its own.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from mission9.storage.s3.objects import delete, get_or_none, head, is_unknown, p
 
 logger = logging.getLogger(__name__)
 
-LEASE = 60.0  # seconds after its last renewal that a lock holds
+LEASE = 60.0  # seconds after its last renewal until a lock expires
 _RENEW_EVERY = 15.0
-_SETTLE = 1.0  # seconds for another that makes the lock, or deletes the same old one, to be done with it
+_SETTLE = 1.0  # seconds for a competing process to finish creating the lock, or deleting the same expired one
 
 _TRIES = 5
 
 
 def _clock() -> float:
-    """Seconds that have passed, also those in which the machine slept and others saw the lock grow old."""
+    """Seconds on a clock that also counts while the machine is suspended, since the lock ages for others then."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass
 class Lease:
-    """The lock of a prefix, held; `token` is in no other."""
+    """A lock of a prefix that is held; `token` is unique to it."""
 
     address: Address
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -55,18 +55,18 @@ class Lease:
     lost: str = ""
 
     def check(self) -> None:
-        """Make sure that the lock still is this run's.
+        """Check that this run still holds the lock.
 
         Raises:
-            StorageError: another run may write by now.
+            StorageError: this run has lost it, so another run may be writing.
         """
         if not self.lost and _clock() - self.renewed > LEASE:
             self.renew()
         if self.lost:
-            raise StorageError(f"{self.address} is not this run's any more ({self.lost}): give the same command again")
+            raise StorageError(f"this run has lost the lock {self.address} ({self.lost}): rerun the same command")
 
     def renew(self) -> None:
-        """Say that this run still lives; notice where another has taken the lock."""
+        """Renew the lock, and record its loss if another process has taken it."""
         asked = _clock()
         holder = _holder(self.address)
         if holder.get("token") == self.token:
@@ -76,22 +76,22 @@ class Lease:
             self.lost = f"{_name(holder)} holds it" if holder else "it was deleted"
 
     def content(self) -> bytes:
-        """Return what the lock says of its holder."""
+        """The lock's content, which identifies its holder."""
         me = {"host": socket.gethostname(), "pid": os.getpid(), "since": self.since}
         return json.dumps({**me, "process": _process(os.getpid()), "token": self.token}).encode()
 
     def release(self) -> None:
-        """Let others write."""
+        """Delete the lock, so that others can write."""
         if _holder(self.address).get("token") == self.token:
             delete([self.address])
 
 
 @contextmanager
 def leased(address: Address) -> Iterator[Lease]:
-    """The lock at an address, held until the end of the context.
+    """Take the lock at an address, and hold it until the context ends.
 
     Raises:
-        OutputError: another run holds it, it cannot be written, or the server can keep no lock.
+        OutputError: another run holds it, it cannot be written, or the server does not support locks.
     """
     check_server(address.parent)
     lease = Lease(address)
@@ -100,17 +100,17 @@ def leased(address: Address) -> Iterator[Lease]:
         with background_thread(partial(_keep, lease)):
             yield lease
     except BaseException:
-        run_with_deadline(lease.release)  # it ends by itself
+        run_with_deadline(lease.release)  # the lock expires by itself
         raise
     with suppress(Mission9Error):
         lease.release()
 
 
 def check_server(folder: Address) -> None:
-    """Make sure that a server refuses to make an object where there is one, by an object of this call's own.
+    """Check that a server refuses to overwrite with `If-None-Match: *`, using an object of this call's own.
 
     Raises:
-        OutputError: it does not, or the object cannot be written.
+        OutputError: the server overwrites it, or the object cannot be written.
     """
     probe = folder / f"probe-{uuid.uuid4().hex}"
     try:
@@ -125,9 +125,8 @@ def check_server(folder: Address) -> None:
             delete([probe])
     if not is_kept:
         raise OutputError(
-            f"the server of {folder.parent} takes no notice of If-None-Match: *, by which runs keep out of each "
-            "other's way: two could write there at once, and spoil the result. Give an --output on a server that does "
-            "(Amazon's S3 does), or a folder"
+            f"the server of {folder.parent} ignores If-None-Match: *, so two runs could corrupt the result: pass an "
+            "--output on Amazon S3 or in a folder"
         )
 
 
@@ -136,7 +135,7 @@ def _keep(lease: Lease, ended: threading.Event) -> None:
         try:
             lease.renew()
         except Mission9Error as error:
-            logger.warning("the lock cannot be renewed: %s", error)
+            logger.warning("failed to renew the lock: %s", error)
 
 
 def _acquire(lease: Lease) -> None:
@@ -145,24 +144,24 @@ def _acquire(lease: Lease) -> None:
         if _made(lease):
             return
         holder = _holder(lease.address)
-        if holder.get("token") == lease.token:  # an answer was lost, and the request made again
+        if holder.get("token") == lease.token:  # an answer was lost, and the request was retried
             return
         age = _age(lease.address)
         if age is None:
-            continue  # whoever held it has just let go
+            continue  # the holder has just released it
         if not _is_over(holder, age):
             break
         if _taken_over(lease, holder):
             return
-    left = f"; if it was killed, its lock ends within {LEASE:.0f} seconds" if holder else ""
+    left = f"; if it was killed, its lock expires within {LEASE:.0f} seconds" if holder else ""
     raise OutputError(
-        f"another run is writing {lease.address.parent.parent}: {_name(holder)}; wait for it, or end it{left}"
+        f"another run is writing to {lease.address.parent.parent}: {_name(holder)}; wait for it, or end it{left}"
     )
 
 
 def _taken_over(lease: Lease, old: dict[str, Any]) -> bool:
-    """Put this run's lock in the place of one that is out of date; whether no other was faster."""
-    logger.info("the lock of %s is out of date, and taken over", _name(old))
+    """Replace an expired lock by this run's; return False if another process was faster."""
+    logger.info("taking over the expired lock of %s", _name(old))
     if _holder(lease.address) != old:
         return False
     delete([lease.address])
@@ -170,9 +169,9 @@ def _taken_over(lease: Lease, old: dict[str, Any]) -> bool:
 
 
 def _made(lease: Lease) -> bool:
-    """Make the lock where there is none; whether it is this run's a moment later.
+    """Create the lock if absent; return True if this run still holds it a moment later.
 
-    Some servers tell two that come at once that there was none, and keep what the last of them has written.
+    Some servers accept two simultaneous requests as the first, and keep the content of the last.
     """
     if not put_new(lease.address, lease.content(), OutputError):
         return False
@@ -181,7 +180,7 @@ def _made(lease: Lease) -> bool:
 
 
 def _holder(address: Address) -> dict[str, Any]:
-    """Return what a lock says; empty where there is none, or it says nothing."""
+    """The content of a lock; empty if it is absent or unreadable."""
     content = get_or_none(address, MIB)
     try:
         found = json.loads(content or b"{}")
@@ -191,7 +190,7 @@ def _holder(address: Address) -> dict[str, Any]:
 
 
 def _age(address: Address) -> float | None:
-    """Seconds since a lock was last written, by the server's clock; None where there is none."""
+    """Seconds since a lock was last written, by the server's clock; None if it is absent."""
     lock = head(address)
     if lock is None:
         return None
@@ -210,16 +209,16 @@ def _is_over(holder: dict[str, Any], age: float) -> bool:
     process = str(holder.get("process", ""))
     machine, _, number = process.rpartition(":")
     own = _process(os.getpid()).rpartition(":")[0]
-    # Of this very machine and container: whether the process is there can be seen.
+    # On this very machine and container, the process itself can be checked.
     return machine.rpartition(":")[0] == own.rpartition(":")[0] and bool(number) and not _is_there(process)
 
 
 def _process(pid: int) -> str:
-    """Name a process among all of all machines: by the start of the machine, its container, pid and own start."""
+    """Identify a process across machines: by boot, container, pid and start time."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        if facts[0] != "Z":  # dead, and nobody has asked how it ended
+        if facts[0] != "Z":  # a zombie: ended, not yet reaped
             return f"{boot}:{os.readlink('/proc/self/ns/pid')}:{pid}:{facts[19]}"
     return ""
 
@@ -231,4 +230,4 @@ def _is_there(process: str) -> bool:
 
 def _name(holder: dict[str, Any]) -> str:
     told = {name: holder.get(name) for name in ("host", "pid", "since")}
-    return json.dumps(told) if holder else "one that does not say who it is"
+    return json.dumps(told) if holder else "an unidentified process"

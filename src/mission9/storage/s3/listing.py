@@ -1,4 +1,4 @@
-"""List what is below a prefix, all of it or one level; errors are one line each."""
+"""List the objects below a prefix, recursively or one level; errors are one line each."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mission9.storage.s3.errors import error_kind, told
 from mission9.storage.s3.objects import ObjectInfo, tried
 from mission9.storage.s3.raw_keys import can_be_used, is_odd, odd_level, odd_pages
 
-PAGE_KEYS = 1000  # what a server lists at a time
+PAGE_KEYS = 1000  # keys in a page of a server's listing
 
 Level = tuple[list[ObjectInfo], list[Address]]  # the objects directly below a prefix, and the prefixes there
 
 
 def list_below(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[list[ObjectInfo]]:
-    """The objects below a prefix in order of their keys' bytes, a page at a time.
+    """The objects below a prefix, sorted by their keys' bytes, a page at a time.
 
     Raises:
-        Mission9Error: of that kind: they cannot be listed.
+        Mission9Error: (`kind`) they cannot be listed.
     """
     last: str | None = None
     pages = _pages_after(address, last)
@@ -33,7 +33,7 @@ def list_below(address: Address, kind: type[Mission9Error] = StorageError) -> It
             return next(pages, None)
         except Exception as failure:
             is_of_names = error_kind(failure) == "unusable key" and can_be_used()
-            # A list that was cut goes on behind what came of it.
+            # A truncated listing resumes after its last key.
             pages = (odd_pages if is_of_names else _pages_after)(address, last)
             if is_of_names:
                 return next(pages, None)
@@ -54,10 +54,10 @@ def _pages_after(address: Address, key: str | None) -> Iterator[Any]:
 
 
 def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> Level:
-    """The objects directly below a prefix, and the prefixes there, by one listing.
+    """The objects and prefixes directly below a prefix, by one listing.
 
     Raises:
-        Mission9Error: of that kind: they cannot be listed.
+        Mission9Error: (`kind`) they cannot be listed.
     """
     with told(address, kind):
         found = tried(partial(_level, address))
@@ -65,10 +65,10 @@ def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> Le
 
 
 def list_small_level(address: Address, most: int, kind: type[Mission9Error] = StorageError) -> Level | None:
-    """As `list_level`; None where there is more than `most`, and then not all of it is asked for, as obstore does.
+    """Like `list_level`, but None for more than `most` entries, without listing them all as obstore would.
 
     Raises:
-        Mission9Error: of that kind: they cannot be listed.
+        Mission9Error: (`kind`) they cannot be listed.
     """
     if not can_be_used():
         return list_level(address, kind)

@@ -23,16 +23,16 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-# Of a body that comes, in memory twice; and pieces of a file that is sent, of 5 MB each. `AT_ONCE` files have them.
+# The size of a chunk of a download, held in memory twice, and of a part of an upload, 5 MB. `AT_ONCE` files use them.
 _PIECE, _PIECES_AT_ONCE = 2 * 1024 * 1024, 2
 
-# A body that ends before its time is asked for again, so often, after so many seconds.
+# Retries of a truncated body: how many, after how many seconds.
 _TRIES, _PAUSE = 6, 0.2
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object, as a listing tells of it."""
+    """An object, as a listing describes it."""
 
     key: str
     size: int
@@ -41,25 +41,25 @@ class ObjectInfo:
 
     @staticmethod
     def of(facts: Any) -> ObjectInfo:
-        """Return what obstore tells of it."""
+        """Convert obstore's description."""
         return ObjectInfo(facts["path"], facts["size"], facts["last_modified"], facts["e_tag"] or "")
 
 
 class TooLarge(Exception):
-    """An object is larger than it may be."""
+    """An object exceeds the size limit."""
 
 
 class TruncatedBody(Exception):
-    """A body ended before its time."""
+    """A body was truncated."""
 
 
 def read(address: Address, most: int) -> bytes:
-    """An object's content, of at most `most` bytes, by one request; never half of it.
+    """An object's content, of at most `most` bytes, by one request; never truncated.
 
     Raises:
         TooLarge: it is larger.
-        Cut: it ended before its time again and again.
-        Exception: as obstore raises them.
+        TruncatedBody: the body was truncated, on every retry.
+        Exception: obstore's own.
     """
     return tried(partial(_read, address, most))
 
@@ -68,7 +68,7 @@ def get(address: Address, most: int, kind: type[Mission9Error] = StorageError) -
     """An object's content.
 
     Raises:
-        Mission9Error: of that kind: it cannot be read, or is larger.
+        Mission9Error: (`kind`) it cannot be read, or is larger.
     """
     try:
         with told(address, kind):
@@ -78,7 +78,7 @@ def get(address: Address, most: int, kind: type[Mission9Error] = StorageError) -
 
 
 def get_or_none(address: Address, most: int) -> bytes | None:
-    """An object's content; None where there is none.
+    """An object's content; None if it does not exist.
 
     Raises:
         StorageError: it cannot be read.
@@ -92,7 +92,7 @@ def get_or_none(address: Address, most: int) -> bytes | None:
 
 
 def fetch(address: Address, file: Path) -> None:
-    """An object's content as a file, which appears whole.
+    """Download an object to a file, which appears whole.
 
     Raises:
         StorageError: it cannot be read.
@@ -105,12 +105,12 @@ def fetch(address: Address, file: Path) -> None:
 
 
 def is_gone(error: Mission9Error) -> bool:
-    """Tell whether what an error tells of is that there is no such object."""
+    """Return True if an error means that the object does not exist."""
     return _trouble_behind(error) == "gone"
 
 
 def is_unknown(error: Mission9Error) -> bool:
-    """Tell whether what an error tells of is that the server does not know what was asked for."""
+    """Return True if an error means that the server does not support the request."""
     return _trouble_behind(error) == "unknown request"
 
 
@@ -119,9 +119,9 @@ def _trouble_behind(error: Mission9Error) -> ErrorKind | None:
 
 
 def tried(once: Callable[[], Found]) -> Found:
-    """Return what `once` gives; tried again where a body is cut, or the client does not try again itself.
+    """Call `once`, retrying truncated bodies and the errors that the client does not retry itself.
 
-    It does so with requests that do no harm when they are made twice, and a minute later there is no point in it.
+    For idempotent requests only, and for at most a minute.
     """
     pauses = [_PAUSE * 2**attempt for attempt in range(_TRIES - 1)]
     return retry(once, _is_transient, pauses, timeout=PATIENCE.total_seconds())
@@ -134,7 +134,7 @@ def _is_transient(error: Exception) -> bool:
 def _read(address: Address, most: int) -> bytes:
     body, size = _asked(address)
     if size > most:
-        raise TooLarge(f"{size} bytes are more than {most}")
+        raise TooLarge(f"{size} bytes exceed the limit of {most}")
     return b"".join(_pieces(body, size))
 
 
@@ -146,7 +146,7 @@ def _fetch(address: Address, file: Path) -> None:
 
 
 def _asked(address: Address) -> tuple[Iterator[Any], int]:
-    """The body of an object, piece by piece, and how many bytes are to come."""
+    """The body of an object, chunk by chunk, and its size in bytes."""
     import obstore
 
     if is_odd(address.key) and can_be_used():
@@ -156,10 +156,10 @@ def _asked(address: Address) -> tuple[Iterator[Any], int]:
 
 
 def _pieces(stream: Iterator[Any], size: int) -> Iterator[bytes]:
-    """The body of an answer, all of it.
+    """The complete body of an answer, chunk by chunk.
 
     Raises:
-        Cut: it ends before its time.
+        TruncatedBody: the body was truncated.
     """
     came = 0
     while True:
@@ -167,17 +167,17 @@ def _pieces(stream: Iterator[Any], size: int) -> Iterator[bytes]:
             piece = bytes(next(stream))
         except StopIteration:
             break
-        except Exception as error:  # clients tell of a body as of anything else
-            raise TruncatedBody(f"its body breaks off after {came} of {size} bytes") from error
+        except Exception as error:  # clients raise all kinds of errors while a body is read
+            raise TruncatedBody(f"the body was truncated after {came} of {size} bytes") from error
         progress()
         came += len(piece)
         yield piece
     if came != size:
-        raise TruncatedBody(f"{came} of {size} bytes came")
+        raise TruncatedBody(f"the body was truncated after {came} of {size} bytes")
 
 
 def put(address: Address, content: bytes | Path) -> None:
-    """Make an object of bytes, or of a file; a reader sees all of it or what was there before.
+    """Write an object from bytes or a file; readers see the complete new content or the old one.
 
     Raises:
         StorageError: it cannot be written.
@@ -196,19 +196,19 @@ def _put(address: Address, content: bytes | Path) -> None:
     try:
         obstore.put(store_of(address.bucket), address.key, content, max_concurrency=_PIECES_AT_ONCE)
     except Exception as error:
-        # Of a large file's pieces, which were put together already, and half of the answer came.
+        # The parts of a large file, which were completed although half of the answer was lost.
         if error_kind(error) == "gone":
-            raise TruncatedBody("what was sent of it is gone before its end") from error
+            raise TruncatedBody("the upload's parts disappeared before its end") from error
         raise
 
 
 def put_new(address: Address, content: bytes, kind: type[Mission9Error] = StorageError) -> bool:
-    """Make an object where there is none; whether there was none.
+    """Create an object only if absent; return True if it was.
 
-    An answer that is lost is asked for again, and then it may be this very content that is there: its reader must know.
+    A lost answer is retried, and may then report this very content as existing: its reader must compare.
 
     Raises:
-        Mission9Error: of that kind: it cannot be written.
+        Mission9Error: (`kind`) it cannot be written.
     """
     import obstore
 
@@ -223,7 +223,7 @@ def put_new(address: Address, content: bytes, kind: type[Mission9Error] = Storag
 
 
 def copy(source: Address, target: Address) -> None:
-    """The same object under a second key; its bytes do not come here.
+    """Copy an object to a second key, within the server.
 
     Raises:
         StorageError: it cannot be copied.
@@ -235,7 +235,7 @@ def copy(source: Address, target: Address) -> None:
 
 
 def delete(addresses: Iterable[Address]) -> None:
-    """Delete objects; those that are gone already do not matter.
+    """Delete objects; absent ones are ignored.
 
     Raises:
         StorageError: one cannot be deleted.
@@ -251,10 +251,10 @@ def delete(addresses: Iterable[Address]) -> None:
 
 
 def head(address: Address, kind: type[Mission9Error] = StorageError) -> ObjectInfo | None:
-    """Return what the server tells of one object; None where there is none.
+    """The description of one object; None if it does not exist.
 
     Raises:
-        Mission9Error: of that kind: it does not tell.
+        Mission9Error: (`kind`) the server does not answer.
     """
     try:
         return head_existing(address, kind)
@@ -265,10 +265,10 @@ def head(address: Address, kind: type[Mission9Error] = StorageError) -> ObjectIn
 
 
 def head_existing(address: Address, kind: type[Mission9Error] = StorageError) -> ObjectInfo:
-    """Return what the server tells of one object, which must be there.
+    """The description of one object, which must exist.
 
     Raises:
-        Mission9Error: of that kind: it is not, or the server does not tell.
+        Mission9Error: (`kind`) it does not exist, or the server does not answer.
     """
     with told(address, kind):
         return ObjectInfo.of(tried(partial(_head, address)))
@@ -283,7 +283,7 @@ def _head(address: Address) -> Any:
 
 
 def map_concurrent(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    """`map(work, items)`, many at a time; the first error ends it."""
+    """Apply `work` to `items`, concurrently and in order; the first error ends it."""
     if not items:
         return []
     with ThreadPoolExecutor(min(AT_ONCE, len(items))) as pool:

@@ -1,4 +1,4 @@
-"""Pieces of an object, and an object as a file that is read in pieces, each by one request."""
+"""Byte ranges of an object, and an object as a file that is read in ranges, one request each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def get_range(address: Address, start: int, length: int) -> bytes:
-    """A piece of an object, by one request.
+    """A byte range of an object, by one request.
 
     Raises:
-        StorageError: it cannot be read, or ends before that.
+        StorageError: it cannot be read, or the object is shorter.
     """
     try:
         with told(address):
@@ -30,7 +30,7 @@ def get_range(address: Address, start: int, length: int) -> bytes:
 
 
 class RangeReader(io.RawIOBase):
-    """Such a file.
+    """An object as a seekable, read-only file.
 
     Raises:
         StorageError: it cannot be read.
@@ -66,5 +66,5 @@ def _range(address: Address, start: int, length: int) -> bytes:
 
     data = bytes(obstore.get_range(store_of(address.bucket), address.key, start=start, length=length))
     if len(data) != length:
-        raise TruncatedBody(f"{len(data)} of {length} bytes came")
+        raise TruncatedBody(f"the body was truncated after {len(data)} of {length} bytes")
     return data

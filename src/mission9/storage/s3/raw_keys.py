@@ -1,4 +1,4 @@
-"""Keys that obstore cannot name: with empty parts, `.` or `..`, or control characters. boto3 lists and reads them."""
+"""Keys that obstore cannot address: with empty parts, `.`, `..` or control characters. boto3 lists and reads them."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ _DELETE = 0x7F
 
 
 def is_odd(key: str) -> bool:
-    """Tell whether a key is one that obstore cannot name; that of a bucket itself is not."""
+    """Return True if obstore cannot address a key. The empty key, of a bucket itself, is fine."""
     return bool(key) and any(
         part in ("", ".", "..") or any(ord(c) < ord(" ") or ord(c) == _DELETE for c in part) for part in key.split("/")
     )
 
 
 def can_be_used() -> bool:
-    """Tell whether boto3 is there."""
+    """Return True if boto3 is installed."""
     return importlib.util.find_spec("boto3") is not None
 
 
 def odd_read(address: Address) -> tuple[Iterator[bytes], int]:
-    """The body of an object, piece by piece, and how many bytes are to come."""
+    """The body of an object, chunk by chunk, and its size in bytes."""
     found = _client(os.getpid()).get_object(Bucket=address.bucket, Key=address.key)
     return found["Body"].iter_chunks(1 << 20), found["ContentLength"]
 
 
 def odd_head(address: Address) -> dict[str, Any]:
-    """Return what the server tells of one object, as obstore tells it."""
+    """The description of one object, in obstore's form."""
     found = _client(os.getpid()).head_object(Bucket=address.bucket, Key=address.key)
     return _facts({**found, "Key": address.key, "Size": found["ContentLength"]})
 
 
 def odd_pages(address: Address, after: str | None) -> Iterator[list[dict[str, Any]]]:
-    """The objects below a prefix that come after a key, a page at a time, as obstore tells of them."""
+    """The objects below a prefix after a key, a page at a time, in obstore's form."""
     for page in _paginated(address, Prefix=_prefix(address), StartAfter=after or ""):
-        if page.get("Contents"):  # a page of none is the end, for whoever takes them, and servers give some in between
+        if page.get("Contents"):  # servers return empty pages in between, which callers would take for the end
             yield [_facts(found) for found in page["Contents"]]
 
 
 def odd_level(address: Address, most: int | None = None) -> dict[str, Any] | None:
-    """The objects directly below a prefix, and the prefixes there, as obstore tells; None if more than `most`."""
+    """The objects and prefixes directly below a prefix, in obstore's form; None for more than `most`."""
     objects: list[dict[str, Any]] = []
     prefixes: list[str] = []
     for page in _level_pages(address):
@@ -62,7 +62,7 @@ def _level_pages(address: Address) -> Iterator[dict[str, Any]]:
     for page in _paginated(address, Prefix=_prefix(address), Delimiter="/"):
         has_slashes |= any(found["Prefix"] == "/" for found in page.get("CommonPrefixes", []))
         yield page
-    if has_slashes:  # of keys that begin so: no address but that of the bucket is above them
+    if has_slashes:  # of keys with leading slashes: only the bucket's address is above them
         yield from _paginated(address, Prefix="/")
 
 
@@ -77,7 +77,7 @@ def _paginated(address: Address, **options: str) -> Iterator[dict[str, Any]]:
 
 
 def _facts(found: dict[str, Any]) -> dict[str, Any]:
-    key = found["Key"].removesuffix("/")  # an object that stands for a folder has its name, for obstore too
+    key = found["Key"].removesuffix("/")  # a folder's placeholder object has its name, in obstore too
     return {"path": key, "size": found["Size"], "last_modified": found["LastModified"], "e_tag": found["ETag"]}
 
 

@@ -1,4 +1,4 @@
-"""Find and delete what a bucket keeps that no listing shows: old versions of objects, and unfinished uploads."""
+"""Find and delete hidden data of a bucket: old versions of objects, and unfinished uploads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Version(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """An upload in parts that was neither completed nor aborted; its parts lie in the bucket."""
+    """A multipart upload that was neither completed nor aborted; its parts are stored in the bucket."""
 
     key: str
     upload: str
@@ -43,7 +43,7 @@ def versions_of(address: Address) -> list[Version]:
 
 
 def old_versions_below(prefix: Address) -> list[Version]:
-    """Return what a bucket still keeps below a prefix of objects that were deleted or replaced, and all delete markers.
+    """The old versions below a prefix, of deleted or replaced objects, and all delete markers.
 
     Raises:
         StorageError: they cannot be listed.
@@ -52,18 +52,18 @@ def old_versions_below(prefix: Address) -> list[Version]:
 
 
 def last_changes_below(prefix: Address) -> Iterator[tuple[str, datetime]]:
-    """Every key below a prefix of which a version is kept, deleted or not, and when its newest one came.
+    """Every key below a prefix with a kept version, deleted or not, and the time of its newest version.
 
     Raises:
         StorageError: they cannot be listed.
     """
     kept = (found for found in _below(prefix.bucket, f"{prefix.key}/" if prefix.key else "") if not found.is_marker)
-    for key, versions in groupby(kept, key=attrgetter("key")):  # servers list them by key
+    for key, versions in groupby(kept, key=attrgetter("key")):  # servers sort them by key
         yield key, max(version.changed for version in versions)
 
 
 def delete_versions(bucket: str, versions: Sequence[Version]) -> None:
-    """Delete versions for good.
+    """Delete versions permanently.
 
     Raises:
         StorageError: one cannot be deleted.
@@ -75,13 +75,13 @@ def delete_versions(bucket: str, versions: Sequence[Version]) -> None:
             answer = client.delete_objects(Bucket=bucket, Delete={"Objects": chosen, "Quiet": True})
         for error in answer.get("Errors", []):
             raise StorageError(
-                f"a version of an object in s3://{bucket} cannot be deleted ({error.get('Code')}): allow "
-                "s3:DeleteObjectVersion, and see that no lock or retention holds it, then give the same command again"
+                f"cannot delete an object version in s3://{bucket} ({error.get('Code')}): allow "
+                "s3:DeleteObjectVersion, remove any lock or retention, then rerun the same command"
             )
 
 
 def unfinished_below(prefix: Address) -> list[Upload]:
-    """Uploads below a prefix that never ended.
+    """The unfinished uploads below a prefix.
 
     Raises:
         StorageError: they cannot be listed.
@@ -94,7 +94,7 @@ def unfinished_below(prefix: Address) -> list[Upload]:
 
 
 def abort(bucket: str, uploads: Sequence[Upload]) -> None:
-    """Delete the parts of uploads that never ended.
+    """Abort unfinished uploads, which deletes their parts.
 
     Raises:
         StorageError: one cannot be aborted.
@@ -124,8 +124,8 @@ def _told(bucket: str, action: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code")
         raise StorageError(
-            f"versions or unfinished uploads in s3://{bucket} cannot be seen or deleted ({code}): allow {action}, then "
-            "give the same command again"
+            f"cannot list or delete versions or unfinished uploads in s3://{bucket} ({code}): allow {action}, then "
+            "rerun the same command"
         ) from error
     except BotoCoreError as error:
-        raise StorageError(f"s3://{bucket} does not answer ({error}): give the same command again") from error
+        raise StorageError(f"s3://{bucket} does not answer ({error}): rerun the same command") from error

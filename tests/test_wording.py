@@ -1,0 +1,125 @@
+"""The wording of docstrings, messages and names: plain terms, and errors of at most 25 words."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+SOURCES = REPOSITORY / "src" / "mission9"
+
+# The packages under the rules on retired words and on the length of errors.
+PACKAGES = (
+    "concurrency",
+    "crypto",
+    "decoding",
+    "deploy",
+    "doctor",
+    "erasure",
+    "estimate",
+    "html_report",
+    "output",
+    "pack",
+    "privacy",
+    "runners",
+    "sources",
+    "storage",
+    "tracking",
+)
+
+MAX_WORDS = 25
+CLAUSES = ("What", "Where", "How", "Which", "Who", "Whether")
+RETIRED = tuple(
+    line for line in (Path(__file__).parent / "retired_words.txt").read_text().splitlines() if line and line[0] != "#"
+)
+# Functions whose names have such words, and wait to be renamed; `tell` is that of `io.RawIOBase`.
+NAMES = {"told", "credentials told", "beside", "is beside splits", "is there", "tell"}
+LOGGED = {"debug", "info", "warning", "error", "exception", "critical"}
+
+Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def test_no_docstring_begins_with_a_clause() -> None:
+    folders = (SOURCES, REPOSITORY / "tests", REPOSITORY / "scripts")
+    found = [
+        f"{place}: {text.partition(chr(10))[0]}"
+        for folder in folders
+        for place, text in _docstrings(_files(folder))
+        if re.match(rf"({'|'.join(CLAUSES)})\b", text)
+    ]
+    assert found == []
+
+
+def test_no_retired_word_is_used() -> None:
+    pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in RETIRED))
+    files = list(_packages())
+    texts = [*_docstrings(files), *_raised(files), *_logged(files), *_names(files)]
+    assert len(texts) > 1500
+    assert [f"{place}: {found[0]}" for place, text in texts if (found := pattern.search(_plain(text)))] == []
+
+
+def test_an_error_has_at_most_25_words() -> None:
+    raised = list(_raised(list(_packages())))
+    assert len(raised) > 100
+    assert [f"{place}: {text}" for place, text in raised if len(text.split()) > MAX_WORDS] == []
+
+
+def _packages() -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from _files(SOURCES / package)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def _nodes(files: list[Path]) -> Iterator[tuple[str, ast.AST]]:
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            yield f"{file.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 1)}", node
+
+
+def _docstrings(files: list[Path]) -> Iterator[tuple[str, str]]:
+    for place, node in _nodes(files):
+        if isinstance(node, Definition) and (text := ast.get_docstring(node)):
+            yield place, text
+
+
+def _names(files: list[Path]) -> Iterator[tuple[str, str]]:
+    for place, node in _nodes(files):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", node.name).strip()
+            if name not in NAMES:
+                yield place, name
+
+
+def _raised(files: list[Path]) -> Iterator[tuple[str, str]]:
+    """The texts of errors, raised or returned; a placeholder is one word."""
+    for place, node in _nodes(files):
+        called = node.func if isinstance(node, ast.Call) else None
+        name = called.id if isinstance(called, ast.Name) else ""
+        if isinstance(node, ast.Call) and re.search(r"(Error|^kind|^Gone|^Damaged|^TooManyRejects)$", name):
+            yield from ((place, text) for argument in node.args if (text := _text(argument)))
+
+
+def _logged(files: list[Path]) -> Iterator[tuple[str, str]]:
+    for place, node in _nodes(files):
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(node, ast.Call) and isinstance(called, ast.Attribute) and called.attr in LOGGED:
+            yield from ((place, text) for argument in node.args if (text := _text(argument)))
+
+
+def _text(node: ast.AST) -> str:
+    """A constant text, or that of an f-string with X for each placeholder; empty for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) or "X" for part in node.values)
+    return ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())
