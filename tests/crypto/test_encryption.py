@@ -97,7 +97,7 @@ def test_with_the_key_it_is_the_same_result(
     assert main(["verify", str(output)]) == 0
     assert main(["evaluate", str(output)]) == 0
     assert main(["report", str(output)]) == 0  # asked for, it is written
-    assert "report.html shows in clear what the encrypted tables hold" in caplog.text
+    assert "report.html shows the content of encrypted tables in clear" in caplog.text
     assert run_into(output, tree, key).images_inferred == 0
 
 
