@@ -105,7 +105,7 @@ def imported(tree: ast.Module, known: dict[str, str]) -> Iterator[str]:
 
 
 def mirrors(file: str, module: str) -> bool:
-    """Whether tests lie where a module does, and have its name or its package's: the tree of tests is the package's."""
+    """True if tests lie where a module does, and have its name or its package's: the tree of tests is the package's."""
     folder, name = Path(file).parent, Path(file).stem
     beside = Path("src/mission9") / folder.relative_to("tests") if file.startswith("tests/") else None
     return Path(module).parent == beside and name in (f"test_{Path(module).stem}", f"test_{folder.name}")
