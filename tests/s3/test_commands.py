@@ -169,7 +169,7 @@ def test_of_two_runs_at_once_one_is_refused(
     second = start(*arguments, XDG_CACHE_HOME=new_cache(tmp_path / "elsewhere", notes))
     words, _ = second.communicate(timeout=LIMIT)
     assert second.returncode == 2
-    assert f"mission9: another run is writing {watched}/results" in words
+    assert f"mission9: another run is writing to {watched}/results" in words
     assert f'"pid": {first.pid}' in words
     faults.stop.go_on()
     finish(first)
@@ -194,7 +194,7 @@ def test_secrets_are_told_to_nobody(bucket: Bucket, tree: Path, monkeypatch: pyt
     failing = start(*arguments, program=program)
     words, _ = failing.communicate(timeout=LIMIT)
     assert failing.returncode == 2
-    assert "does not accept the credentials of the environment" in words
+    assert "rejects the credentials of the environment" in words
     assert len([line for line in words.splitlines() if line.startswith("mission9: ")]) == 1
     secrets = ("planted-secret", "planted-token", bucket.server.environment["AWS_SECRET_ACCESS_KEY"] + '"')
     everything = [told.encode(), words.encode(), *(bucket.get(key) for key in bucket.keys)]
