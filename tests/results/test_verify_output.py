@@ -165,4 +165,4 @@ def test_counts_that_do_not_add_up_are_noticed(config: RunConfig) -> None:
 
 def test_no_result_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(tmp_path)]) == 2
-    assert "there is no output" in capsys.readouterr().err
+    assert "there is no mission9 output" in capsys.readouterr().err
