@@ -50,7 +50,7 @@ from mission9.options import MAX_BYTES, MAX_PIXELS, Precision
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.infer_features import infer_features
-from mission9.stages.prepare_images import ImageRow, Pixels, Prepared, prepare_ahead
+from mission9.stages.prepare_images import ImageRow, Pixels, PreparedImage, prepare_ahead
 
 Device = Literal["cuda", "cpu"]
 Features = NDArray[np.float32]
@@ -201,7 +201,7 @@ def prepare_bench(first: Extraction, rows: list[ImageRow], arguments: argparse.N
     )
 
 
-def decoded(rows: Sequence[ImageRow], extraction: Extraction) -> Iterator[Prepared]:
+def decoded(rows: Sequence[ImageRow], extraction: Extraction) -> Iterator[PreparedImage]:
     return prepare_ahead(rows, extraction, batch_size=engine_of(extraction).batch_size)
 
 

@@ -36,7 +36,7 @@ RETIRED = tuple(
     line for line in (Path(__file__).parent / "retired_words.txt").read_text().splitlines() if line and line[0] != "#"
 )
 # Functions whose names have such words, and wait to be renamed; `tell` is that of `io.RawIOBase`.
-NAMES = {"told", "credentials told", "beside", "is beside splits", "is there", "tell"}
+NAMES = {"is beside splits", "is there", "beside", "tell"}
 LOGGED = {"debug", "info", "warning", "error", "exception", "critical"}
 
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -14,7 +14,7 @@ from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.crypto.parquet import encrypted_by, is_encrypted
 from mission9.erasure.erase import erase
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.errors import ConfigError
 from mission9.output.tables import read_table
 from mission9.pipeline.run import run
@@ -133,14 +133,14 @@ def test_encrypted_and_plain_tables_do_not_mix(output: Path, plain: Path, tree: 
 
 def test_images_are_erased_from_it(output: Path, tree: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MISSION9_ENCRYPT_KEY", key)
-    receipt = erase(str(output), Request("erase", ERASED))
+    receipt = erase(str(output), ErasureRequest("erase", ERASED))
     assert receipt is not None
     assert receipt.result["model"] == "moments of the erased images subtracted, refitted"
     assert all(is_encrypted(file.parent) for file in parquet_files(output))
     for file in parquet_files(output):
         assert not [name for name in ERASED if name in repr(read_table(file).to_pylist())]
     assert list(verify_output(str(output))) == []
-    assert erase(str(output), Request("erase", ERASED)) is None
+    assert erase(str(output), ErasureRequest("erase", ERASED)) is None
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from mission9.config import RunConfig
 from mission9.crypto.keys import read_key
 from mission9.crypto.pseudonyms import Pseudonyms
 from mission9.erasure.erase import erase
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.errors import ConfigError, InputError
 from mission9.output.layout import STATE
 from mission9.pipeline.run import run
@@ -155,14 +155,14 @@ def test_images_are_erased_by_either_name(
     chosen = ["Training/a/1.jpg", "Training/b/cut é.jpg"]
     ids = [pseudonyms.name(name) for name in chosen] if by_pseudonym else chosen
     with pytest.raises(ConfigError, match="pass their key"):
-        erase(str(output), Request("erase", ids))
-    receipt = erase(str(output), Request("erase", ids, pseudonyms=pseudonyms))
+        erase(str(output), ErasureRequest("erase", ids))
+    receipt = erase(str(output), ErasureRequest("erase", ids, pseudonyms=pseudonyms))
     assert receipt is not None
     assert receipt.result["model"] == "moments of the erased images subtracted, refitted"
     assert names_in(output, [*chosen, *map(pseudonyms.name, chosen)]) == set()
     assert published(output, names) == set()
     assert list(verify_output(str(output), pseudonyms)) == []
-    assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is None
+    assert erase(str(output), ErasureRequest("erase", ids, pseudonyms=pseudonyms)) is None
     assert run_into(output, images, pseudonymise=key).skipped == {"(erased)": 2}
 
 
@@ -190,20 +190,20 @@ def test_images_are_deleted_by_pseudonyms_that_were_erased_before(
     pseudonyms = Pseudonyms.of(key)
     assert pseudonyms is not None
     ids = [pseudonyms.name(name) for name in names[:2]]
-    assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is not None
-    assert erase(str(output), Request("erase", ids, pseudonyms=pseudonyms)) is None
+    assert erase(str(output), ErasureRequest("erase", ids, pseudonyms=pseudonyms)) is not None
+    assert erase(str(output), ErasureRequest("erase", ids, pseudonyms=pseudonyms)) is None
     (tmp_path / "other").mkdir()
     before = (output / "_state/erased.json").read_bytes()
     with pytest.raises(InputError, match=r"2 ids in .* \(lines 1, 2\) are pseudonyms erased before and not in .*other"):
-        erase(str(output), Request("erase", ids, Path("ids.txt"), 0, True, str(tmp_path / "other"), pseudonyms))
+        erase(str(output), ErasureRequest("erase", ids, Path("ids.txt"), 0, True, str(tmp_path / "other"), pseudonyms))
     assert (output / "_state/erased.json").read_bytes() == before
-    receipt = erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
+    receipt = erase(str(output), ErasureRequest("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
     assert receipt is not None
     assert (len(receipt.images), receipt.erased, receipt.source["files"]) == (2, 0, 2)
     assert not [name for name in names[:2] if (images / name).exists()]
     with pytest.raises(InputError, match="are pseudonyms erased before"):  # nobody can tell whether they were these
-        erase(str(output), Request("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
-    paths = Request("erase", names[:2], with_source=True, pseudonyms=pseudonyms)
+        erase(str(output), ErasureRequest("erase", ids, Path("ids.txt"), with_source=True, pseudonyms=pseudonyms))
+    paths = ErasureRequest("erase", names[:2], with_source=True, pseudonyms=pseudonyms)
     assert erase(str(output), paths) is None
 
 
@@ -212,7 +212,9 @@ def test_a_killed_erasure_by_pseudonyms_goes_on(
 ) -> None:
     pseudonyms = Pseudonyms.of(key)
     assert pseudonyms is not None
-    request = Request("erase", [pseudonyms.name(name) for name in names[:2]], with_source=True, pseudonyms=pseudonyms)
+    request = ErasureRequest(
+        "erase", [pseudonyms.name(name) for name in names[:2]], with_source=True, pseudonyms=pseudonyms
+    )
     killed(output, request, monkeypatch)
     receipt = erase(str(output), request)
     assert receipt is not None

@@ -23,7 +23,7 @@ from mission9.config import RunConfig
 from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
 from mission9.erasure.search import Search
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.errors import ConfigError, ErasureError, InputError, OutputError, StorageError
 from mission9.output.local import Output
 from mission9.output.open import output_at
@@ -76,7 +76,7 @@ def run_into(output: Path, images: Path, **settings: Any) -> Report:
 
 
 def erased_from(output: Path, *names: str, **settings: Any) -> Receipt | None:
-    return erase(str(output), Request("erase", names, Path("ids.txt"), **settings))
+    return erase(str(output), ErasureRequest("erase", names, Path("ids.txt"), **settings))
 
 
 def names_in(folder: Path, names: list[str]) -> set[str]:
@@ -400,7 +400,7 @@ def test_a_given_model_is_retired_by_an_erasure_that_was_killed(
 ) -> None:
     model = shutil.copytree(output / "pca_model", tmp_path / "model")
     run_with_model(output, images, model)
-    request = Request("erase", ERASED)
+    request = ErasureRequest("erase", ERASED)
     killed(output, request, monkeypatch)
     with pytest.raises(ConfigError, match="may have seen"):
         run_with_model(output, images, model)
@@ -566,7 +566,7 @@ def test_retain_deletes_no_file_that_changed_since(output: Path, images: Path) -
     make_old(images, ERASED)
     run_into(output, images)
     os.utime(images / ERASED[0])
-    receipt = erase(str(output), Request("retain", days=30, with_source=True))
+    receipt = erase(str(output), ErasureRequest("retain", days=30, with_source=True))
     assert receipt is not None
     assert (receipt.erased, receipt.source["files"]) == (3, 3)
     assert names_in(output, ERASED) == set(ERASED[:1])
@@ -579,7 +579,7 @@ def test_retain_takes_no_time_that_cannot_be_meant(tmp_path: Path, days: str, ca
     assert "Traceback" not in capsys.readouterr().err
 
 
-def killed(output: Path, request: Request, monkeypatch: pytest.MonkeyPatch, *, before: str = "remake") -> None:
+def killed(output: Path, request: ErasureRequest, monkeypatch: pytest.MonkeyPatch, *, before: str = "remake") -> None:
     """An erasure that ends where shards and plans are written without the images, and the result is not."""
 
     def kill(*_: object) -> None:
@@ -597,7 +597,7 @@ def test_what_was_killed_is_in_the_receipt_of_what_goes_on(
     make_old(images, ERASED)
     run_into(output, images)
     command = ["erase", str(output), "--older-than", "30"]
-    killed(output, Request("retain", days=30), monkeypatch)
+    killed(output, ErasureRequest("retain", days=30), monkeypatch)
     assert main(command) == 0
     words = capsys.readouterr().out
     assert "4 images erased, 4 rows of shards" in words
@@ -612,7 +612,7 @@ def test_what_was_killed_is_in_the_receipt_of_what_goes_on(
 
 
 def test_another_erasure_goes_on_with_one_that_was_killed(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed(output, Request("erase", ERASED[:2]), monkeypatch)
+    killed(output, ErasureRequest("erase", ERASED[:2]), monkeypatch)
     receipt = erased_from(output, ERASED[2])
     assert receipt is not None
     hash_of = Tombstones.of(Output(output).state_files).hash_of
@@ -627,7 +627,7 @@ def test_another_erasure_goes_on_with_one_that_was_killed(output: Path, monkeypa
 def test_a_receipt_is_silent_of_no_image_that_may_lie_in_the_input(
     output: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed(output, Request("erase", ERASED[:2]), monkeypatch)
+    killed(output, ErasureRequest("erase", ERASED[:2]), monkeypatch)
     receipt = erased_from(output, ERASED[2], with_source=True)
     assert receipt is not None
     assert receipt.source["files"] == 1
@@ -639,7 +639,7 @@ def test_a_receipt_is_silent_of_no_image_that_may_lie_in_the_input(
 def test_what_has_a_hash_alone_is_found_where_paths_are(
     output: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    killed(output, Request("erase", ERASED), monkeypatch)
+    killed(output, ErasureRequest("erase", ERASED), monkeypatch)
     file, table = output / f"left.{kind}", pa.table({"n": [1, 2], "path": ["a\nb", ERASED[3]]})
     pq.write_table(pa.table({"path": [1, 2]}), output / "others.parquet")
     (output / "others.csv").write_text("n\n1\n")
@@ -776,7 +776,7 @@ def test_what_changed_nobody_knows_when_is_not_old(
     (images / unknown[1]).symlink_to("nothing")
     make_old(images, ERASED[:1])
     run_into(output, images)
-    receipt = erase(str(output), Request("retain", days=30, with_source=True))
+    receipt = erase(str(output), ErasureRequest("retain", days=30, with_source=True))
     assert receipt is not None
     assert receipt.erased == 1
     assert any(left.startswith("2 images with an unknown modification time") for left in receipt.not_reached)

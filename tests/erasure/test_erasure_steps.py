@@ -15,7 +15,7 @@ import pytest
 from mission9 import RunConfig, run
 from mission9.erasure.erase import erase
 from mission9.erasure.rewrite import rewrite
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.output.layout import done_file, plan_file
 from mission9.output.local import Output
 from mission9.output.open import output_at
@@ -47,7 +47,7 @@ def test_images_are_noted_before_the_first_of_them_is_deleted(
     with monkeypatch.context() as patch:
         patch.setattr("mission9.sources.deletion.FilesToDelete.delete", killed)
         with pytest.raises(KeyboardInterrupt):
-            erase(config.output, Request("erase", ERASED, with_source=True))
+            erase(config.output, ErasureRequest("erase", ERASED, with_source=True))
     noted = Tombstones.of(Output(Path(config.output)).state_files)
     assert [name for name in ERASED if noted.has(name)] == ERASED
     assert noted.pending.images == noted.hashes_of(ERASED)
@@ -64,7 +64,7 @@ def test_what_killed_processes_left_in_the_temporary_folder_goes_with_an_erasure
         (folder / "names").write_text(ERASED[0])
         os.utime(folder, (time.time() - 3600,) * 2)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    assert erase(config.output, Request("erase", ERASED)) is not None
+    assert erase(config.output, ErasureRequest("erase", ERASED)) is not None
     assert not left.exists()
     assert of_others.exists()
 

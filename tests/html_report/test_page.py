@@ -30,7 +30,7 @@ from mission9.output.layout import PAGE
 from mission9.results.reader import Results
 from mission9.schema import FEATURES
 from mission9.stages import infer_features
-from mission9.stages.prepare_images import ImageRow, Prepared, read_image
+from mission9.stages.prepare_images import ImageRow, PreparedImage, read_image
 from tests.html_report.conftest import FILES, LABELS, TEST, TRAINING, results_of
 from tests.test_imports import modules_after
 
@@ -192,7 +192,7 @@ class Noise:
         return self._chance.normal(size=(len(images), FEATURES)).astype(np.float32)
 
 
-def read_alone(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+def read_alone(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[PreparedImage]:
     """Images of 64 times 64 pixels, read and not decoded."""
     for row in rows:
         read = read_image(row, extraction=extraction)

@@ -12,7 +12,7 @@ import pytest
 from mission9.cli import main
 from mission9.config import RunConfig
 from mission9.erasure.erase import erase
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.output.audit_log import append, verify
 from mission9.output.layout import AUDIT_LOG
 from mission9.output.local import Output
@@ -28,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pictures: list[bytes]) ->
     settings = {"input": str(write_tree(folder / "images", pictures)), "output": str(folder / "out")}
     for components in (3, 4):
         run(RunConfig(**settings, weights="demo", components=components, no_report=True))
-    erase(str(folder / "out"), Request("erase", ["Test/a/0.jpg"]))
+    erase(str(folder / "out"), ErasureRequest("erase", ["Test/a/0.jpg"]))
     return folder / "out"
 
 

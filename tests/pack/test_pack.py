@@ -587,7 +587,7 @@ def test_a_plan_of_many_images_takes_no_more_memory(tmp_path: Path) -> None:
 import resource, sys
 from pathlib import Path
 import pyarrow as pa
-from mission9.pack.plan_pack import Done, plan_pack
+from mission9.pack.plan_pack import DoneParts, plan_pack
 from mission9.schema import LISTING
 from mission9.output.tables import TableWriter
 count, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -596,7 +596,7 @@ with TableWriter(folder / "listing.parquet", LISTING) as writer:
         names = [f"Training/{start:08}/{n:05}.jpg" for n in range(10_000)]
         columns = [names, ["Training"] * 10_000, [str(start)] * 10_000, [5000] * 10_000, [1] * 10_000]
         writer.write_batch(pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, LISTING)], schema=LISTING))
-plan = plan_pack(folder / "listing.parquet", None, folder, Done())
+plan = plan_pack(folder / "listing.parquet", None, folder, DoneParts())
 assert plan.todo_images == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -26,7 +26,7 @@ from sklearn.decomposition import PCA
 
 from mission9 import PCAModel, RunConfig, run
 from mission9.erasure.erase import erase
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
 from mission9.output.layout import PAGE
 from mission9.output.open import output_at
@@ -440,7 +440,7 @@ def test_a_run_of_another_input_that_fails_leaves_the_result_and_what_it_is_made
     assert result(config) == before
     with pytest.raises(TooManyRejects):
         run(with_changes(config, input=str(tmp_path / "other")), in_process)
-    receipt = erase(config.output, Request("erase", ("Training/a/0.jpg",)))
+    receipt = erase(config.output, ErasureRequest("erase", ("Training/a/0.jpg",)))
     assert receipt is not None
     assert receipt.result == {"images": 14, "model": "moments of the erased images subtracted, refitted"}
     assert not list(verify_output(config.output))

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mission9.output.shards import Shard, commit
 from mission9.pipeline import progress
-from mission9.pipeline.progress import Display, Done, ShardWatch
+from mission9.pipeline.progress import Display, Outcomes, ShardWatch
 from mission9.schema import OUTCOME
 
 
@@ -26,18 +26,18 @@ def rows(paths: list[str], reason: str | None) -> pa.Table:
 def test_a_watch_counts_what_is_committed_of_its_shards_alone(tmp_path: Path) -> None:
     shards = [Shard(number, f"shard{number}", "all", 2) for number in range(3)]
     watch = ShardWatch(tmp_path, shards[:2])
-    assert watch.look() == Done(0, 0)
+    assert watch.look() == Outcomes(0, 0)
     commit(tmp_path, shards[0], rows(["a", "b"], None), rows([], None))
-    assert watch.look() == Done(2, 0)
+    assert watch.look() == Outcomes(2, 0)
     commit(tmp_path, shards[2], rows(["x", "y"], None), rows([], None))
     (tmp_path / "shard1.json").write_text('{"features"')
-    assert watch.look() == Done(2, 0)
+    assert watch.look() == Outcomes(2, 0)
     commit(tmp_path, shards[1], rows(["c"], None), rows(["d"], "empty"))
-    assert watch.look() == watch.look() == Done(4, 1)
+    assert watch.look() == watch.look() == Outcomes(4, 1)
 
 
 def test_a_folder_that_is_gone_is_no_progress(tmp_path: Path) -> None:
-    assert ShardWatch(tmp_path / "gone", [Shard(0, "shard0", "all", 2)]).look() == Done(0, 0)
+    assert ShardWatch(tmp_path / "gone", [Shard(0, "shard0", "all", 2)]).look() == Outcomes(0, 0)
 
 
 class Terminal(io.StringIO):
@@ -50,9 +50,9 @@ def test_on_a_terminal_there_is_a_bar() -> None:
     display = Display(Console(file=screen, force_terminal=True, width=90, color_system=None))
     looked = threading.Event()
 
-    def look() -> Done:
+    def look() -> Outcomes:
         looked.set()
-        return Done(1500, 3)
+        return Outcomes(1500, 3)
 
     with display.stage("list"):
         pass
@@ -72,10 +72,10 @@ def test_elsewhere_there_is_a_line_now_and_then(
     display, looks = Display(console), iter(range(1000))
     third = threading.Event()
 
-    def look() -> Done:
+    def look() -> Outcomes:
         if (look_number := next(looks)) == 3:
             third.set()
-        return Done(10 * look_number, 0)
+        return Outcomes(10 * look_number, 0)
 
     with display.stage("extract"), display.counting(20_000, look):
         assert third.wait(10)

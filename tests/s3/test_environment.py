@@ -13,7 +13,7 @@ from botocore import UNSIGNED
 from mission9.errors import ConfigError
 from mission9.storage.s3.admin_client import control
 from mission9.storage.s3.client import store_of
-from mission9.storage.s3.environment import credentials_told, region
+from mission9.storage.s3.environment import describe_credentials, region
 from mission9.storage.s3.profile import credentials_of_profile
 
 
@@ -87,7 +87,7 @@ def test_requests_without_a_signature_are_a_matter_of_yes_and_no(
 ) -> None:
     of_profile(monkeypatch, "region = eu-west-3")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", value)
-    assert credentials_told() == ("of the profile default" if is_signed else "none are used (AWS_SKIP_SIGNATURE)")
+    assert describe_credentials() == ("of the profile default" if is_signed else "none are used (AWS_SKIP_SIGNATURE)")
     assert (control().meta.config.signature_version is not UNSIGNED) == is_signed
 
 
@@ -95,7 +95,7 @@ def test_the_region_is_that_of_the_profile_where_the_environment_has_keys_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path(os.environ["AWS_CONFIG_FILE"]).write_text("[default]\nregion = eu-west-3\n")
-    assert credentials_told() == "of the environment"
+    assert describe_credentials() == "of the environment"
     assert region() == store_of("bucket").config["region"] == control().meta.region_name == "eu-west-3"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     assert region() == store_of("bucket").config["region"] == control().meta.region_name == "eu-west-1"

@@ -19,7 +19,7 @@ from mission9.config import RunConfig
 from mission9.crypto.pseudonyms import Pseudonyms
 from mission9.erasure.erase import erase
 from mission9.erasure.receipt import Receipt
-from mission9.erasure.selection import Request
+from mission9.erasure.selection import ErasureRequest
 from mission9.errors import OutputError
 from mission9.output.bucket.mirror import mirror_of
 from mission9.output.bucket.output import open_bucket_output
@@ -103,7 +103,7 @@ def images(tree: Path, pictures: list[bytes]) -> Path:
 
 
 def erased_from(place: str, **settings: Any) -> Receipt | None:
-    return erase(place, Request("erase", ERASED, Path("ids.txt"), **settings))
+    return erase(place, ErasureRequest("erase", ERASED, Path("ids.txt"), **settings))
 
 
 @pytest.mark.slow
@@ -144,10 +144,10 @@ def test_retain_deletes_what_it_erased_before(versioned: Versioned, images: Path
     run(RunConfig(input=source, output=place, **SETTINGS))
     time.sleep(2)  # servers tell whole seconds
     old = 0.5 / 86_400
-    assert erase(place, Request("retain", days=old)) is not None
+    assert erase(place, ErasureRequest("retain", days=old)) is not None
     versioned.client.delete_object(Bucket=versioned.name, Key=f"images/{ERASED[0]}")  # old versions are left
     time.sleep(2)  # its deletion is a change, and must be as old as is asked for
-    with_source = Request("retain", days=old, with_source=True, input=source)  # no result is left that says it
+    with_source = ErasureRequest("retain", days=old, with_source=True, input=source)  # no result is left that says it
     receipt = erase(place, with_source)
     assert receipt is not None
     assert receipt.source["versions"] == 2 * 16 + 1
@@ -185,7 +185,7 @@ def test_by_pseudonyms(bucket: Bucket, images: Path, tmp_path: Path) -> None:
     tables = [key for key in bucket.keys if "/runs/" in key]
     assert not [key for key in tables for name in ERASED if name.encode() in bucket.get(key)]
     ids = [pseudonyms.name(name) for name in ERASED]
-    receipt = erase(place, Request("erase", ids, pseudonyms=pseudonyms))
+    receipt = erase(place, ErasureRequest("erase", ids, pseudonyms=pseudonyms))
     assert receipt is not None
     assert (receipt.erased, receipt.rows_of_shards) == (3, 3)
     assert not list(verify_output(place, pseudonyms))

@@ -14,7 +14,7 @@ from mission9.sources.list_images import has_more_images, list_images
 from mission9.sources.listing import Listing, ListingCounts
 from mission9.storage.s3 import listing, raw_keys
 from mission9.storage.s3.address import Address
-from mission9.storage.s3.environment import credentials_told
+from mission9.storage.s3.environment import describe_credentials
 from tests.s3.conftest import PAGE_KEYS, Bucket
 
 # As a bucket's owner may name things; what no key of a client can be is told apart below.
@@ -186,7 +186,7 @@ def test_a_profile_is_as_good_as_the_environment(
     (tmp_path / "config").write_text("[profile fruit]\nregion = eu-west-1\n")
     (tmp_path / "credentials").write_text("[fruit]\naws_access_key_id = test:tester\naws_secret_access_key = testing\n")
     monkeypatch.setenv("AWS_PROFILE", "fruit")
-    assert credentials_told() == "of the profile fruit"
+    assert describe_credentials() == "of the profile fruit"
     assert [row["path"] for row in rows_of(f"{bucket}/images")] == ["a/1.jpg"]
     monkeypatch.setenv("AWS_PROFILE", "vegetable")
     with pytest.raises(ConfigError, match="the profile vegetable is not in"):

@@ -12,7 +12,7 @@ import pytest
 
 from mission9.errors import StorageError
 from mission9.output.bucket import shards
-from mission9.output.bucket.shards import SharedShards, bring, incoming
+from mission9.output.bucket.shards import SharedShards, download, incoming
 from mission9.output.shards import read_features, read_marker, read_rejects
 from mission9.storage.s3 import objects, range_reader
 from mission9.storage.s3.address import Address
@@ -53,7 +53,7 @@ def test_nothing_of_a_try_that_failed_is_left_beside_the_marker(
     monkeypatch.setattr(shards, "put", put)
     shared.commit(shard(), features(5), rejects(0), mirror / "elsewhere")
     assert bucket.keys == ["shards/key0.features.parquet", "shards/key0.json"]
-    bring(shared.folder, mirror)
+    download(shared.folder, mirror)
     assert read_marker(mirror, "key0") is not None
     assert (len(read_features(mirror, "key0")), len(read_rejects(mirror, "key0"))) == (5, 0)
 
@@ -65,7 +65,7 @@ def test_what_lies_deeper_than_shards_is_none_of_them(bucket: Bucket, mirror: Pa
     for name in ("plain.json", ".json", ".."):  # the second is the marker of what has no name
         bucket.put_odd(f"shards/{name}", b"{}")
     before = {file for file in tmp_path.rglob("*") if file.is_file()}
-    bring(Address(bucket.name, "shards"), mirror)
+    download(Address(bucket.name, "shards"), mirror)
     now = {file for file in tmp_path.rglob("*") if file.is_file()}
     assert sorted(file.name for file in now - before) == [".json", "plain.json"]
     assert before <= now
@@ -119,9 +119,9 @@ def test_what_came_damaged_is_brought_again(
 
     monkeypatch.setattr(shards, "fetch", torn_once)
     brought: set[ObjectInfo] = set()
-    bring(shared.folder, mirror, only=["key0"], brought=brought)
+    download(shared.folder, mirror, only=["key0"], brought=brought)
     assert read_marker(mirror, "key0") is None
-    bring(shared.folder, mirror, only=["key0"], brought=brought)
+    download(shared.folder, mirror, only=["key0"], brought=brought)
     assert len(read_features(mirror, "key0")) == 3
 
 

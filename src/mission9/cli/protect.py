@@ -17,7 +17,7 @@ from mission9.errors import ConfigError
 
 if TYPE_CHECKING:
     from mission9.erasure.receipt import Receipt
-    from mission9.erasure.selection import Request
+    from mission9.erasure.selection import ErasureRequest
 
 _Json = Annotated[bool, Parameter(name="--json", negative="")]
 _Input = Annotated[str | None, Parameter("--input")]
@@ -95,19 +95,21 @@ def erase(
     """
     from mission9.crypto.pseudonyms import Pseudonyms
     from mission9.erasure.ids import read_ids
-    from mission9.erasure.selection import Request
+    from mission9.erasure.selection import ErasureRequest
 
     pseudonyms = Pseudonyms.of(pseudonymise)
     if (ids is None) == (older_than is None):
         raise ConfigError("mission9 erase needs --ids or --older-than, and not both (mission9 erase --help)")
     if ids is not None:
-        request = Request("erase", read_ids(ids), ids, with_source=source, input=input_, pseudonyms=pseudonyms)
+        request = ErasureRequest("erase", read_ids(ids), ids, with_source=source, input=input_, pseudonyms=pseudonyms)
     else:
-        request = Request("retain", days=older_than or 0, with_source=source, input=input_, pseudonyms=pseudonyms)
+        request = ErasureRequest(
+            "retain", days=older_than or 0, with_source=source, input=input_, pseudonyms=pseudonyms
+        )
     _carry_out(output, request)
 
 
-def _carry_out(output: str, request: Request) -> None:
+def _carry_out(output: str, request: ErasureRequest) -> None:
     from mission9.erasure.erase import erase as carry_out
 
     receipt = carry_out(output, request)

@@ -49,7 +49,7 @@ def client(service: str, region: str) -> Any:
 
 
 @contextmanager
-def told(doing: str) -> Iterator[None]:
+def translate_errors(doing: str) -> Iterator[None]:
     """Turn the cloud's exceptions into one sentence that begins with `doing`.
 
     Raises:
@@ -74,7 +74,7 @@ def stack_outputs(name: str, region: str) -> dict[str, str]:
         ConfigError: it is another stack, or of another version.
     """
     asked = client("cloudformation", region)
-    with told(f"cannot read the stack {name} in {region} (--stack, --region)"):
+    with translate_errors(f"cannot read the stack {name} in {region} (--stack, --region)"):
         (stack,) = asked.describe_stacks(StackName=name)["Stacks"]
     found = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     if missing := [output for output in OUTPUTS if output not in found]:
@@ -90,10 +90,10 @@ def submit_cluster(job: Job, wheel: Path) -> str:
     """
     _upload(job, wheel)
     emr, scheduler = client("emr", job.region), client("scheduler", job.region)
-    with told("the cluster was not started"):
+    with translate_errors("the cluster was not started"):
         cluster = str(emr.run_job_flow(**cluster_request(job))["JobFlowId"])
     try:
-        with told(f"{cluster} was ended, since its end after --max-hours could not be scheduled"):
+        with translate_errors(f"{cluster} was ended, since its end after --max-hours could not be scheduled"):
             scheduler.create_schedule(**stop_request(job, cluster, datetime.now(UTC)))
     except BaseException as error:
         _end_at_once(emr, job.region, cluster, error)
@@ -103,7 +103,7 @@ def submit_cluster(job: Job, wheel: Path) -> str:
 
 def _end_at_once(emr: Any, region: str, cluster: str, cause: BaseException) -> None:
     try:
-        with told("terminating it failed"):
+        with translate_errors("terminating it failed"):
             emr.terminate_job_flows(JobFlowIds=[cluster])
     except CloudError as refused:
         command = f"aws emr terminate-clusters --region {region} --cluster-ids {cluster}"
@@ -122,7 +122,7 @@ def submit_serverless(job: Job, wheel: Path) -> str:
     """
     _upload(job, wheel)
     serverless = client("emr-serverless", job.region)
-    with told("the job was not started"):
+    with translate_errors("the job was not started"):
         return str(serverless.start_job_run(**serverless_request(job))["jobRunId"])
 
 
@@ -131,7 +131,7 @@ def _upload(job: Job, wheel: Path) -> None:
         raise ConfigError(f"the wheel {wheel} does not exist: build it with make wheel, or pass another --wheel")
     s3 = client("s3", job.region)
     for name, file in uploads(wheel).items():
-        with told(f"cannot upload {name} to {job.code}"):
+        with translate_errors(f"cannot upload {name} to {job.code}"):
             s3.put_object(Bucket=job.stack["Bucket"], Key=f"code/{name}", Body=file.read_bytes())
 
 
@@ -140,7 +140,7 @@ def wait_for(job: Job, work: str, *, look: float = _LOOK) -> Ended:
     ask = _cluster_state if work.startswith("j-") else _job_state
     state = ""
     while True:
-        with told(f"cannot read the state of {work}, which is still running"):
+        with translate_errors(f"cannot read the state of {work}, which is still running"):
             now, why = ask(job, work)
         if now != state:
             logger.info("%s: %s %s", work, now.lower(), why)
@@ -148,7 +148,7 @@ def wait_for(job: Job, work: str, *, look: float = _LOOK) -> Ended:
         if state in _ENDED:
             break
         time.sleep(look)
-    with suppress(CloudError), told("its end has come"):
+    with suppress(CloudError), translate_errors("its end has come"):
         if work.startswith("j-"):
             name = stop_request(job, work, datetime.now(UTC))["Name"]
             client("scheduler", job.region).delete_schedule(Name=name)
@@ -178,7 +178,7 @@ def fetch_logs(stack: Mapping[str, str], region: str, work: str, folder: Path) -
     within = work if work.startswith("j-") else f"applications/{stack['ServerlessApplication']}/jobs/{work}"
     s3 = client("s3", region)
     files = []
-    with told(f"cannot read logs in s3://{bucket}/logs/"):
+    with translate_errors(f"cannot read logs in s3://{bucket}/logs/"):
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"logs/{within}/"):
             for item in page.get("Contents", []):
                 body = s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read

@@ -11,7 +11,7 @@ from mission9.errors import Mission9Error
 from mission9.privacy.policy import buckets_of, examine_policy
 from mission9.runners.spark_session import hadoop_aws
 from mission9.storage.s3.address import Address, address_of
-from mission9.storage.s3.environment import credentials_told, endpoint, region
+from mission9.storage.s3.environment import describe_credentials, endpoint, region
 from mission9.storage.s3.lease import check_server
 from mission9.storage.s3.listing import list_below
 from mission9.storage.s3.objects import delete, put
@@ -41,7 +41,7 @@ def examine_s3(config: RunConfig) -> Iterator[Finding]:
 
 
 def _credentials() -> Finding:
-    if told := credentials_told():
+    if told := describe_credentials():
         return Finding("s3 credentials", "ok", told)
     remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; on a machine with a role, ignore this"
     return Finding(
@@ -72,7 +72,7 @@ def _policy(config: RunConfig) -> Iterator[Finding]:
         return
     for check in checks:
         remedy = "" if check.is_met else f"{check.remedy}; or pass --policy none"
-        yield Finding("s3 policy", "ok" if check.is_met else "problem", check.told, remedy)
+        yield Finding("s3 policy", "ok" if check.is_met else "problem", check.text, remedy)
 
 
 def _written(output: Address) -> Finding:

@@ -18,7 +18,7 @@ from mission9.erasure.rebuild import CurrentResult, RebuildResult, remake
 from mission9.erasure.receipt import Receipt, keep
 from mission9.erasure.rewrite import rewrite, rows_of
 from mission9.erasure.search import Search, holds_erased_paths
-from mission9.erasure.selection import Request, chosen
+from mission9.erasure.selection import ErasureRequest, chosen
 from mission9.erasure.source_files import deletable_source
 from mission9.errors import ErasureError, OutputError
 from mission9.output.audit_log import MODEL_SHA256, noted
@@ -37,7 +37,7 @@ from mission9.storage.local.scratch import clear_scratch
 logger = logging.getLogger(__name__)
 
 
-def erase(place: str, request: Request) -> Receipt | None:
+def erase(place: str, request: ErasureRequest) -> Receipt | None:
     """Erase images from an output, and on request from the input; None if there is nothing to do.
 
     Raises:
@@ -49,14 +49,14 @@ def erase(place: str, request: Request) -> Receipt | None:
     there = existing_output(place)
     with translate_errors(place), encrypted_by(there.encryption_key()), there.open(overwrite=False) as output:
         for fingerprint in output.fingerprints():
-            output.bring_shards(fingerprint)
+            output.download_shards(fingerprint)
         return _Erasure(output, there, request).carry_out()
 
 
 class _Erasure:
     """One erasure; `names` are the paths of its images, `public` their names in the tables."""
 
-    def __init__(self, output: Output, place: OutputPlace, request: Request) -> None:
+    def __init__(self, output: Output, place: OutputPlace, request: ErasureRequest) -> None:
         self._output, self._place, self._request = output, place, request
         self._state = output.state_files
         self._erased = Tombstones.of(self._state)
@@ -124,7 +124,7 @@ class _Erasure:
     def _rewrite(self) -> None:
         for fingerprint in self._output.fingerprints():
             rewrite(self._output.shards(fingerprint), self._erased)
-            self._output.share_shards(fingerprint)
+            self._output.upload_shards(fingerprint)
         self._output.forget_rejects()
 
     def _remake(self, standing: CurrentResult | None, *, is_touched: bool) -> RebuildResult:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Request:
+class ErasureRequest:
     """A request to erase the images named in a file, or those older than `days`; with `with_source`, their files too.
 
     For a result with `pseudonyms`, ids are paths or pseudonyms.
@@ -49,7 +49,7 @@ class Request:
 
 
 def chosen(
-    request: Request, output: Output, erased: Tombstones, source: DeletableImages | None
+    request: ErasureRequest, output: Output, erased: Tombstones, source: DeletableImages | None
 ) -> tuple[list[str], int]:
     """The sorted paths of the requested images, and the number of images of unknown age.
 
@@ -70,7 +70,7 @@ def chosen(
 
 
 def _old(
-    request: Request, output: Output, erased: Tombstones, source: DeletableImages | None
+    request: ErasureRequest, output: Output, erased: Tombstones, source: DeletableImages | None
 ) -> tuple[set[str], set[str]]:
     """The images older than the limit, and those of unknown age, which are not counted as old.
 
@@ -94,7 +94,7 @@ def _old(
     return names, undated
 
 
-def _named(request: Request, output: Output, erased: Tombstones, source: DeletableImages | None) -> set[str]:
+def _named(request: ErasureRequest, output: Output, erased: Tombstones, source: DeletableImages | None) -> set[str]:
     wanted = {name for name in request.ids if name}
     paths = _paths_of(wanted, (image.path for image in images_of(output)), request)
     for name in wanted - paths.keys():
@@ -114,6 +114,6 @@ def _named(request: Request, output: Output, erased: Tombstones, source: Deletab
     return set(paths.values())
 
 
-def _paths_of(wanted: set[str], paths: Iterable[str], request: Request) -> dict[str, str]:
+def _paths_of(wanted: set[str], paths: Iterable[str], request: ErasureRequest) -> dict[str, str]:
     """The paths that some ids refer to, among those passed."""
     return {name: path for path in paths for name in {path, request.public_name(path)} if name in wanted}

@@ -29,7 +29,7 @@ from mission9.html_report.neighbours import nearest_others
 from mission9.html_report.payload import make_payload
 from mission9.html_report.render import check_packages, render
 from mission9.html_report.sample import Sample, draw_sample
-from mission9.html_report.tables import Found, make_tables
+from mission9.html_report.tables import Findings, make_tables
 from mission9.html_report.thumbnails import Thumbnails, make_thumbnails, no_thumbnails
 from mission9.output.layout import PAGE
 from mission9.output.report_file import is_ours, run_of, sealed
@@ -73,7 +73,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
         root = None if results.report.pseudonyms else _root(images, results.report.config["input"])
         thumbnails = _thumbnails(root, shown, results.report.config["max_pixels"])
     with _timed(seconds, "write"):
-        found = Found(results, sample, judgement, why_not, odd, neighbours, groups, thumbnails)
+        found = Findings(results, sample, judgement, why_not, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
         _put(sealed(render(make_tables(found, shown), payload)), file, results)
     return seconds

@@ -35,20 +35,20 @@ class Judgement:
     @property
     def right(self) -> int:
         """The number of correct predictions."""
-        return sum(count for (label, told), count in self.pairs.items() if label == told)
+        return sum(count for (label, predicted), count in self.pairs.items() if label == predicted)
 
     def by_label(self) -> dict[str, tuple[int, int]]:
         """The number of correct predictions and of images, by label."""
         judged: Counter[str] = Counter()
         right: Counter[str] = Counter()
-        for (label, told), count in self.pairs.items():
+        for (label, predicted), count in self.pairs.items():
             judged[label] += count
-            right[label] += count * (label == told)
+            right[label] += count * (label == predicted)
         return {label: (right[label], judged[label]) for label in sorted(judged)}
 
     def mistakes(self) -> list[tuple[str, str, int]]:
         """Label, predicted label and count of each confusion; the most frequent first."""
-        wrong = [(label, told, count) for (label, told), count in self.pairs.items() if label != told]
+        wrong = [(label, predicted, count) for (label, predicted), count in self.pairs.items() if label != predicted]
         return sorted(wrong, key=lambda pair: (-pair[2], pair[:2]))
 
 
@@ -59,8 +59,8 @@ def judge(results: Results, sample: Sample) -> Judgement:
         InputError: there are not two labels, or no images to predict.
     """
     found = halves(results, sample.scores, len(sample.images), MAX_JUDGED)
-    told = found.fitted.labels[nearest(found.fitted.pca, found.judged.pca, 1)[0][:, 0]]
-    pairs = Counter(zip(found.judged.labels.tolist(), told.tolist(), strict=True))
+    predicted = found.fitted.labels[nearest(found.fitted.pca, found.judged.pca, 1)[0][:, 0]]
+    pairs = Counter(zip(found.judged.labels.tolist(), predicted.tolist(), strict=True))
     thinned = found.thinned or len(sample.images) < sample.counts.total()
     counts = len(found.fitted), len(found.judged)
     return Judgement(found.fitted_on, found.judged_on, *counts, thinned, pairs, found.unseen)

@@ -10,14 +10,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mission9.html_report.neighbour_accuracy import Judgement
-from mission9.html_report.tables import MAX_MATRIX, Found, in_order
+from mission9.html_report.tables import MAX_MATRIX, Findings, in_order
 from mission9.html_report.text import shown as as_text
 from mission9.html_report.thumbnails import ACROSS, SIDE
 
 MAX_COMPONENTS = 50  # that can be chosen for an axis
 
 
-def make_payload(found: Found, shown: pa.Table, distances: NDArray[np.float32]) -> dict[str, Any]:
+def make_payload(found: Findings, shown: pa.Table, distances: NDArray[np.float32]) -> dict[str, Any]:
     """The points of the map with their neighbours and thumbnails, and the data of the charts."""
     labels, of_label = np.unique(shown["label"].to_numpy(), return_inverse=True)
     splits = in_order(set(shown["split"].to_pylist()))
@@ -53,12 +53,12 @@ def _matrix(judgement: Judgement | None) -> dict[str, Any] | None:
     if judgement is None:
         return None
     wrong: dict[str, int] = dict.fromkeys(sorted({label for pair in judgement.pairs for label in pair}), 0)
-    for label, told, count in judgement.mistakes():
+    for label, predicted, count in judgement.mistakes():
         wrong[label] += count
-        wrong[told] += count
+        wrong[predicted] += count
     labels = sorted(sorted(wrong, key=lambda label: -wrong[label])[:MAX_MATRIX])
     place = {label: number for number, label in enumerate(labels)}
     pairs = sorted((pair, count) for pair, count in judgement.pairs.items() if place.keys() >= set(pair))
-    cells = [(place[label], place[told], count) for (label, told), count in pairs]
+    cells = [(place[label], place[predicted], count) for (label, predicted), count in pairs]
     judged = [judgement.by_label().get(label, (0, 0))[1] for label in labels]
     return {"labels": [as_text(label) for label in labels], "cells": cells, "judged": judged}

@@ -32,7 +32,7 @@ MAX_FILES = 6  # shown of a group of identical images
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """Everything that the page shows; `odd` and `neighbours` are indices among the images shown.
 
     Without a `judgement`, `why_not_judged` gives the reason.
@@ -48,7 +48,7 @@ class Found:
     thumbnails: Thumbnails
 
 
-def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
+def make_tables(found: Findings, images: pa.Table) -> dict[str, Any]:
     """The variables of the page's template; `images` are those shown."""
     report = found.results.report
     return {
@@ -81,7 +81,7 @@ def make_tables(found: Found, images: pa.Table) -> dict[str, Any]:
     }
 
 
-def _head(found: Found) -> dict[str, str]:
+def _head(found: Findings) -> dict[str, str]:
     report = found.results.report
     return {
         "name": setting(Path(report.config["input"]).name or found.results.root.name),
@@ -106,7 +106,7 @@ def _rejects(results: Results) -> list[dict[str, str]]:
     return [{name: shown(row[name]) for name in ("path", "reason", "message")} for row in rows]
 
 
-def _thinned(found: Found, images: pa.Table) -> list[tuple[str, int, int]]:
+def _thinned(found: Findings, images: pa.Table) -> list[tuple[str, int, int]]:
     """Split, number of images shown and of all images, where these differ."""
     there: Counter[str] = Counter()
     for (_, split), count in found.sample.counts.items():
@@ -115,7 +115,7 @@ def _thinned(found: Found, images: pa.Table) -> list[tuple[str, int, int]]:
     return [(split, shown_of[split], there[split]) for split in in_order(there) if shown_of[split] < there[split]]
 
 
-def _labels(found: Found) -> dict[str, Any]:
+def _labels(found: Findings) -> dict[str, Any]:
     """Images of each label by split, and the share of correct predictions, the worst first."""
     told = found.judgement.by_label() if found.judgement else {}
     counts, splits = found.sample.counts, in_order(found.results.splits)
@@ -132,7 +132,7 @@ def _labels(found: Found) -> dict[str, Any]:
     return {"labels": rows, "labels_total": len(labels)}
 
 
-def _matrix(found: Found) -> dict[str, Any]:
+def _matrix(found: Findings) -> dict[str, Any]:
     """The number of labels in the confusion matrix, and of all labels."""
     if found.judgement is None:
         return {}
@@ -148,7 +148,7 @@ def _mistakes(judgement: Judgement | None) -> list[tuple[str, str, int, int]]:
     return [(shown(label), shown(told), count, judged[label][1]) for label, told, count in most]
 
 
-def _odd(found: Found, images: pa.Table) -> list[dict[str, Any]]:
+def _odd(found: Findings, images: pa.Table) -> list[dict[str, Any]]:
     labels, paths = images["label"].to_numpy(), images["path"].to_numpy()
     rows = []
     for place in found.odd[:MAX_ODD]:
@@ -159,7 +159,7 @@ def _odd(found: Found, images: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _identical(found: Found, images: pa.Table) -> dict[str, Any]:
+def _identical(found: Findings, images: pa.Table) -> dict[str, Any]:
     across = [group for group in found.groups if group.leaks or group.crosses_labels]
     places = {path: place for place, path in enumerate(images["path"].to_pylist())}
     rows = [

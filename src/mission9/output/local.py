@@ -161,11 +161,11 @@ class Output:
         """The folder to which workers commit the shards of the plan `todo`, if it is not `shards`."""
         return None
 
-    def bring_shards(self, fingerprint: str) -> None:
+    def download_shards(self, fingerprint: str) -> None:
         """Make `shards` hold exactly the shards that earlier runs have committed."""
         make_folder(self.shards(fingerprint))
 
-    def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
+    def upload_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
         """Publish a plan to workers and later runs, with its pending rows under `name`."""
 
     def fingerprints(self) -> list[str]:
@@ -174,10 +174,10 @@ class Output:
         names = [path.name for path in files_in(folder) if path.is_dir()] if folder.is_dir() else []
         return sorted(filter(FINGERPRINT.fullmatch, names))
 
-    def share_shards(self, fingerprint: str) -> None:
+    def upload_shards(self, fingerprint: str) -> None:
         """Publish exactly the content of `shards` to later runs."""
 
-    def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:  # noqa: ARG002
+    def downloading(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:  # noqa: ARG002
         """Copy shards to `shards` as workers commit them, of the keys given; all of them when the context ends."""
         return nullcontext()
 

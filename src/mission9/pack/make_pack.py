@@ -63,7 +63,7 @@ def make_pack(
         found = ListingCounts()
         batches = list_images(root, found, replace(listing, exclude=real_root(output)))
         _write_listing(scratch / "listing.parquet", batches, input, found)
-        report = PackReport(str(store), _told(real_root(input)), found.listed, found.skipped)
+        report = PackReport(str(store), _shown_place(real_root(input)), found.listed, found.skipped)
         is_shown = False
         while not is_shown:
             plan = plan_rest(store, scratch, overwrite=overwrite and not report.read)
@@ -97,7 +97,7 @@ def make_pack_by_spark(
         raise OutputError(f"Spark would read the pack among the images in {input}: pass another --output")
     with translate_errors(output), locked(store) as check, scratch_folder() as scratch:
         written = write_by_spark(input, store, scratch, listing)
-        report = PackReport(str(store), _told(input), skipped=written.skipped, read=written.plan.todo_images)
+        report = PackReport(str(store), _shown_place(input), skipped=written.skipped, read=written.plan.todo_images)
         for group in row_groups(written.plan.images, columns=["split"]):
             report.splits.update(group["split"].to_pylist())
         _shown(store, written.plan, report, check)
@@ -143,6 +143,6 @@ def _shown(store: FileStore, plan: PackPlan, report: PackReport, check_lock: Che
     return True
 
 
-def _told(place: str) -> str:
+def _shown_place(place: str) -> str:
     """A place in the form that a manifest may contain."""
     return to_text(os.fsencode(redact(place)))

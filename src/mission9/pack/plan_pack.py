@@ -35,7 +35,7 @@ class Row(NamedTuple):
     modified: int
 
 
-class Known(NamedTuple):
+class PackedRow(NamedTuple):
     """A row of an earlier plan."""
 
     row: Row
@@ -43,18 +43,18 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class DoneParts:
     """Finished work: whole `parts`; those named in the manifest, `shown`; and the images in them that were `unread`."""
 
     parts: Collection[str] = ()
     shown: Collection[str] = ()
     unread: Collection[str] = ()
 
-    def holds(self, known: Known, row: Row | None) -> bool:
+    def holds(self, known: PackedRow, row: Row | None) -> bool:
         """Return True if the row needs no more work."""
         return known.row == row and known.part in self.parts and not self.is_to_try(known)
 
-    def is_to_try(self, known: Known) -> bool:
+    def is_to_try(self, known: PackedRow) -> bool:
         """Return True if an image was unreadable, and is retried.
 
         A part that no manifest names is from a killed call, and has been retried in it.
@@ -82,7 +82,7 @@ class PackPlan:
     gone: int = 0
 
 
-def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: Done) -> PackPlan:
+def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: DoneParts) -> PackPlan:
     """Divide the pending rows into new parts. Both files of the plan are written into `folder`.
 
     A part with a changed or missing image is made again, so that readers of the parts as tables see each current image
@@ -107,7 +107,7 @@ def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: Done) -> 
     return plan
 
 
-def _stale(listing: Path, earlier: Path | None, done: Done) -> tuple[set[str], int]:
+def _stale(listing: Path, earlier: Path | None, done: DoneParts) -> tuple[set[str], int]:
     """The parts with images that are no longer listed, and the number of such rows.
 
     If there is any work to do, small parts are included.
@@ -130,7 +130,7 @@ def _stale(listing: Path, earlier: Path | None, done: Done) -> tuple[set[str], i
     return (stale | small if fresh or stale or len(small) > 1 else stale), gone
 
 
-def _beside(rows: Iterator[Row], earlier: Iterator[Known]) -> Iterator[tuple[Row | None, Known | None]]:
+def _beside(rows: Iterator[Row], earlier: Iterator[PackedRow]) -> Iterator[tuple[Row | None, PackedRow | None]]:
     """Each row with the known row of its path, and known rows without a listed one; both inputs are sorted by path."""
     known = next(earlier, None)
     for row in rows:
@@ -153,13 +153,13 @@ def _rows(listing: Path) -> Iterator[Row]:
         yield from map(Row, *(group[name].to_pylist() for name in LISTING.names))
 
 
-def _known(plan: Path | None) -> Iterator[Known]:
+def _known(plan: Path | None) -> Iterator[PackedRow]:
     for group in row_groups(plan) if plan is not None else ():
         rows = map(Row, *(group[name].to_pylist() for name in LISTING.names))
-        yield from map(Known, rows, group["part"].to_pylist())
+        yield from map(PackedRow, rows, group["part"].to_pylist())
 
 
-def _batches(pairs: Iterable[tuple[Row | None, Known | None]]) -> Iterator[list[tuple[Row, Known | None]]]:
+def _batches(pairs: Iterable[tuple[Row | None, PackedRow | None]]) -> Iterator[list[tuple[Row, PackedRow | None]]]:
     """The rows with their known rows, in batches."""
     there = ((row, known) for row, known in pairs if row is not None)
     while batch := list(islice(there, _BATCH)):

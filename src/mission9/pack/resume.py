@@ -9,7 +9,7 @@ from pathlib import Path
 from mission9.errors import InputError
 from mission9.output.tables import read_table
 from mission9.pack.errors import Damaged, damage_found
-from mission9.pack.plan_pack import Done, PackPlan, plan_pack
+from mission9.pack.plan_pack import DoneParts, PackPlan, plan_pack
 from mission9.sources.pack.layout import DONE, IMAGES, MANIFEST, MAX_MANIFEST_BYTES, PLAN_FILE, Manifest
 from mission9.storage.file_store import FileStore
 
@@ -29,20 +29,20 @@ def find_manifest(store: FileStore) -> Manifest | None:
 def plan_rest(store: FileStore, folder: Path, *, overwrite: bool) -> PackPlan:
     """Plan the work for the listing in a folder; the plan is saved, so that the next call can resume a killed one."""
     earlier = None if overwrite else _fetched(store, PLAN_FILE, folder / "earlier.parquet")
-    done = _done(store, folder) if earlier is not None else Done()
+    done = _done(store, folder) if earlier is not None else DoneParts()
     listing = folder / "listing.parquet"
     try:
         with damage_found(PLAN_FILE):
             plan = plan_pack(listing, earlier, folder, done)
     except Damaged as damage:
         logger.warning("%s: %s, and everything is packed again", store, damage)
-        plan = plan_pack(listing, None, folder, Done())
+        plan = plan_pack(listing, None, folder, DoneParts())
     with store.writing(PLAN_FILE) as file:
         shutil.copyfile(plan.images, file)
     return plan
 
 
-def _done(store: FileStore, folder: Path) -> Done:
+def _done(store: FileStore, folder: Path) -> DoneParts:
     """The finished work, from the index rows of the parts and from the stored files."""
     manifest = find_manifest(store)
     shown = manifest.parts if manifest is not None else {}
@@ -50,7 +50,7 @@ def _done(store: FileStore, folder: Path) -> Done:
     noted = {name.removesuffix(".parquet") for name in store.sizes(DONE)}
     parts = {key for key in noted if key in lengths and shown.get(key, lengths[key]) == lengths[key]}
     unread = _unread(store, manifest.rejects, folder) if manifest is not None else set()
-    return Done(parts=parts, shown=shown.keys(), unread=unread)
+    return DoneParts(parts=parts, shown=shown.keys(), unread=unread)
 
 
 def _unread(store: FileStore, rejects: str, folder: Path) -> set[str]:

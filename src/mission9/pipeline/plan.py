@@ -42,12 +42,12 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     root, results = resolve_root(config.input), output.place
     if real_root(config.input) == results:
         raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
-    output.bring_shards(extraction.fingerprint)
+    output.download_shards(extraction.fingerprint)
     rows = images_of(root, config, output, found)
     check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
     known = ReusableShards(folder, check=nothing_is_as_it_was if config.overwrite else check)
     plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
-    output.share_plan(extraction.fingerprint, plan.images, plan.todo, name_of(plan))
+    output.upload_plan(extraction.fingerprint, plan.images, plan.todo, name_of(plan))
     report.found, report.skipped, report.shards = found.total, dict(found.skipped), len(plan.shards)
     report.splits = {split: SplitCounts(listed=count) for split, count in sorted(found.listed.items())}
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)

@@ -16,7 +16,7 @@ from mission9.runners.factory import works_elsewhere
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """The settings of a run, the key of its pseudonyms, what its policy found, and the estimate it is held against."""
 
     config: RunConfig
@@ -25,7 +25,7 @@ class Request:
     estimate: dict[str, Any] | None
 
     @staticmethod
-    def of(config: RunConfig) -> Request:
+    def of(config: RunConfig) -> RunRequest:
         """Return what the settings ask for.
 
         Raises:
@@ -34,7 +34,7 @@ class Request:
         """
         policy = enforce_policy(config)  # before anything is read
         estimate = read_estimate(config.estimate) if config.estimate else None
-        return Request(config, Pseudonyms.of(config.pseudonymise), policy, estimate)
+        return RunRequest(config, Pseudonyms.of(config.pseudonymise), policy, estimate)
 
     def new_report(self, extraction: Extraction, output: Output) -> Report:
         """The report of a run that is about to begin.

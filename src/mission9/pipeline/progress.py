@@ -26,7 +26,7 @@ LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 _LOOK_EVERY = 0.5  # seconds between looks at what is committed
 
 
-class Done(NamedTuple):
+class Outcomes(NamedTuple):
     """Images that are done, and how many of them were rejected."""
 
     images: int
@@ -39,9 +39,9 @@ class ShardWatch:
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
         self._folder = folder
         self._left = {f"{shard.key}.json" for shard in shards}
-        self._done = Done(0, 0)
+        self._done = Outcomes(0, 0)
 
-    def look(self) -> Done:
+    def look(self) -> Outcomes:
         """The sum over all markers there are; each is read once."""
         try:
             there = self._left.intersection(os.listdir(self._folder))
@@ -54,7 +54,7 @@ class ShardWatch:
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # no progress, and whoever reads it next has a word for it
             self._left.remove(name)
-            self._done = Done(self._done.images + features + rejects, self._done.rejected + rejects)
+            self._done = Outcomes(self._done.images + features + rejects, self._done.rejected + rejects)
         return self._done
 
 
@@ -80,7 +80,7 @@ class Display:
                 bar.remove_task(task)
 
     @contextmanager
-    def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
+    def counting(self, total: int, look: Callable[[], Outcomes]) -> Iterator[None]:
         """Show, within a stage, how many of `total` images are done."""
         follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
         self._is_counting = True
@@ -97,7 +97,7 @@ class Display:
             if not self._is_counting:
                 logger.info("%s: at work for %s", stage, _duration(time.monotonic() - start))
 
-    def _follow_on_bar(self, total: int, look: Callable[[], Done], ended: threading.Event) -> None:
+    def _follow_on_bar(self, total: int, look: Callable[[], Outcomes], ended: threading.Event) -> None:
         assert self._bar is not None  # noqa: S101 (for mypy)
         task = self._bar.task_ids[-1]
         start = time.monotonic()
@@ -105,7 +105,7 @@ class Display:
         while not is_last:
             is_last = ended.wait(_LOOK_EVERY)
             done = look()
-            told = _told(done, total, time.monotonic() - start)
+            told = _progress_text(done, total, time.monotonic() - start)
             self._bar.update(task, total=total, completed=done.images, told=told, refresh=True)
 
 
@@ -115,13 +115,13 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, expand=True)
 
 
-def _follow_in_lines(total: int, look: Callable[[], Done], ended: threading.Event) -> None:
+def _follow_in_lines(total: int, look: Callable[[], Outcomes], ended: threading.Event) -> None:
     start = time.monotonic()
     while not ended.wait(LINE_EVERY):
-        logger.info("extract: %s", _told(look(), total, time.monotonic() - start))
+        logger.info("extract: %s", _progress_text(look(), total, time.monotonic() - start))
 
 
-def _told(done: Done, total: int, seconds: float) -> str:
+def _progress_text(done: Outcomes, total: int, seconds: float) -> str:
     rate = done.images / max(seconds, 1e-3)
     left = f", {_duration((total - done.images) / rate)} left" if rate else ""
     return f"{done.images:,} of {total:,} images, {done.rejected:,} rejected, {rate:,.0f} images/s{left}"

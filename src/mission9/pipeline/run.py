@@ -24,7 +24,7 @@ from mission9.output.run_report import Report
 from mission9.output.shards import read_marker
 from mission9.pca import PCAModel, check_components
 from mission9.pipeline.plan import FEW_IMAGES, make_plan, name_of
-from mission9.pipeline.preflight import Request
+from mission9.pipeline.preflight import RunRequest
 from mission9.pipeline.progress import Display, ShardWatch
 from mission9.pipeline.setup import settle
 from mission9.redact import redact_values
@@ -64,7 +64,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TaskError: a task failed again and again; what was committed before stays.
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
-    request, display = Request.of(config), Display(console)
+    request, display = RunRequest.of(config), Display(console)
     check_folder(config.input)
     with (
         translate_errors(config.output, config.input),
@@ -105,7 +105,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
     return report
 
 
-def _publish(request: Request, output: Output, plan: Plan, report: Report, model: PCAModel) -> None:
+def _publish(request: RunRequest, output: Output, plan: Plan, report: Report, model: PCAModel) -> None:
     request.hold_against_estimate(report)
     report.audit = append(output.state_files, "run", report.audited() | {MODEL_SHA256: model.sha256})
     output.publish(report.to_json(), plan=plan.images, with_features=request.pseudonyms is not None)
@@ -146,7 +146,7 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
         shared=output.shared(extraction.fingerprint, name_of(plan)),
     )
     spent: dict[str, float] = {}
-    with output.receiving(extraction.fingerprint, [shard.key for shard in plan.shards]):
+    with output.downloading(extraction.fingerprint, [shard.key for shard in plan.shards]):
         add(spent, *(json.loads(seconds) for seconds in runner.map(task, len(plan.shards))))
     report.cpu_seconds = {what: round(seconds, 2) for what, seconds in spent.items()}
 

@@ -19,7 +19,7 @@ class Check:
     remedy: str = ""
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """The outcome as text."""
         place = self.bucket if "://" in self.bucket else f"s3://{self.bucket}"
         return f"{place}, {self.what}: {self.found}"

@@ -65,6 +65,6 @@ def enforce_policy(config: RunConfig) -> dict[str, Any]:
     checks = examine_policy(config)
     failed = [check for check in checks if not check.is_met]
     if failed:
-        told = "; ".join(f"{check.told} ({check.remedy})" for check in failed)
+        told = "; ".join(f"{check.text} ({check.remedy})" for check in failed)
         raise PolicyError(f"--policy eu failed: {told}. Fix it, or pass --policy none if the data may be stored there")
     return {"name": policy_of(config), "checks": [asdict(check) for check in checks]}

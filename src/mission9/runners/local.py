@@ -62,7 +62,7 @@ class LocalRunner:
                 attempts = 1 if len(results) > before else attempts + 1
                 if isinstance(failure, BrokenProcessPool):
                     self._end(map_concurrent=True)
-        raise TaskError(f"a task failed: {_told(failure)}") from failure
+        raise TaskError(f"a task failed: {_describe_failure(failure)}") from failure
 
     def _try(self, place: Place, numbers: set[int], results: dict[int, bytes]) -> BaseException | None:
         """Run the tasks of `numbers` once each; add their results, and return the first exception.
@@ -119,7 +119,7 @@ def _shared(task: bytes) -> Iterator[Place]:
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}", uuid.uuid4().hex
 
 
-def _told(error: BaseException | None) -> str:
+def _describe_failure(error: BaseException | None) -> str:
     if isinstance(error, BrokenProcessPool):
         return f"worker processes died {_ATTEMPTS} times, perhaps for lack of memory ({str(error).splitlines()[0]})"
     return describe_error(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

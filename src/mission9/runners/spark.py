@@ -88,7 +88,7 @@ class SparkRunner:
         except Exception as error:  # classic and Connect, 3.5 and 4 raise different exceptions
             if interruption := _interruption(error):
                 raise interruption from None
-            raise _told(_cause(str(error))) from error
+            raise _describe_cause(_cause(str(error))) from error
         results = {row.number: bytes(row.result) for row in rows}
         return [results[number] for number in range(count)]
 
@@ -100,7 +100,7 @@ def _interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     return error
 
 
-def _told(cause: str) -> Mission9Error:
+def _describe_cause(cause: str) -> Mission9Error:
     name, _, told = cause.partition(": ")
     if name.endswith(StorageError.__name__):
         return StorageError(told)

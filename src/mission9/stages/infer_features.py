@@ -15,7 +15,7 @@ from mission9.models.engines import make_engine
 from mission9.models.engines.base import Engine
 from mission9.models.extraction import Extraction
 from mission9.schema import FEATURES, OUTCOME
-from mission9.stages.prepare_images import ImageRow, Prepared, decode, prepare_ahead
+from mission9.stages.prepare_images import ImageRow, PreparedImage, decode, prepare_ahead
 
 
 def get_ready(extraction: Extraction) -> None:
@@ -56,14 +56,14 @@ def add(total: dict[str, float], *parts: Mapping[str, float]) -> None:
             total[what] = total.get(what, 0.0) + seconds
 
 
-def _outcomes(batch: list[Prepared], features: NDArray[np.float32]) -> pa.RecordBatch:
+def _outcomes(batch: list[PreparedImage], features: NDArray[np.float32]) -> pa.RecordBatch:
     vectors = iter(features)
     rows = [_outcome(image, None if image.pixels is None else next(vectors)) for image in batch]
     columns = [pa.array([row[field.name] for row in rows], field.type) for field in OUTCOME]
     return pa.record_batch(columns, schema=OUTCOME)
 
 
-def _outcome(image: Prepared, vector: NDArray[np.float32] | None) -> dict[str, Any]:
+def _outcome(image: PreparedImage, vector: NDArray[np.float32] | None) -> dict[str, Any]:
     stage, reason, message = image.stage, image.reason, image.message
     if vector is not None and not np.isfinite(vector).all():
         stage, reason, message = "infer", "non_finite_features", "the network gave NaN or infinity"

@@ -41,7 +41,7 @@ class ImageRow(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedImage:
     """An image on its way to the engine: read, then with pixels; or its rejection, in which `stage` says where."""
 
     row: ImageRow
@@ -57,7 +57,7 @@ class Prepared:
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[PreparedImage]:
     """Each row prepared, in order, a bounded way ahead of whoever takes the results.
 
     On a CPU, where each core infers, threads read ahead for it, and images are decoded when they are asked for, a run
@@ -83,16 +83,16 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
             yield from decode(run, extraction=extraction)
 
 
-def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
+def prepare(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
     """Read, decode and resize one image; whatever is wrong with it ends in the result."""
     return _decode_one(read_image(row, extraction=extraction), extraction=extraction)
 
 
-def _decode_one(image: Prepared, *, extraction: Extraction) -> Prepared:
+def _decode_one(image: PreparedImage, *, extraction: Extraction) -> PreparedImage:
     return decode([image], extraction=extraction)[0]
 
 
-def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
+def read_image(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
     """The image's bytes and their digest; whatever is wrong with it ends in the result."""
     start, stage = time.thread_time(), "list"
     try:
@@ -102,10 +102,10 @@ def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
         if data is None:
             data = open_source(row.root).read(row.path, max_bytes=extraction.max_bytes)
     except ImageError as error:
-        return Prepared(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
+        return PreparedImage(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
     digest = hashlib.sha256(data).hexdigest()
     seconds = {"read": time.thread_time() - start}
-    return Prepared(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
+    return PreparedImage(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
 
 
 def _check_keys(row: ImageRow) -> None:
@@ -121,7 +121,7 @@ def _check_keys(row: ImageRow) -> None:
         raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
 
 
-def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
+def decode(images: Sequence[PreparedImage], *, extraction: Extraction) -> list[PreparedImage]:
     """Return what was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
     readable = [image.data for image in images if image.reason is None]
     settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
@@ -129,16 +129,16 @@ def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepar
     return [image if image.reason is not None else _with_pixels(image, next(found)) for image in images]
 
 
-def _with_pixels(image: Prepared, found: Decoded | ImageError) -> Prepared:
+def _with_pixels(image: PreparedImage, found: Decoded | ImageError) -> PreparedImage:
     if isinstance(found, ImageError):
         return replace(image, data=b"", stage="decode", reason=found.reason, message=str(found))
     seconds = {**image.cpu_seconds, "decode": found.seconds}
     return replace(image, data=b"", width=found.width, height=found.height, pixels=found.pixels, cpu_seconds=seconds)
 
 
-def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+def _runs(images: Iterable[PreparedImage]) -> Iterator[list[PreparedImage]]:
     """The same images, as many at a time as are decoded at one go."""
-    run: list[Prepared] = []
+    run: list[PreparedImage] = []
     for image in images:
         run.append(image)
         if len(run) == MAX_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:

@@ -90,7 +90,7 @@ def log_results(results: Results, uri: str) -> str:
     """
     _begin(uri)
     with scratch_folder() as scratch:
-        return _send(Prepared(results, scratch / "kept"), uri)
+        return _send(PreparedLog(results, scratch / "kept"), uri)
 
 
 def log_output(root: str, uri: str) -> str:
@@ -106,12 +106,12 @@ def log_output(root: str, uri: str) -> str:
         return _send(prepared(root, scratch), uri)
 
 
-def prepared(root: str, scratch: Path) -> Prepared:
+def prepared(root: str, scratch: Path) -> PreparedLog:
     """Collect everything to log from the current result in `root`; its files are stored in `scratch`."""
-    return of_one_result(root, lambda results: Prepared(results, scratch / uuid.uuid4().hex))
+    return of_one_result(root, lambda results: PreparedLog(results, scratch / uuid.uuid4().hex))
 
 
-class Prepared:
+class PreparedLog:
     """Everything to log, collected before it is sent: the report, accuracies, and files in `kept`."""
 
     def __init__(self, results: Results, kept: Path) -> None:
@@ -138,7 +138,7 @@ def _begin(uri: str) -> None:
         logging.getLogger(talkative).setLevel(logging.ERROR)
 
 
-def _send(result: Prepared, uri: str) -> str:
+def _send(result: PreparedLog, uri: str) -> str:
     try:
         return _Log(result, uri).write()
     except Mission9Error:
@@ -150,7 +150,7 @@ def _send(result: Prepared, uri: str) -> str:
 class _Log:
     """A result's run in MLflow."""
 
-    def __init__(self, result: Prepared, uri: str) -> None:
+    def __init__(self, result: PreparedLog, uri: str) -> None:
         import mlflow
 
         self._mlflow = mlflow

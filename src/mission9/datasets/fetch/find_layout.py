@@ -37,7 +37,7 @@ def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
     named = _named(found, wanted)
     if len(named) == 1:
         return named[0]
-    there = ", ".join(_told(folder) for folder in found)
+    there = ", ".join(_describe(folder) for folder in found)
     helps = [other for other in get_args(Variant) if len(_named(found, other)) == 1]
     remedy = f"give --variant {helps[0]}" if helps else f"unpack it, and give one of them: {_RUN}"
     raise InputError(f"it holds {there}, and not just one of them is {wanted}: {remedy}")
@@ -45,11 +45,11 @@ def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
 
 def _named(found: list[Folder], variant: Variant) -> list[Folder]:
     """The folders that are of a variant by their names; where none is named 100x100, those that are not original."""
-    original = [folder for folder in found if "original" in _told(folder).lower()]
+    original = [folder for folder in found if "original" in _describe(folder).lower()]
     if variant == "original":
         return original
     others = [folder for folder in found if folder not in original]
-    return [folder for folder in others if variant in _told(folder).lower()] or others
+    return [folder for folder in others if variant in _describe(folder).lower()] or others
 
 
 def _with_both_splits(paths: Iterable[Folder]) -> list[Folder]:
@@ -62,5 +62,5 @@ def _with_both_splits(paths: Iterable[Folder]) -> list[Folder]:
     return sorted(folder for folder, names in splits.items() if {TRAINING, TEST} <= names)
 
 
-def _told(folder: Folder) -> str:
+def _describe(folder: Folder) -> str:
     return "/".join(folder) or "its top"

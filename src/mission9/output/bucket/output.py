@@ -20,7 +20,7 @@ from typing import Any
 
 from mission9.errors import OutputError
 from mission9.output.bucket.mirror import file_of, mirror_of
-from mission9.output.bucket.shards import SharedShards, bring, incoming, shared_name
+from mission9.output.bucket.shards import SharedShards, download, incoming, shared_name
 from mission9.output.layout import CHECKSUMS, FEATURES_FOLDER, PAGE, REJECTS_FOLDER, REPORT, SHARDS, STATE
 from mission9.output.local import FINGERPRINT, Output
 from mission9.output.open_local import open_local_output
@@ -57,7 +57,7 @@ def open_bucket_output(address: Address, *, overwrite: bool) -> Iterator[BucketO
         open_local_output(mirror_of(address, "output"), overwrite=True) as mirror,
     ):
         output = BucketOutput(mirror.root, address, lease)
-        output.bring_state()
+        output.download_state()
         yield output
 
 
@@ -80,7 +80,7 @@ class BucketOutput(Output):
     def state_files(self) -> BucketStore:
         return BucketStore(self.address / STATE)
 
-    def bring_state(self) -> None:
+    def download_state(self) -> None:
         """Download the bucket's record of earlier runs, without shards, and delete another result's page and tables."""
         pointer = get_or_none(self.address / REPORT, MAX_REPORT_BYTES)
         run_id = _run_in(pointer or b"")
@@ -94,11 +94,11 @@ class BucketOutput(Output):
         folder = self._shared_shards(fingerprint)
         return SharedShards(folder, folder / f"todo-{todo}.parquet")
 
-    def bring_shards(self, fingerprint: str) -> None:
-        super().bring_shards(fingerprint)
-        bring(self._shared_shards(fingerprint), self.shards(fingerprint), run_id=self._run_id())
+    def download_shards(self, fingerprint: str) -> None:
+        super().download_shards(fingerprint)
+        download(self._shared_shards(fingerprint), self.shards(fingerprint), run_id=self._run_id())
 
-    def share_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
+    def upload_plan(self, fingerprint: str, plan: Path, todo: Path, name: str) -> None:
         shared = self.shared(fingerprint, name)
         put(shared.todo, todo)
         put(shared.folder / plan.name, plan)
@@ -108,7 +108,7 @@ class BucketOutput(Output):
         names = (prefix.name for prefix in list_level(self.address / STATE / SHARDS)[1])
         return sorted(filter(FINGERPRINT.fullmatch, names))
 
-    def share_shards(self, fingerprint: str) -> None:
+    def upload_shards(self, fingerprint: str) -> None:
         self.lease.check()
         kept, shards, run_id = self.shards(fingerprint), self._shared_shards(fingerprint), self._run_id()
         _share_below(kept, shards, run_id)
@@ -120,7 +120,7 @@ class BucketOutput(Output):
         delete([self.address / REPORT])
         delete(Address(self.address.bucket, found.key) for page in list_below(self.address / RUNS) for found in page)
 
-    def receiving(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:
+    def downloading(self, fingerprint: str, keys: Collection[str]) -> AbstractContextManager[None]:
         return incoming(self._shared_shards(fingerprint), self.shards(fingerprint), keys)
 
     def publish(self, report: bytes | None = None, *, plan: Path | None = None, with_features: bool = False) -> None:

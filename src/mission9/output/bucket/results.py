@@ -14,7 +14,7 @@ from typing import Any
 from mission9.errors import ModelError, NoResultError, OutputError, StorageError
 from mission9.output.bucket.mirror import file_of, mirror_of
 from mission9.output.bucket.output import MAX_REPORT_BYTES, RUNS, TABLES_AT
-from mission9.output.bucket.shards import bring
+from mission9.output.bucket.shards import download
 from mission9.output.layout import CHECKSUMS, MODEL_FOLDER, REPORT, SHARDS, STATE
 from mission9.output.local import FINGERPRINT, Output
 from mission9.storage.cache import kept_copy
@@ -124,7 +124,7 @@ def _copy_result(address: Address, report: dict[str, Any], to_verify: bool, fold
     if to_verify:
         shards = Output(folder).shards(report["fingerprint"])
         shards.mkdir(parents=True)
-        bring(address / STATE / SHARDS / report["fingerprint"], shards, run_id=run_id)
+        download(address / STATE / SHARDS / report["fingerprint"], shards, run_id=run_id)
 
 
 def _missing(folder: Path) -> list[str]:

@@ -99,7 +99,7 @@ def shared_name(name: str, run_id: str) -> str:
     return f"done-{run_id}.parquet" if name == DONE else name
 
 
-def bring(
+def download(
     folder: Address,
     mirror: Path,
     *,
@@ -176,7 +176,7 @@ def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[N
         StorageError: the bucket cannot be read.
     """
     # In a bucket encrypted with its own key, ETags say nothing about contents, so downloads are remembered.
-    look = partial(bring, folder, mirror, only=keys, brought=set())
+    look = partial(download, folder, mirror, only=keys, brought=set())
     with background_thread(partial(_look_until, look)):
         yield
     look()

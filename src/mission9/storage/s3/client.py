@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mission9.errors import SetupError
-from mission9.storage.s3.environment import check_environment, credentials_told, endpoint, is_unsigned, region
+from mission9.storage.s3.environment import check_environment, describe_credentials, endpoint, is_unsigned, region
 from mission9.storage.s3.profile import credentials_of_profile
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _store_of(bucket: str, process: int, settings: tuple[tuple[str, str], ...]) 
     options: dict[str, Any] = {"skip_signature": is_unsigned()}
     options |= {"endpoint": url.rstrip("/")} if url else {}
     provider = None
-    if credentials_told().startswith("of the profile"):
+    if describe_credentials().startswith("of the profile"):
         keys, provider = credentials_of_profile()
         options |= keys
     options |= {"region": region()} if region() else {}

@@ -38,7 +38,7 @@ def is_unsigned() -> bool:
     return os.environ.get(_UNSIGNED, "").lower() in _YES
 
 
-def credentials_told() -> str:
+def describe_credentials() -> str:
     """Name the source of credentials; empty if none is set, when the machine's own role is used."""
     if all(map(os.environ.get, _KEYS)):
         return "of the environment"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from mission9.errors import ConfigError, Mission9Error, StorageError
 from mission9.storage.s3.address import Address
-from mission9.storage.s3.environment import ROLE_ADDRESSES, credentials_told, endpoint, region
+from mission9.storage.s3.environment import ROLE_ADDRESSES, describe_credentials, endpoint, region
 
 ErrorKind = Literal[
     "gone",
@@ -59,7 +59,7 @@ _WORDS: dict[ErrorKind, str] = {
 
 
 @contextmanager
-def told(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[None]:
+def translate_errors(address: Address, kind: type[Mission9Error] = StorageError) -> Iterator[None]:
     """Turn obstore's exceptions about an address into an error of a kind.
 
     Raises:
@@ -108,10 +108,10 @@ def _trouble_with_credentials(text: str) -> ErrorKind | None:
     is_metadata = "InstanceCredential" in text or (url.hostname or "") in _METADATA_HOSTS
     is_metadata |= not is_of_bucket and url.path.startswith(_METADATA_PATHS)
     # Without an address: the metadata server's answer held no credentials.
-    is_metadata |= not credentials_told() and "HTTP error: " in text and not url.netloc
+    is_metadata |= not describe_credentials() and "HTTP error: " in text and not url.netloc
     is_role = url.geturl().startswith(tuple(filter(None, map(os.environ.get, ROLE_ADDRESSES))) or ("no address",))
     is_role |= not is_of_bucket and (url.hostname or "").startswith("sts.")
-    if is_role or (is_metadata and credentials_told()):
+    if is_role or (is_metadata and describe_credentials()):
         return "unknown key"
     return "no credentials" if is_metadata else None
 
@@ -161,7 +161,7 @@ def describe_error(trouble: ErrorKind, address: Address, error: Exception) -> st
         case "no bucket":
             return f"{address}: the bucket {address.bucket}{where} does not exist: create it, or pass another"
         case "unknown key":
-            whose, code = credentials_told() or "of this machine's role", _first(_CODE, str(error)) or _code(error)
+            whose, code = describe_credentials() or "of this machine's role", _first(_CODE, str(error)) or _code(error)
             what = f"the server rejects the credentials {whose} ({code})"
             if not code:
                 what = f"the credentials {whose} cannot be renewed ({_why(error)})"

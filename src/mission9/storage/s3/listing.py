@@ -9,7 +9,7 @@ from typing import Any
 from mission9.errors import Mission9Error, StorageError
 from mission9.storage.s3.address import Address
 from mission9.storage.s3.client import store_of
-from mission9.storage.s3.errors import error_kind, told
+from mission9.storage.s3.errors import error_kind, translate_errors
 from mission9.storage.s3.objects import ObjectInfo, tried
 from mission9.storage.s3.raw_keys import can_be_used, is_odd, odd_level, odd_pages
 
@@ -39,7 +39,7 @@ def list_below(address: Address, kind: type[Mission9Error] = StorageError) -> It
                 return next(pages, None)
             raise
 
-    with told(address, kind):
+    with translate_errors(address, kind):
         while page := tried(next_page):
             last = page[-1]["path"]
             yield [ObjectInfo.of(facts) for facts in page]
@@ -59,7 +59,7 @@ def list_level(address: Address, kind: type[Mission9Error] = StorageError) -> Le
     Raises:
         Mission9Error: (`kind`) they cannot be listed.
     """
-    with told(address, kind):
+    with translate_errors(address, kind):
         found = tried(partial(_level, address))
     return _of(found, address)
 
@@ -72,7 +72,7 @@ def list_small_level(address: Address, most: int, kind: type[Mission9Error] = St
     """
     if not can_be_used():
         return list_level(address, kind)
-    with told(address, kind):
+    with translate_errors(address, kind):
         found = tried(partial(odd_level, address, most))
     return None if found is None else _of(found, address)
 

@@ -16,7 +16,7 @@ from mission9.storage.local.files import atomic_path, open_to_write
 from mission9.storage.retry import retry
 from mission9.storage.s3.address import Address
 from mission9.storage.s3.client import AT_ONCE, PATIENCE, store_of
-from mission9.storage.s3.errors import ErrorKind, error_kind, told
+from mission9.storage.s3.errors import ErrorKind, error_kind, translate_errors
 from mission9.storage.s3.raw_keys import can_be_used, is_odd, odd_head, odd_read
 
 Item = TypeVar("Item")
@@ -71,7 +71,7 @@ def get(address: Address, most: int, kind: type[Mission9Error] = StorageError) -
         Mission9Error: (`kind`) it cannot be read, or is larger.
     """
     try:
-        with told(address, kind):
+        with translate_errors(address, kind):
             return read(address, most)
     except (TooLarge, TruncatedBody) as error:
         raise kind(f"{address} cannot be used: {error}") from error
@@ -98,7 +98,7 @@ def fetch(address: Address, file: Path) -> None:
         StorageError: it cannot be read.
     """
     try:
-        with told(address):
+        with translate_errors(address):
             tried(partial(_fetch, address, file))
     except TruncatedBody as error:
         raise StorageError(f"{address} cannot be read: {error}") from error
@@ -183,7 +183,7 @@ def put(address: Address, content: bytes | Path) -> None:
         StorageError: it cannot be written.
     """
     try:
-        with told(address):
+        with translate_errors(address):
             tried(partial(_put, address, content))
     except TruncatedBody as error:
         raise StorageError(f"{address} cannot be written: {error}") from error
@@ -213,7 +213,7 @@ def put_new(address: Address, content: bytes, kind: type[Mission9Error] = Storag
     import obstore
 
     try:
-        with told(address, kind):
+        with translate_errors(address, kind):
             tried(partial(obstore.put, store_of(address.bucket), address.key, content, mode="create"))
     except kind as error:
         if _trouble_behind(error) == "there":
@@ -230,7 +230,7 @@ def copy(source: Address, target: Address) -> None:
     """
     import obstore
 
-    with told(source):
+    with translate_errors(source):
         tried(partial(obstore.copy, store_of(source.bucket), source.key, target.key))
 
 
@@ -246,7 +246,7 @@ def delete(addresses: Iterable[Address]) -> None:
     for address in addresses:
         by_bucket.setdefault(address.bucket, []).append(address.key)
     for bucket, keys in by_bucket.items():
-        with told(Address(bucket, keys[0])):
+        with translate_errors(Address(bucket, keys[0])):
             tried(partial(obstore.delete, store_of(bucket), keys))
 
 
@@ -270,7 +270,7 @@ def head_existing(address: Address, kind: type[Mission9Error] = StorageError) ->
     Raises:
         Mission9Error: (`kind`) it does not exist, or the server does not answer.
     """
-    with told(address, kind):
+    with translate_errors(address, kind):
         return ObjectInfo.of(tried(partial(_head, address)))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mission9.errors import StorageError
 from mission9.storage.s3.address import Address
 from mission9.storage.s3.client import store_of
-from mission9.storage.s3.errors import told
+from mission9.storage.s3.errors import translate_errors
 from mission9.storage.s3.objects import TruncatedBody, head_existing, tried
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def get_range(address: Address, start: int, length: int) -> bytes:
         StorageError: it cannot be read, or the object is shorter.
     """
     try:
-        with told(address):
+        with translate_errors(address):
             return tried(partial(_range, address, start, length))
     except TruncatedBody as error:
         raise StorageError(f"{address} cannot be read: {error}") from error

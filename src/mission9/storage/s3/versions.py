@@ -71,7 +71,7 @@ def delete_versions(bucket: str, versions: Sequence[Version]) -> None:
     client = control()
     for start in range(0, len(versions), _A_REQUEST):
         chosen = [{"Key": each.key, "VersionId": each.version} for each in versions[start : start + _A_REQUEST]]
-        with _told(bucket, "s3:DeleteObjectVersion"):
+        with _translate_errors(bucket, "s3:DeleteObjectVersion"):
             answer = client.delete_objects(Bucket=bucket, Delete={"Objects": chosen, "Quiet": True})
         for error in answer.get("Errors", []):
             raise StorageError(
@@ -89,7 +89,7 @@ def unfinished_below(prefix: Address) -> list[Upload]:
     pages: Any = (
         control().get_paginator("list_multipart_uploads").paginate(Bucket=prefix.bucket, Prefix=f"{prefix.key}/")
     )
-    with _told(prefix.bucket, "s3:ListBucketMultipartUploads"):
+    with _translate_errors(prefix.bucket, "s3:ListBucketMultipartUploads"):
         return [Upload(found["Key"], found["UploadId"]) for page in pages for found in page.get("Uploads", [])]
 
 
@@ -101,13 +101,13 @@ def abort(bucket: str, uploads: Sequence[Upload]) -> None:
     """
     client = control()
     for each in uploads:
-        with _told(bucket, "s3:AbortMultipartUpload"), suppress(client.exceptions.NoSuchUpload):
+        with _translate_errors(bucket, "s3:AbortMultipartUpload"), suppress(client.exceptions.NoSuchUpload):
             client.abort_multipart_upload(Bucket=bucket, Key=each.key, UploadId=each.upload)
 
 
 def _below(bucket: str, prefix: str) -> Iterator[Version]:
     pages: Any = control().get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
-    with _told(bucket, "s3:ListBucketVersions"):
+    with _translate_errors(bucket, "s3:ListBucketVersions"):
         for page in pages:
             for found in page.get("Versions", []):
                 yield Version(found["Key"], found["VersionId"], bool(found.get("IsLatest")), found["LastModified"])
@@ -116,7 +116,7 @@ def _below(bucket: str, prefix: str) -> Iterator[Version]:
 
 
 @contextmanager
-def _told(bucket: str, action: str) -> Iterator[None]:
+def _translate_errors(bucket: str, action: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
