@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0  # seconds to wait for a server
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 (where Linux has it)
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (Linux has it there)
 SHARED_REMEDY = f"mount a tmpfs there, for a container with --tmpfs {SHARED_MEMORY}"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
