@@ -1,7 +1,7 @@
 """A full run of very many images, and the memory, open files and temporary space that its processes hold all the while.
 
-Each second every process of `mission9 run` is looked at. Growth is told as the ratio of two medians, of the last fifth
-of the extraction over its second fifth (the first is still warming up), and drawn over time.
+The part samples every process of `mission9 run` each second. It reports growth as the ratio of two medians, that of the
+last fifth of the extraction over that of its second fifth (the first is still warming up), and draws it over time.
 """
 
 from __future__ import annotations

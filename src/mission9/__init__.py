@@ -32,7 +32,7 @@ __all__ = [
     "with_vectors",
 ]
 
-# Loaded when first asked for, so that `import mission9` costs neither torch nor pyspark.
+# Loaded on first access, so that `import mission9` imports neither torch nor pyspark.
 _MODULES = {
     "MobileNetV2Extractor": "mission9.feature_extractor",
     "PCAModel": "mission9.pca",

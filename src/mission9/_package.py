@@ -1,4 +1,4 @@
-"""The package itself: its version, where it lies, and how other interpreters find it."""
+"""The package itself: its version, its folder, and the path on which other interpreters find it."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ FOLDER = Path(__file__).parent
 
 
 def python_path() -> str:
-    """Return the PYTHONPATH of a process that is to import this package, from a bare checkout or an archive too."""
+    """The PYTHONPATH for a process that imports this package, also from a bare checkout or an archive."""
     return os.pathsep.join(filter(None, [str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]))

@@ -1,4 +1,4 @@
-"""Every setting of a run, in one place: command line > environment > file > default."""
+"""The settings of a run, in order of precedence: command line, environment, file, default."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ from mission9.storage.s3.address import address_of
 Flag = Annotated[bool, Parameter(negative="")]
 
 ENV_PREFIX = "MISSION9_"
-_SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a point
+_SHARE = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")  # a number with a decimal point
 
-# MISSION9_SERVICE_HOST, MISSION9_PORT_80_TCP_ADDR and so on, with what Kubernetes sets them to.
+# Variables that Kubernetes sets (MISSION9_SERVICE_HOST, MISSION9_PORT_80_TCP_ADDR and so on), with the form of their
+# values.
 _SERVICE, _PORT = rf"{ENV_PREFIX}([A-Z0-9_]+_)?", r"PORT_\d+_(TCP|UDP|SCTP)"
 _OF_SERVICES = tuple(
     (re.compile(_SERVICE + name), re.compile(value))
@@ -56,7 +57,7 @@ _DEFAULT_INPUT = "dataset/fruits-360_dataset/fruits-360"
 
 _MAX_SETTINGS_BYTES = 1024 * 1024
 
-# The sections of `mission9 run --help`; a setting that is in none comes last.
+# The sections of `mission9 run --help`; settings without a section come last.
 _SECTIONS = {
     "Images and results": (
         *("input", "output", "config", "splits", "label_level", "all_files", "follow_links", "verify_content"),
@@ -72,21 +73,21 @@ _SECTIONS = {
 
 _LOCAL = re.compile(r"local\[(\*|0*[1-9]\d*)(\s*,\s*0*[1-9]\d*)?\]")
 
-# Settings that may name a file or folder; a path is taken for each.
+# Settings that may name a file or folder; each also accepts a `Path`.
 _PLACES = ("input", "output", "weights", "pca_model", "mlflow", "estimate", "pseudonymise", "encrypt_key")
 
-_MEMORY = r"^\d+[kmgtKMGT]$"  # as Java takes it; without a unit it would be bytes
+_MEMORY = r"^\d+[kmgtKMGT]$"  # Java's syntax; without a unit, Java would read bytes
 
 
 @Parameter(name="*")
 class RunConfig(BaseSettings):
-    """The settings of one run; frozen once made.
+    """The settings of one run; immutable.
 
-    `RunConfig(input="images")` takes what is given, then MISSION9_INPUT and the like, then the TOML file named
-    by `config`, then the defaults below. A variable that is empty is as one that is not set.
+    `RunConfig(input="images")` takes values from its arguments, then from environment variables (MISSION9_INPUT), then
+    from the TOML file named by `config`, then from the defaults below. An empty variable counts as unset.
 
     Raises:
-        ConfigError: a setting is unknown or its value is not possible.
+        ConfigError: a setting is unknown or its value is invalid.
     """
 
     model_config = SettingsConfigDict(
@@ -210,7 +211,7 @@ class RunConfig(BaseSettings):
     def _number(cls, value: object) -> object:
         if isinstance(value, bool):
             raise ValueError("give a number")
-        # Text, from the command line or the environment: 50 is a number of components, 1.0 a share.
+        # Text comes from the command line or the environment: 50 is a number of components, 1.0 is a share.
         return float(value) if isinstance(value, str) and _SHARE.fullmatch(value.strip()) else value
 
     @field_validator("components")
@@ -235,7 +236,7 @@ class RunConfig(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(  # pydantic-settings' hook, with its signature
+    def settings_customise_sources(  # a hook of pydantic-settings, with its signature
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
@@ -262,14 +263,14 @@ class RunConfig(BaseSettings):
 
 
 class _TomlFile(TomlConfigSettingsSource):
-    """Settings of a TOML file; editors of Windows put a byte order mark before them, which is no setting."""
+    """The settings of a TOML file, without the byte order mark that Windows editors may write."""
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
 
 
 def _arrange_help() -> None:
-    """Give each setting its section of the help, and its name in the environment."""
+    """Add to each setting its section of the help and its environment variable."""
     for title, names in _SECTIONS.items():
         section = Parameter(group=Group.create_ordered(title))
         for name in names:
@@ -283,9 +284,9 @@ _arrange_help()
 
 
 def found_input(place: str) -> str:
-    """The place of images; for the default, where there is none, the folder one level deeper that holds both splits.
+    """The location of the images; if the default does not exist, the folder one level deeper that holds both splits.
 
-    There an archive of Fruits-360 ends that `unzip` unpacked into dataset/fruits-360_dataset.
+    `unzip` creates that folder from an archive of Fruits-360 in dataset/fruits-360_dataset.
     """
     if place != _DEFAULT_INPUT or os.path.lexists(place):
         return place
@@ -298,7 +299,7 @@ def found_input(place: str) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """One line for each setting that is wrong."""
+    """A description of each invalid setting, joined by semicolons."""
     lines = []
     for item in error.errors():
         name = str(item["loc"][0]) if item["loc"] else "settings"
@@ -318,5 +319,5 @@ def _refuse_unknown_environment(names: set[str]) -> None:
 
 
 def _is_of_service(name: str, value: str) -> bool:
-    """Tell whether Kubernetes set a variable, as it does in each pod for a Service named mission9 or mission9-ui."""
+    """True if Kubernetes set a variable, as it does in each pod for a Service named mission9 or mission9-ui."""
     return any(kind.fullmatch(name) and form.fullmatch(value) for kind, form in _OF_SERVICES)

@@ -1,4 +1,4 @@
-"""DataFrames of images, as users bring them -> rows of path, split and label, in text."""
+"""Convert users' DataFrames of images to rows of path, split and label, as text."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _START = re.compile(r"[a-zA-Z][\w+.-]*:(?://(?P<host>[^/]*))?")
 
 @dataclass(frozen=True)
 class PathRule:
-    """The split and the label of an image by its path, for rows that bring none; `root` is the dataset's folder.
+    """A rule for the split and label of an image by its path, if its row has none; `root` is the dataset's folder.
 
-    As in a listing, the first folder below `root` may name a split, and `label_level` says which folder is the label.
+    As in a listing, the first folder below `root` may name a split, and `label_level` selects the folder of the label.
     """
 
     root: str = ""
     label_level: int | None = None
 
     def split_and_label(self, path: str, root: str) -> tuple[str, str]:
-        """Judge a path that is relative to a `root` of its own, or below the rule's."""
+        """The split and label of a path, relative to a `root` of its own or below the rule's."""
         below = path if root else path.removeprefix(self.root)
         folders = [name for name in below.split("/")[:-1] if name]
         split = split_named(folders[0]) if folders else None
@@ -45,7 +45,7 @@ class PathRule:
         return layout.split_of(folders), layout.label_of(folders, top)
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[ImageRow]:
-        """The images of a batch of what `image_table` gives; one that has no label gets an empty one."""
+        """The images of a batch from `image_table`; an image without a label gets an empty one."""
         for row in batch.to_pylist():
             path, root = row["path"] or "", row.get("root") or ""
             split, label = self.split_and_label(path, root)
@@ -58,13 +58,13 @@ class PathRule:
 
 
 def image_table(df: DataFrame, root: str | Path | None, label_level: int | None = None) -> tuple[DataFrame, PathRule]:
-    """Select the columns that extracting features needs, and the rule for splits and labels that are not among them.
+    """Select the columns that extraction needs, and the rule for missing splits and labels.
 
-    Its own columns `split` and `label` decide, as text. Where one is lacking, paths tell it: those of `content`
-    below `root`, by default the folder that all of them share.
+    The DataFrame's own columns `split` and `label` decide, as text. If one is missing, the paths determine it: for rows
+    with `content`, their part below `root`, by default the folder that all of them share.
 
     Raises:
-        InputError: columns are missing or of a type that is not possible, or paths are not below `root`.
+        InputError: columns are missing or of an unsupported type, or paths are not below `root`.
     """
     source = "content" if "content" in _columns(df) else "root"
     require(df, "path", source)
@@ -80,10 +80,10 @@ def image_table(df: DataFrame, root: str | Path | None, label_level: int | None 
 
 
 def scores_table(df: DataFrame, *columns: str) -> tuple[DataFrame, list[str]]:
-    """The columns `path`, `split` and `label` of a DataFrame as text, and `columns` as they are; and its splits.
+    """The columns `path`, `split` and `label` of a DataFrame as text, `columns` unchanged, and the list of its splits.
 
     Raises:
-        InputError: columns are missing or of a type that is not possible, or a split is none.
+        InputError: columns are missing or of an unsupported type, or a split is unknown.
     """
     require(df, "path", "split", "label", *columns)
     table = df.select(*(_column(df, name).alias(name) for name in ("path", "split", "label", *columns)))
@@ -92,10 +92,10 @@ def scores_table(df: DataFrame, *columns: str) -> tuple[DataFrame, list[str]]:
 
 
 def require(df: DataFrame, *columns: str) -> None:
-    """Refuse a DataFrame that lacks columns; Spark does not look at their case.
+    """Refuse a DataFrame that lacks columns; as in Spark, their case does not matter.
 
     Raises:
-        InputError: naming them.
+        InputError: with the missing columns.
     """
     there = _columns(df)
     if missing := [column for column in columns if column not in there]:
@@ -103,10 +103,10 @@ def require(df: DataFrame, *columns: str) -> None:
 
 
 def _columns(df: DataFrame) -> Mapping[str, str]:
-    """The names of columns in lower case, with how they are written.
+    """The names of columns in lower case, with their spelling in the DataFrame.
 
     Raises:
-        InputError: two differ by their case alone.
+        InputError: two names differ only in case.
     """
     found: dict[str, str] = {}
     for name in df.columns:
@@ -117,10 +117,10 @@ def _columns(df: DataFrame) -> Mapping[str, str]:
 
 
 def _column(df: DataFrame, name: str) -> Column:
-    """A column by its name, split and label as text: as Spark casts them, and NaN as null.
+    """A column by its name; Spark casts split and label to text, with NaN as null.
 
     Raises:
-        InputError: they are of a type that holds several values, or bytes.
+        InputError: split or label is of a type that holds several values, or bytes.
     """
     from pyspark.sql import functions as f
     from pyspark.sql.types import AtomicType, BinaryType, DoubleType, FloatType, NullType
@@ -146,10 +146,10 @@ def _check_type(df: DataFrame, name: str, wanted: str) -> None:
 
 
 def _with_splits(table: DataFrame, splits: Mapping[str | None, str]) -> DataFrame:
-    """The same rows with their splits as mission9 calls them.
+    """The same rows with mission9's names of their splits.
 
     Raises:
-        InputError: there is a split that it does not know.
+        InputError: a split is unknown.
     """
     from pyspark.sql import functions as f
 
@@ -171,7 +171,7 @@ def _as_split(value: str | None) -> str:
 
 
 def _dataset(df: DataFrame, root: str | Path | None) -> str:
-    """The folder of the dataset, as paths of a DataFrame begin with it.
+    """The folder of the dataset, as spelled at the beginning of a DataFrame's paths.
 
     Raises:
         InputError: a path is not below `root`.
@@ -182,19 +182,19 @@ def _dataset(df: DataFrame, root: str | Path | None) -> str:
     ends = df.agg(f.min(path).alias("first"), f.max(path).alias("last")).collect()[0]
     if ends.first is None:
         return ""
-    # What the first and the last path share, all share.
+    # All paths share the folders that the first and the last path share.
     folders = (ends.first.split("/")[:-1], ends.last.split("/")[:-1])
     shared = [name for name, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*folders, strict=False))]
     below = 0 if root is None else _folders_below(str(root), "/".join(shared))
     while below > 0:
-        below -= bool(shared.pop())  # an empty name is no folder
+        below -= bool(shared.pop())  # an empty name does not count as a folder
     if below < 0:
         raise InputError(f"not all paths are below {root}: {ends.first} to {ends.last}; give the folder that all share")
     return "/".join(shared)
 
 
 def _folders_below(root: str, place: str) -> int:
-    """The number of folders between a root and a place below it; -1 where it is not. A path means any host."""
+    """The number of folders from a root down to a place, -1 if it is not below the root. A path matches any host."""
     is_path = _START.match(root) is None
     wanted, found = _names(os.path.abspath(root) if is_path else root), _names(place)
     if is_path:
@@ -203,7 +203,7 @@ def _folders_below(root: str, place: str) -> int:
 
 
 def _names(place: str) -> list[str]:
-    """The host or bucket of a place, empty for a path, then the names of folders."""
+    """The host or bucket of a place (empty for a path), then the names of its folders."""
     found = _START.match(place)
     rest = place[found.end() :] if found else place
     return [(found and found["host"]) or "", *(name for name in rest.split("/") if name)]

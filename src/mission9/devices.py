@@ -1,4 +1,4 @@
-"""Choose the GPU, if any: that of Spark's task, then the environment's, then none; and count the cores that feed it."""
+"""Choose the GPU, if any: that of the Spark task, then the environment's, then none. Count the cores that feed it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mission9.errors import SetupError
 if TYPE_CHECKING:
     from pyspark import TaskContext
 
-# Set in each worker process of a run without Spark, to its number from 0. The underscore keeps it from being taken for
-# a setting of the user's.
+# The number, from 0, of each worker process in a run without Spark. The underscore distinguishes the variable from a
+# user's setting.
 WORKER_VARIABLE = "_MISSION9_WORKER"
 
-# Either exists where a driver does, the second under WSL2; asking is cheaper than importing torch.
+# One of them exists if a driver is loaded, the second under WSL2. The check is cheaper than an import of torch.
 _DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
 
 
 def has_cuda() -> bool:
-    """Tell whether torch can compute on a GPU here."""
+    """True if torch can compute on a GPU here."""
     return not why_no_cuda()
 
 
 def why_no_cuda() -> str:
-    """Return what keeps torch from a GPU, in words; empty when nothing does."""
+    """The reason why torch cannot use a GPU; empty if it can."""
     if os.environ.get("NVIDIA_VISIBLE_DEVICES", "all") in ("", "none", "void"):
         return "NVIDIA_VISIBLE_DEVICES hides every GPU"
     if not any(path.exists() for path in _DRIVER_FILES):
@@ -46,7 +46,7 @@ def why_no_cuda() -> str:
 
 
 def gpus_here() -> int:
-    """Return how many GPUs this process may use."""
+    """The number of GPUs that this process may use."""
     import torch
 
     count: int = torch.cuda.device_count()
@@ -54,7 +54,7 @@ def gpus_here() -> int:
 
 
 def workers_here(device: str) -> int:
-    """Return how many tasks this machine runs at a time: one a GPU, or one a core that this process may use."""
+    """The number of tasks that this machine runs at a time: one per GPU, or per core that this process may use."""
     import loky
 
     if device == "cuda" or (device == "auto" and has_cuda()):
@@ -63,12 +63,12 @@ def workers_here(device: str) -> int:
 
 
 def cuda_index() -> int:
-    """The GPU for this process, as torch counts them: the one that Spark assigned, else one of the visible ones.
+    """The GPU for this process, in torch's numbering: the one that Spark assigned, else one of the visible ones.
 
-    Where Spark schedules no GPUs, or there is no Spark, workers share the visible ones by their number.
+    Without Spark, or if Spark schedules no GPUs, workers share the visible ones by their number.
 
     Raises:
-        SetupError: no GPU is visible here, though there was one where the run was started.
+        SetupError: no GPU is visible here, although the machine that started the run has one.
     """
     visible = _visible_devices()
     if not visible:
@@ -81,9 +81,9 @@ def cuda_index() -> int:
 
 
 def decode_threads() -> int:
-    """Return how many threads decode images for this process's GPU: as many as it has cores, and at least 2.
+    """The number of threads that decode images for this process's GPU: one per core of the process, at least 2.
 
-    Those are the cores that Spark gave the task if more than one, else an equal part of this machine's for each GPU.
+    Its cores are those that Spark gave the task, if more than one, else an equal part of this machine's for each GPU.
     """
     task = _spark_task()
     if task is not None and task.cpus() > 1:
@@ -99,10 +99,10 @@ def _visible_devices() -> list[int]:
 
 
 def _assigned_device() -> int | None:
-    """The GPU that Spark assigned to this task; None where it assigned none, or none that torch counts.
+    """The GPU that Spark assigned to this task; None if it assigned none, or none that torch counts.
 
-    Addresses are the machine's numbers. CUDA_VISIBLE_DEVICES lists those that torch counts from 0; in containers, and
-    where a cluster manager isolates GPUs otherwise, those that are left may be numbered anew without it.
+    Addresses are the machine's numbers. CUDA_VISIBLE_DEVICES lists those that torch counts from 0. Containers, and
+    cluster managers that isolate GPUs otherwise, may renumber the remaining GPUs without it.
     """
     import torch
 
@@ -118,16 +118,16 @@ def _assigned_device() -> int | None:
 
 @cache
 def _worker_number(process: int) -> int:  # noqa: ARG001 - a forked worker must not take its parent's
-    """Tells this process from others that share the GPUs; kept, so that a worker's later tasks stay on its GPU."""
+    """The number of this process among those that share the GPUs; cached, so that later tasks stay on its GPU."""
     task = _spark_task()
     return int(os.environ.get(WORKER_VARIABLE, "0")) if task is None else task.partitionId()
 
 
 def _listed_devices(count: int) -> list[int]:
-    """The GPUs that NVIDIA_VISIBLE_DEVICES lists, where it lists indices that exist.
+    """The GPUs that NVIDIA_VISIBLE_DEVICES lists, if it lists indices that exist.
 
-    In a container the runtime has applied the list already and numbered the GPUs anew; a list that does not fit
-    the GPUs there are is such a one.
+    In a container, the runtime has already applied the list and renumbered the GPUs; a list that does not match the
+    existing GPUs is of that kind.
     """
     listed = os.environ.get("NVIDIA_VISIBLE_DEVICES", "all").split(",")
     indices = [int(item) for item in listed if item.strip().isdigit()]
@@ -135,12 +135,12 @@ def _listed_devices(count: int) -> list[int]:
 
 
 def is_in_spark_task() -> bool:
-    """Tell whether this process carries out a task of Spark's."""
+    """True if this process runs a Spark task."""
     return _spark_task() is not None
 
 
 def _spark_task() -> TaskContext | None:
-    if sys.modules.get("pyspark") is None:  # not imported, or kept from being
+    if sys.modules.get("pyspark") is None:  # not imported, or blocked from import
         return None
     from pyspark import TaskContext
 

@@ -1,4 +1,4 @@
-"""Errors, by who can fix them; each carries the exit code of the command line."""
+"""Errors, grouped by the person who can fix them; each has the exit code of the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class Mission9Error(Exception):
-    """Any error that mission9 raises on purpose; its text says what is wrong and what to do, and no secrets."""
+    """Any error that mission9 raises deliberately; its text states the problem and the remedy, without secrets."""
 
     exit_code = 1
 
@@ -38,21 +38,21 @@ class Mission9Error(Exception):
 
 
 class SetupError(Mission9Error):
-    """The machine lacks something: Java, a Python package, a GPU, the network."""
+    """The machine lacks a requirement: Java, a Python package, a GPU, the network."""
 
 
 class UsageError(Mission9Error):
-    """The request cannot be carried out as it stands; nothing was written."""
+    """The request is not possible as given; mission9 has written nothing."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A setting is unknown or its value is not possible."""
+    """A setting is unknown or its value is invalid."""
 
 
 class InputError(UsageError):
-    """The input folder, or what is in it, cannot be used."""
+    """The input folder, or its contents, cannot be used."""
 
 
 class OutputError(UsageError):
@@ -64,7 +64,7 @@ class NoResultError(OutputError):
 
 
 class PolicyError(UsageError):
-    """A bucket or another store is not as the policy of the run has it; nothing was read or written."""
+    """A bucket or another store violates the policy of the run; mission9 has read and written nothing."""
 
 
 class WeightsError(UsageError):
@@ -76,11 +76,11 @@ class ModelError(UsageError):
 
 
 class TrackingError(Mission9Error):
-    """An MLflow server does not take what it is to keep."""
+    """An MLflow server does not accept a run's data."""
 
 
 class CloudError(Mission9Error):
-    """A cloud does not do what it is asked, or what it did there failed."""
+    """A cloud service rejected a request, or its work failed."""
 
 
 class TooManyRejects(Mission9Error):
@@ -90,15 +90,15 @@ class TooManyRejects(Mission9Error):
 
 
 class TaskError(Mission9Error):
-    """A task failed on the workers, again and again; what was committed before stays, for the next run."""
+    """A task failed repeatedly on the workers; everything committed before remains, for the next run."""
 
 
 class StorageError(Mission9Error):
-    """A disk or file system fails, or is full; what was committed before stays, for the next run."""
+    """A disk or file system fails, or is full; everything committed before remains, for the next run."""
 
 
 class ErasureError(Mission9Error):
-    """Something is left of what was to be erased."""
+    """Some of the data that were to be erased remain."""
 
 
 class ConservationError(Mission9Error):
@@ -106,13 +106,13 @@ class ConservationError(Mission9Error):
 
 
 class ImageError(Mission9Error):
-    """One image cannot be used; it becomes a row in `rejects/` and the run goes on.
+    """One image cannot be used; it becomes a row in `rejects/`, and the run continues.
 
     `reason` is one of `REASONS`.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(one_line(message))  # a decoder may quote what the file holds
+        super().__init__(one_line(message))  # a decoder may quote the file's contents
         self.reason: Reason = reason
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[Reason, str]]:

@@ -29,18 +29,18 @@ ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[
 
 
 class MobileNetV2Extractor:
-    """Images -> 1280 float32 features each.
+    """An extractor of 1280 float32 features from each image.
 
-    Settings are those of `RunConfig`, by the same names, with the same checks; what is not given here is taken from the
-    environment as there (MISSION9_DEVICE, MISSION9_BATCH_SIZE, MISSION9_WEIGHTS, MISSION9_PREPROCESS, MISSION9_ENGINE,
-    MISSION9_PRECISION, MISSION9_MAX_PIXELS, MISSION9_MAX_BYTES, MISSION9_CONFIG). `int8` is the network of features in
-    that precision.
+    Settings have the names and checks of `RunConfig`. As there, a setting that is not given comes from the environment
+    (MISSION9_DEVICE, MISSION9_BATCH_SIZE, MISSION9_WEIGHTS, MISSION9_PREPROCESS, MISSION9_ENGINE, MISSION9_PRECISION,
+    MISSION9_MAX_PIXELS, MISSION9_MAX_BYTES, MISSION9_CONFIG). `int8` is the network of features in that precision.
 
-    An extractor pickles, for a pandas UDF say: it holds settings and weights, and each process makes its engine once.
+    An extractor can be pickled, for example for a pandas UDF: it holds settings and weights, and each process creates
+    its engine once.
 
     Raises:
-        UsageError: a setting is not possible, or the weights cannot be used.
-        SetupError: there is no such device, or a package is not installed.
+        UsageError: a setting is invalid, or the weights cannot be used.
+        SetupError: the device does not exist, or a package is not installed.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class MobileNetV2Extractor:
         """The (N, 1280) features of N images, in their order.
 
         Raises:
-            ImageError: an image cannot be read or decoded; the message says which.
+            ImageError: an image cannot be read or decoded; the message identifies it.
         """
         pixels = [self._pixels(image, number) for number, image in enumerate(images)]
         return self._engine()(pixels) if pixels else np.empty((0, FEATURES), np.float32)
 
     def _engine(self) -> Engine:
-        # In a Spark task there is one for each core.
+        # Spark runs a task, with its own engine, on each core.
         threads = 1 if devices.is_in_spark_task() else 0
         return make_engine(self.spec, self.weights, threads=threads, int8=self.int8)
 
@@ -108,7 +108,7 @@ class MobileNetV2Extractor:
             raise ImageError(error.reason, f"{name}: {error}") from error
 
     def _decoded(self, image: str | Path | bytes | bytearray | memoryview) -> NDArray[np.uint8]:
-        """The pixels of a file, decoded in a child process as those of a run: it may be anybody's."""
+        """The pixels of a file, decoded in a child process as in a run, since the file is untrusted."""
         max_pixels, max_bytes = self._limits
         data = read_bytes(os.fsencode(image), max_bytes=max_bytes) if isinstance(image, str | Path) else bytes(image)
         (found,) = decode_apart([data], DecoderSettings(self.preprocess, max_pixels))

@@ -1,4 +1,4 @@
-"""Facts that a saved PCA model brings along: what features it was made of."""
+"""The facts in a saved PCA model about the features that it was fitted on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mission9.pca import PCAModel
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Weights by their name and SHA-256, preprocessing and precision of the features that a model was made of.
+    """Weights by name and SHA-256, preprocessing and precision of the features that a model was fitted on.
 
-    The precision is empty where the model does not tell it, and nobody needs it.
+    The precision is empty if the model does not record it and the caller does not need it.
     """
 
     weights: str
@@ -25,10 +25,10 @@ class ModelFacts:
 
     @staticmethod
     def of(model: PCAModel, place: str | Path, *, needs_precision: bool = True) -> ModelFacts:
-        """Return what the model in `place` tells.
+        """The facts of the model in `place`.
 
         Raises:
-            ModelError: it does not tell it, or of preprocessing that there is not.
+            ModelError: a fact is missing, or the preprocessing is unknown.
         """
         try:
             weights, preprocess = model.facts["weights"], model.facts["preprocess"]

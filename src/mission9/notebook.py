@@ -1,4 +1,4 @@
-"""Help notebooks/mission9.ipynb with settings, pictures to look at, and a map of labels."""
+"""Support for notebooks/mission9.ipynb: settings, pictures to look at, and a map of labels."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from mission9.storage.location import local_path, real_root
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAMPLE = "data/demo/fruits"  # where `mission9 demo` draws it too
+SAMPLE = "data/demo/fruits"  # the folder of `mission9 demo` too
 
-# The names of CONFIG that are not those of the settings in capitals, nor of the environment.
+# The names in CONFIG that are neither settings in capitals nor environment variables.
 _NAMES = {"DATASET_PATH": "input", "OUTPUT_PATH": "output"}
 
-# Labels that a map names: more make a legend longer than the map, and colours hard to tell apart.
+# Labels that a map names: more would make the legend longer than the map, and colours hard to distinguish.
 MAX_NAMED = 20
 _MARKERS = "o^"
 _LONGEST_NAME = 30  # letters of a label in a legend
 
 
 def read_config(given: Mapping[str, Any]) -> RunConfig:
-    """Return the settings of a run that a notebook's CONFIG gives; what it leaves out, or None, has its default.
+    """Convert a notebook's CONFIG to the settings of a run; a missing or None value has its default.
 
-    DATASET_PATH and OUTPUT_PATH are the input and the output, other names those of the environment
-    (SPARK_DRIVER_MEMORY), or of the settings in capitals (BATCH_SIZE). Where the dataset is the default and is not
-    there, the sample is drawn in `SAMPLE` and taken, with the bundled weights unless WEIGHTS says others.
+    DATASET_PATH and OUTPUT_PATH are the input and the output. Other names are environment variables
+    (SPARK_DRIVER_MEMORY), or settings in capitals (BATCH_SIZE). If the dataset is the default and does not exist, this
+    function draws the sample in `SAMPLE` and uses it, with the bundled weights unless WEIGHTS names others.
 
     Raises:
-        ConfigError: a setting is unknown, or its value is not possible.
-        InputError: no images can lie where DATASET_PATH says.
-        OutputError: the results of other images are where those of the sample would be written.
+        ConfigError: a setting is unknown, or its value is invalid.
+        InputError: DATASET_PATH leads to no images.
+        OutputError: the output holds the results of other images, which those of the sample would replace.
     """
     settings = {_setting(name): value for name, value in given.items() if value is not None}
     default = RunConfig.model_fields["input"].default
@@ -68,7 +68,7 @@ def read_config(given: Mapping[str, Any]) -> RunConfig:
 
 
 def _check_images(config: RunConfig) -> None:
-    """See that there are images, here: of Spark's workers the reason would come as a long trace of Java's."""
+    """Check for images before Spark starts: its workers would report their absence in a long Java stack trace."""
     enforce_policy(config)
     try:
         check_folder(config.input)
@@ -118,7 +118,7 @@ class Row(Protocol):
 
 @dataclass(frozen=True)
 class Picture:
-    """An image to look at: the bytes of its file, and a thumbnail of them, (H, W, 3) uint8."""
+    """An image to look at: the bytes of its file, and its thumbnail, (H, W, 3) uint8."""
 
     path: str
     label: str
@@ -127,7 +127,7 @@ class Picture:
 
 
 def open_pictures(rows: Iterable[Row]) -> list[Picture]:
-    """Open images from wherever they lie, in a folder or a bucket; those that cannot be decoded are left out."""
+    """Open images in a folder or a bucket; omit those that cannot be decoded."""
     found = [(row, content) for row in rows if (content := _content(row))]
     decoded = decode_apart([content for _, content in found], DecoderSettings(THUMBNAIL, MAX_PIXELS)) if found else []
     pictures = []
@@ -148,8 +148,8 @@ def _content(row: Row) -> bytes:
 def label_map(pca: NDArray[np.float32], labels: NDArray[np.object_]) -> Figure:
     """Draw (N, k) scores by their first two components.
 
-    The largest labels, `MAX_NAMED` at most, are named, each by a colour that no other has; all others are light
-    grey. Of labels of one size those are named that are evenly spread by name.
+    The map names the largest labels, `MAX_NAMED` at most, each with a colour of its own; all others are light grey.
+    From labels of equal size, it chooses some that are evenly spread by name.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -158,9 +158,9 @@ def label_map(pca: NDArray[np.float32], labels: NDArray[np.object_]) -> Figure:
     ax = figure.subplots()
     places = np.column_stack([pca[:, 0], pca[:, 1] if pca.shape[1] > 1 else np.zeros(len(pca))])
     largest, others = _largest(Counter(labels))
-    # Ten dark colours as circles, then their light ones as triangles: where points are small, colours tell alone.
+    # Ten dark colours as circles, then their light ones as triangles: only colours distinguish small points.
     colours = [colormaps["tab20"](number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
-    colours[7], colours[17] = (0.0, 0.0, 0.0, 1.0), (0.4, 0.4, 0.4, 1.0)  # in the place of greys like the others'
+    colours[7], colours[17] = (0.0, 0.0, 0.0, 1.0), (0.4, 0.4, 0.4, 1.0)  # instead of greys, the colour of other labels
     size = float(np.clip(20_000 / len(pca), 2, 12))  # points, squared
     drawn, names = [], []
     if others:
@@ -171,19 +171,19 @@ def label_map(pca: NDArray[np.float32], labels: NDArray[np.object_]) -> Figure:
         marker, colour = _MARKERS[2 * number // len(colours)], colours[number]
         here = places[labels == label]
         drawn.append(ax.scatter(here[:, 0], here[:, 1], s=size, marker=marker, color=colour, alpha=0.7))
-        # An underscore in front would keep a name out of the legend.
+        # The space protects names that begin with an underscore, which matplotlib would omit from the legend.
         names.append(f" {label}" if len(label) <= _LONGEST_NAME else f" {label[:_LONGEST_NAME]}…")
     ax.set(xlabel="component 1", ylabel="component 2" if pca.shape[1] > 1 else "")
     legend = ax.legend(
         drawn, names, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=(20 / size) ** 0.5
     )
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a label may hold dollars
+        text.set_parse_math(False)  # a label may contain dollar signs
     return figure
 
 
 def _largest(counts: Mapping[str, int]) -> tuple[list[str], int]:
-    """The labels that a map names, in order, and how many it does not."""
+    """The labels that a map names, in order, and the number of the others."""
     if len(counts) <= MAX_NAMED:
         return sorted(counts), 0
     smallest = sorted(counts.values(), reverse=True)[MAX_NAMED - 1]

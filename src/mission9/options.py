@@ -1,4 +1,4 @@
-"""The values that settings may have, and the limits that are their defaults."""
+"""The possible values of settings, and default limits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Preprocess = Literal["stretch", "crop"]
 RunnerName = Literal["auto", "spark", "local"]
 SplitsFrom = Literal["auto", "folders", "none"]
 
-# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. It refuses
-# twice as many whatever we say.
+# Pillow's own limit against decompression bombs (Image.MAX_IMAGE_PIXELS): a quarter GiB of 24-bit pixels. Pillow
+# refuses more than twice as many, whatever the setting.
 MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 
 MAX_BYTES = 256 * 1024 * 1024  # of an image file

@@ -1,7 +1,7 @@
-"""Principal components from moments: one pass over the rows, whatever their number, in float64.
+"""Principal components from moments: one pass over any number of rows, in float64.
 
-Moments are additive, so parts are computed anywhere and merged in any order, and a saved model can take more
-rows later. Names, shapes and signs are those of `sklearn.decomposition.PCA`.
+Moments are additive: workers can compute parts anywhere, the driver can merge them in any order, and a saved model can
+accept more rows later. Names, shapes and signs are those of `sklearn.decomposition.PCA`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Floats = NDArray[np.float64]
 BLOCK_ROWS = 2048  # 20 MB of float64 at 1280 features: large enough for BLAS, small enough for a worker
 FORMAT = 1
 _ARRAYS_FILE, _FACTS_FILE = "pca.safetensors", "pca.json"
-_MAX_BYTES = 64 * MIB  # of the arrays: those of 1280 features take 26 MB
+_MAX_BYTES = 64 * MIB  # of the arrays; those of 1280 features take 26 MB
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count (int), mean (d,) and centred scatter (d, d) of rows seen; the scatter is n times the covariance."""
+    """Count (int), mean (d,) and centred scatter (d, d) of rows; the scatter is n times the covariance."""
 
     count: int
     mean: Floats
@@ -48,7 +48,7 @@ class Moments:
 
     @staticmethod
     def of(rows: NDArray[Any]) -> Moments:
-        """The moments of (n, d) rows, centred first: exact also where the mean dwarfs the deviations."""
+        """The moments of (n, d) rows, centred first and therefore exact even if the mean dwarfs the deviations."""
         block = np.asarray(rows, np.float64)
         if not len(block):
             return Moments.empty(block.shape[1])
@@ -66,7 +66,7 @@ class Moments:
         return Moments(count, self.mean + shift * (other.count / count), scatter)
 
     def subtract(self, other: Moments) -> Moments:
-        """The moments of these rows without those of `other`, which are among them: `merge` the other way round."""
+        """The moments of these rows without those of `other`, a subset of them: the inverse of `merge`."""
         count = self.count - other.count
         if not other.count or count < 1:
             return self if not other.count else Moments.empty(len(self.mean))
@@ -97,16 +97,16 @@ def moments_of(blocks: Iterable[NDArray[Any]], features: int) -> Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class PCAModel:
-    """A fitted PCA: (n, d) rows -> (n, k) scores, centred, as scikit-learn's.
+    """A fitted PCA: (n, d) rows -> (n, k) scores, centred, as in scikit-learn.
 
     Attributes:
         components_: (k, d) orthonormal rows, largest variance first; the largest entry of each is positive.
         mean_: (d,) the mean that `transform` subtracts.
         explained_variance_: (k,) with n - 1 in the denominator.
-        explained_variance_ratio_: (k,) shares of the total variance; zeros where there is none.
-        moments: of the rows it was fitted on; of none, where a run was given the model.
-        whiten: whether `transform` divides by the deviations.
-        facts: what else belongs to it (weights, preprocessing, fingerprint), saved as JSON.
+        explained_variance_ratio_: (k,) shares of the total variance; zeros if there is no variance.
+        moments: moments of the rows that the model was fitted on; of no rows, if the run used an existing model.
+        whiten: True if `transform` divides by the standard deviations.
+        facts: metadata (weights, preprocessing, fingerprint), saved as JSON.
     """
 
     components_: Floats
@@ -126,37 +126,40 @@ class PCAModel:
         return self.moments.count
 
     def transform(self, rows: NDArray[Any], *, centre: bool = True) -> Floats:
-        """(n, d) rows -> (n, k) float64 scores. `centre=False` is Spark ML's convention, which subtracts no mean."""
+        """Project (n, d) rows to (n, k) float64 scores. `centre=False` follows Spark ML, which subtracts no mean."""
         block = np.asarray(rows, np.float64)
         scores = ((block - self.mean_) if centre else block) @ self.components_.T
         if self.whiten:
-            scores /= np.maximum(np.sqrt(self.explained_variance_), np.finfo(np.float64).eps)  # as scikit-learn
+            scores /= np.maximum(np.sqrt(self.explained_variance_), np.finfo(np.float64).eps)  # as in scikit-learn
         return np.asarray(scores)
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of its mean, components and variances, in hex: the same with moments and without."""
+        """The SHA-256 of the mean, components and variances, in hex; the moments do not affect it."""
         digest = hashlib.sha256()
         for array in (self.mean_, self.components_, self.explained_variance_):
             digest.update(np.ascontiguousarray(array, "<f8").tobytes())
         return digest.hexdigest()
 
     def without_moments(self) -> PCAModel:
-        """The same model but for its 13 MB of moments, which `transform` does not need: for workers, and other outputs.
+        """The same model without its 13 MB of moments, for workers and other outputs: `transform` does not need them.
 
-        From moments a row that is erased later could be computed.
+        Anyone with the moments could compute a row that is erased later.
         """
         return replace(self, moments=Moments.empty(0))
 
     def inverse_transform(self, scores: NDArray[Any]) -> Floats:
-        """(n, k) scores -> (n, d) the nearest rows that the components can express."""
+        """Map (n, k) scores to the nearest (n, d) rows that the components can express."""
         block = np.asarray(scores, np.float64)
         if self.whiten:
             block = block * np.sqrt(self.explained_variance_)
         return np.asarray(block @ self.components_ + self.mean_)
 
     def save(self, folder: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write the model into `folder`, as safetensors and JSON; `facts` are added to the JSON and come back."""
+        """Write the model into `folder`, as safetensors and JSON.
+
+        The JSON includes `facts`, by default the model's own, and `load` restores them.
+        """
         folder = Path(folder)
         make_folder(folder)
         arrays = {
@@ -182,10 +185,10 @@ class PCAModel:
 
     @classmethod
     def load(cls, folder: str | Path, *, features: int | None = None) -> PCAModel:
-        """The model that `save` wrote; of so many `features`, if that is said.
+        """Load the model that `save` wrote; it must have `features` features, if given.
 
         Raises:
-            ModelError: there is none, it is damaged, or of a version this code does not know.
+            ModelError: the model is missing, damaged, or of a version that this code does not know.
         """
         folder = Path(folder)
         try:
@@ -213,10 +216,10 @@ class PCAModel:
 
 
 def _check_arrays(arrays: Mapping[str, NDArray[Any]], samples: object, wanted: int | None) -> None:
-    """Refuse arrays of a model that no `save` wrote.
+    """Refuse arrays that `save` cannot have written.
 
     Raises:
-        ValueError, KeyError: saying what is wrong.
+        ValueError, KeyError: with the reason.
     """
     components, features = arrays["components"].shape
     shapes = {
@@ -239,7 +242,7 @@ def check_components(n_components: int | float, samples: int, features: int) -> 
     """Refuse a number of components that `samples` rows of `features` numbers cannot give.
 
     Raises:
-        ConfigError: with the largest number that is possible.
+        ConfigError: with the largest possible number.
     """
     if samples < 2:
         raise ConfigError(f"a PCA needs at least 2 images to fit on, and there is {samples or 'none'}: add some")
@@ -252,13 +255,13 @@ def check_components(n_components: int | float, samples: int, features: int) -> 
 
 
 def fit(moments: Moments, n_components: int | float, *, whiten: bool = False) -> PCAModel:
-    """The PCA of the rows behind `moments`.
+    """Fit a PCA to the rows behind `moments`.
 
-    `n_components` is a number of components, or the share of variance (in (0, 1)) that they must exceed, as
-    scikit-learn counts it. Signs are those of scikit-learn's `svd_flip` on the components.
+    `n_components` is the number of components, or the share of variance (in (0, 1)) that they must exceed, as in
+    scikit-learn. Signs are those of scikit-learn's `svd_flip` on the components.
 
     Raises:
-        ConfigError: so many components are not possible.
+        ConfigError: the number of components is not possible.
     """
     features = len(moments.mean)
     check_components(n_components, moments.count, features)
@@ -287,31 +290,31 @@ def fit(moments: Moments, n_components: int | float, *, whiten: bool = False) ->
 
 
 def _largest_eigenpairs(covariance: Floats, count: int, *, rank: int) -> tuple[Floats, Floats]:
-    """(count,) eigenvalues, largest first, and (count, d) eigenvectors, of a matrix that has at most such a rank."""
-    from scipy.linalg import eigh, svd  # a tenth of a second to import, for the one process that fits
+    """(count,) eigenvalues, largest first, and (count, d) eigenvectors of a matrix of rank `rank` at most."""
+    from scipy.linalg import eigh, svd  # imports in a tenth of a second, only in the process that fits
 
     last = len(covariance) - 1
-    # More threads make OpenBLAS slower at this, and by far beside another busy process.
+    # More threads make OpenBLAS slower here, and much slower if another process is busy.
     with threadpool_limits(1, user_api="blas"):
         if count <= rank <= len(covariance) // 5:  # a seventh of the time for 64 rows
             vectors, lengths, _ = svd(_factor(covariance, rank), full_matrices=False)
             return lengths[:count] ** 2, vectors.T[:count]
-        # Few of many take a third of the time of all.
+        # A few of many eigenpairs take a third of the time of all.
         values, vectors = eigh(covariance, subset_by_index=[last + 1 - count, last])
     return np.maximum(values[::-1], 0.0), np.asarray(vectors.T[::-1])
 
 
 def _factor(covariance: Floats, rank: int) -> Floats:
-    """The (d, rank) factor whose product with its own transpose is the matrix: Cholesky with the largest pivot first.
+    """The (d, rank) factor whose product with its transpose is the matrix, by Cholesky with complete pivoting.
 
-    Its backward error is of rounding's size, as an eigendecomposition's is (Higham, "Accuracy and Stability of
+    Its backward error is of the order of rounding, as that of an eigendecomposition (Higham, "Accuracy and Stability of
     Numerical Algorithms", 2002, theorem 10.14).
     """
     from scipy.linalg.lapack import dpstrf
 
     factor, order, found, _ = dpstrf(covariance, tol=0.0, lower=1)
     columns: Floats = np.tril(factor)[:, :rank]
-    columns[:, found:] = 0.0  # what is behind them was not computed
+    columns[:, found:] = 0.0  # LAPACK does not compute these columns
     whole = np.empty_like(columns)
     whole[order - 1] = columns
     return whole

@@ -1,4 +1,4 @@
-"""Make texts from outside fit to be shown: one line, which no file's name can add to, and no secrets."""
+"""Make external texts safe to show: on one line, whatever a file name contains, and without secrets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 _MASK = "***"
 
-# All look at each letter a bounded number of times: a name is as long as whoever made it likes.
+# Every pattern examines each letter a bounded number of times, since untrusted names have any length.
 
-# https://user:password@host; one slash is left of two where a path was made of it. A password may hold a slash.
+# https://user:password@host; a conversion to a path leaves one slash of the two. A password may contain a slash.
 _USER = re.compile(
     r"""((?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+:/{1,2})(?:[^\s"'/]{1,300}|[^\s"'@/:]{0,100}+:[^\s"']{0,300})@""",
     re.IGNORECASE,
 )
 
-# ?X-Amz-Signature=..., ;token=..., and as Python and JSON write them: 'password': '...'; then as YAML and HTTP do, and
-# command lines: password: ..., --password ...
+# Settings in URLs (?X-Amz-Signature=..., ;token=...), in Python and JSON ('password': '...'), in YAML and HTTP
+# (password: ...), and on command lines (--password ...).
 _SETTING = re.compile(
     r"""(?<![\w.-])(?:(?P<exact>[\w.-]++)(?:=|["']\s?:\s?|\s=\s)|(?P<loose>--[\w.-]++[ ]|[\w.-]++:\s{1,4}))["']?"""
 )
-# Of parsers, whose tokens are words.
+# Messages of parsers, in which a token is a word.
 _PARSED = re.compile(r"(?:unused|unexpected|unrecognized) $", re.IGNORECASE)
 _REST = re.compile(r"""[^\s"'&;,)}\]]+""")
 _SCHEME = re.compile(r"(?:Bearer|Basic|Digest|Negotiate|AWS4-HMAC-SHA256) {1,4}", re.IGNORECASE)
@@ -29,12 +29,12 @@ _NAMES = "secret|passw(?:or)?d|passphrase|pwd|token|signature|credential|access[
 _SECRET = re.compile(f"{_NAMES}|^(?:sig|key|auth)$", re.IGNORECASE)
 _LOOSE_SECRET = re.compile(_NAMES, re.IGNORECASE)
 
-# `token: give one` is a sentence, and so is `--token is no option`: a word that others follow, none of them a setting.
+# `token: give one` and `--token is no option` are sentences: more words follow the first, and none is a setting.
 _SENTENCE = re.compile(r"(?:[A-Z]?[a-z]{1,30}|\d{1,3})[,;)]? (?!-|[\w.-]{1,100}(?:[:=]| = ))\S")
 
 
 def one_line(text: str) -> str:
-    r"""The same text with what does not print (ends of lines, escape sequences) as `\n`, `\x1b` and the like."""
+    r"""The same text with unprintable characters (line ends, escape sequences) as `\n`, `\x1b` and the like."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -44,21 +44,21 @@ def redact(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A text as it may be told: redacted, on one line."""
+    """A text that is safe to show: redacted, on one line."""
     return one_line(redact(text))
 
 
 def redact_values(values: dict[str, Any]) -> dict[str, Any]:
-    """The same settings, their texts redacted."""
+    """The same settings, with redacted texts."""
     return {name: redact(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _without_values(text: str) -> str:
-    """The same text without the values of secret settings; what another is set to may be a URL with more of them."""
+    """The same text without the values of secret settings; other values may be URLs that contain more of them."""
     parts, end = [], 0
     for setting in _SETTING.finditer(text):
         if setting.start() < end or not _is_secret(text, setting):
-            continue  # within a value that is masked, or no secret
+            continue  # inside a masked value, or not a secret
         scheme = _SCHEME.match(text, setting.end())
         if value := _REST.match(text, scheme.end() if scheme else setting.end()):
             parts += [text[end : setting.end()], _MASK]
@@ -67,7 +67,7 @@ def _without_values(text: str) -> str:
 
 
 def _is_secret(text: str, setting: re.Match[str]) -> bool:
-    """Tell whether what a setting is set to is a secret, and not the rest of a sentence."""
+    """True if the value of a setting is a secret, not the rest of a sentence."""
     if setting["exact"]:
         return _SECRET.search(setting["exact"]) is not None
     if not _LOOSE_SECRET.search(setting["loose"]) or _PARSED.search(

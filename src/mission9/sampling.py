@@ -25,7 +25,7 @@ class Reservoir(Generic[T]):
         self._random = random.Random(0)  # noqa: S311 - a sample, not a secret
 
     def offer(self, make: Callable[[], T]) -> None:
-        """Offer the next item of the stream, which is made only if it is kept."""
+        """Offer the next item of the stream; call `make` only if the item is kept."""
         place = self.seen if self.seen < self._size else self._random.randrange(self.seen + 1)
         self.seen += 1
         if place < self._size:

@@ -1,4 +1,4 @@
-"""The run as Spark DataFrames, for notebooks: load, extract, project, save."""
+"""A run on Spark DataFrames, for notebooks: load, extract, project, save."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ if TYPE_CHECKING:
 
 Batches = Iterator[pa.RecordBatch]
 
-# Extraction is shared out in this many tasks for each task that runs at a time, so that none comes last by much.
+# Extraction has this many tasks for each task that runs at a time, so that none ends long after the others.
 _TASKS_A_WORKER = 4
 
 
 class SparkImagePipeline:
-    """`load_images` -> `extract_features` -> `apply_pca` -> `save_pca_results`.
+    """The steps of a run: `load_images` -> `extract_features` -> `apply_pca` -> `save_pca_results`.
 
-    Uses the active Spark session or makes one, and on `close` (or at the end of `with`) stops only what it made.
-    Settings are those of `RunConfig`: `SparkImagePipeline(weights="demo")`.
+    The pipeline uses the active Spark session or creates one. `close` (or the end of `with`) stops the session only if
+    the pipeline created it. Settings are those of `RunConfig`: `SparkImagePipeline(weights="demo")`.
 
     Raises:
-        UsageError: a setting is not possible.
-        SetupError: the machine lacks something.
+        UsageError: a setting is invalid.
+        SetupError: the machine lacks a requirement.
     """
 
     def __init__(self, config: RunConfig | None = None, **settings: Any) -> None:
         if config is not None and (settings or not isinstance(config, RunConfig)):
             raise ConfigError("give a RunConfig, or its settings by name: SparkImagePipeline(weights='demo')")
         self.config = config or RunConfig(**settings)
-        settle_engine(self.config)  # what cannot be is told before a session starts
+        settle_engine(self.config)  # reports impossible settings before a session starts
         self.spark, self._is_ours = find_or_start_session(self.config)
         self._kept: list[DataFrame] = []
 
     def load_images(self, path: str | Path) -> DataFrame:
-        """A row for each image below a folder: root, path, split, label, bytes, modified; nothing is read yet.
+        """List the images below a folder without reading them, a row each: root, path, split, label, bytes, modified.
 
-        `path` is what a run takes as its input.
+        `path` is any input of a run.
 
         Raises:
-            ConfigError, InputError: there can be no images, or are none.
-            PolicyError: a bucket is not as the policy has it.
+            ConfigError, InputError: the location cannot hold images, or holds none.
+            PolicyError: a bucket violates the policy.
         """
         place = RunConfig(input=path).input
         enforce_policy(self.config.model_copy(update={"input": place}))
@@ -82,25 +82,25 @@ class SparkImagePipeline:
             for rows in list_images(root, ListingCounts(), listing):
                 yield pa.record_batch([pa.repeat(root, len(rows)), *rows.columns], schema=schema)
 
-        # Of equal plans Spark takes the rows that it keeps, also of a folder that has changed since: no two are equal.
+        # For an equal plan, Spark reuses cached rows, even if the folder has changed since: make every plan unique.
         number = uuid.uuid4().int >> 66
         rows = self.spark.range(number, number + 1, 1, 1).mapInArrow(list_, _ddl(schema))
-        listed = rows.persist()  # so that counting them is all the listing there is
+        listed = rows.persist()  # so that Spark lists the folder only once, for the count
         self._kept.append(listed)
         tasks = min(_TASKS_A_WORKER * parallelism(self.spark), max(1, listed.count()))
         return listed.repartition(tasks)
 
     def extract_features(self, df: DataFrame, root: str | Path | None = None) -> DataFrame:
-        """A row for each image: its 1280 `features`, or `stage`, `reason` and `message` of why there are none.
+        """Extract a row for each image: its 1280 `features`, or `stage`, `reason` and `message` of its rejection.
 
-        Takes what `load_images` gives, or any DataFrame of `path` and `content` (Spark's `binaryFile`). Its own
-        columns `label` and `split` decide. A label of any simple type becomes text as Spark casts it (1, 0.5, true,
-        2026-01-31); null and NaN are no label, and the image is rejected. A split is Training, Validation, Test or all,
-        or the name of such a folder; null is all. Where a column is lacking, paths decide as in `load_images` of the
-        folder `root`, by default the folder that all paths share. Rows are kept by Spark once computed, until `close`.
+        The DataFrame is from `load_images`, or any with `path` and `content` (Spark's `binaryFile`). Its own columns
+        `label` and `split` decide. Spark casts a label of any simple type to text (1, 0.5, true, 2026-01-31); null and
+        NaN are not labels, and such an image is rejected. A split is Training, Validation, Test or all, or the name of
+        such a folder; null means all. If a column is missing, paths decide as in `load_images` of the folder `root`, by
+        default the folder that all paths share. Spark caches computed rows until `close`.
 
         Raises:
-            InputError: the columns are others, or paths are not below `root`.
+            InputError: columns are missing or of an unsupported type, or paths are not below `root`.
             ConfigError: the settings ask for int8.
         """
         table, rule = image_table(df, root, self.config.label_level)
@@ -116,20 +116,20 @@ class SparkImagePipeline:
         return features
 
     def apply_pca(self, df: DataFrame, n_components: int | float = 50) -> tuple[DataFrame, PCAModel]:
-        """Fit a PCA on the Training images (on all where there is no split); project every image that has features.
+        """Fit a PCA on the Training images (on all if there are no splits); project every image that has features.
 
         Returns:
             A DataFrame of path, split, label and `pca` (a list of numbers), and the model.
 
         Raises:
-            ConfigError: so many components are not possible.
-            InputError: the columns are others, or an image with features has no label.
+            ConfigError: the number of components is not possible.
+            InputError: columns are missing or of an unsupported type, or an image with features has no label.
             TooManyRejects: more images were rejected than `max_reject_rate` allows.
         """
         table, _ = scores_table(df, "features", "reason")
         fitting = self._check_counts(table)
         rows = table.where("features is not null").select("path", "split", "label", "features")
-        # Features are computed and kept by now, so fewer tasks cost nothing, and the driver gets a few partials only.
+        # Spark has computed and cached the features by now: fewer tasks cost nothing, and send fewer partial results.
         chosen = rows.where(rows.split == fitting).select("features").coalesce(MAX_PARTIALS)
         partials = chosen.mapInArrow(_take_moments, "moments binary").collect()
         moments = reduce(Moments.merge, (Moments.from_bytes(bytes(row.moments)) for row in partials))
@@ -143,10 +143,10 @@ class SparkImagePipeline:
         return rows.mapInArrow(to_scores, _ddl(_SCORES)), model
 
     def save_pca_results(self, df: DataFrame, output: str | Path) -> None:
-        """Write what `apply_pca` gave as <split>_pca/label=.../ and <split>_pca_csv/ below the folder `output`.
+        """Write the result of `apply_pca` as <split>_pca/label=.../ and <split>_pca_csv/ below the folder `output`.
 
         Raises:
-            InputError: the columns are others, or there are no rows.
+            InputError: columns are missing or of an unsupported type, or there are no rows.
             ConfigError, OutputError: the folder cannot be used.
         """
         if self.config.pseudonymise or self.config.encrypt_key:
@@ -169,7 +169,7 @@ class SparkImagePipeline:
         chunks.mkdir()
 
         def write(batches: Batches) -> Batches:
-            file = chunks / uuid.uuid4().hex  # a task tried twice writes two, and only one is told of
+            file = chunks / uuid.uuid4().hex  # a retried task writes two files, and reports only one
             with pq.ParquetWriter(file, _SCORES) as writer:
                 for batch in batches:
                     writer.write_batch(batch.select(_SCORES.names).cast(_SCORES))
@@ -184,7 +184,7 @@ class SparkImagePipeline:
         shutil.rmtree(chunks)
 
     def _check_counts(self, df: DataFrame) -> str:
-        """The split to fit on, once every image is computed and not too many were rejected."""
+        """Compute every image, check the labels and the number of rejects, and return the split to fit on."""
         counts = df.groupBy("split").agg({"*": "count", "features": "count", "label": "count"}).collect()
         listed = sum(row["count(1)"] for row in counts)
         if unlabelled := listed - sum(row["count(label)"] for row in counts):
@@ -201,7 +201,7 @@ class SparkImagePipeline:
         return fitting_split(featured)
 
     def close(self) -> None:
-        """Let go of what is kept, and stop the session if it was made here."""
+        """Release the cached rows, and stop the session if this pipeline created it."""
         for df in self._kept:
             df.unpersist()
         self._kept.clear()
@@ -231,7 +231,7 @@ _SPARK_TYPES = {
 
 
 def _ddl(schema: pa.Schema) -> str:
-    """An Arrow schema in Spark's words."""
+    """An Arrow schema as Spark DDL."""
     return ", ".join(f"{field.name} {_SPARK_TYPES[field.type]}" for field in schema)
 
 

@@ -1,4 +1,4 @@
-"""Small questions to the machine, each answered in a moment."""
+"""Quick checks of the machine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-PATIENCE = 5.0  # seconds for a server
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 (where Linux has it)
+PATIENCE = 5.0  # seconds to wait for a server
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (Linux has it there)
 SHARED_REMEDY = f"mount a tmpfs there, for a container with --tmpfs {SHARED_MEMORY}"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def why_no_shared_memory() -> str:
-    """Why processes cannot share memory here, and what to do; empty if they can, or if it is only full."""
+    """The reason why processes cannot share memory here, and the remedy; empty if they can, or if it is only full."""
     try:
         with tempfile.TemporaryFile(dir=SHARED_MEMORY):
             return ""
@@ -30,11 +30,11 @@ def why_no_shared_memory() -> str:
         return f"it cannot be written ({error.strerror}): {SHARED_REMEDY}"
 
 
-_ANSWERS = (401, 403, 404, 405, 501)  # of a server that is there: who asks says nothing of himself, and asks by HEAD
+_ANSWERS = (401, 403, 404, 405, 501)  # of a server that responds to an anonymous HEAD request
 
 
 def installed(package: str) -> str | None:
-    """A package's version."""
+    """A package's version; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -42,7 +42,7 @@ def installed(package: str) -> str | None:
 
 
 def told_by_nvidia_smi() -> str:
-    """The GPUs that the driver lists, with its version; empty where there is none."""
+    """The GPUs that the driver lists, with its version; empty if there are none."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
@@ -55,7 +55,7 @@ def told_by_nvidia_smi() -> str:
 
 
 def unreachable(url: str, patience: float = PATIENCE) -> str:
-    """Why a server cannot be reached, in words; empty if it can. Who asks is not told: a user in the URL stays here."""
+    """The reason why a server cannot be reached; empty if it can. The request omits the user in the URL."""
     parts = urlsplit(url)
     anonymous = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     try:
@@ -68,13 +68,13 @@ def unreachable(url: str, patience: float = PATIENCE) -> str:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that there is."""
+    """The folder, or the nearest parent that exists."""
     folder = folder.absolute()
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nobody listens on a port of the loopback."""
+    """True if no process listens on a port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -85,10 +85,10 @@ def is_free(port: int) -> bool:
 
 
 def memory_bytes(memory: str) -> int:
-    """Return what Java understands by 8g."""
+    """The number of bytes in a size such as 8g, in Java's notation."""
     return int(memory[:-1]) << 10 * ("kmgt".index(memory[-1].lower()) + 1)
 
 
 def size_text(count: int) -> str:
-    """Bytes as people say them."""
+    """A number of bytes as readable text, in units of 2**30 bytes."""
     return f"{count / 2**30:,.1f} GB"

@@ -225,7 +225,7 @@ def test_a_server_that_is_gone_is_told_in_a_line(
             put(Address(faulty.name, "x"), b"x")
         with refusing() as (address, refused):
             monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-            with pytest.raises(StorageError, match=f"the server of {address} fails"):
+            with pytest.raises(StorageError, match=f"repeated errors of the server of {address}"):
                 put(Address(faulty.name, "x"), b"x")
         assert 0 < len(refused) < 20
 

@@ -1,9 +1,9 @@
 """Generated photographs of fruit: the sample that `mission9 demo` runs on.
 
-Every picture is drawn from (variety, split, number) alone, so two machines draw the same ones.
+Each picture depends only on (variety, split, number), so two machines draw the same ones.
 A fruit is a bent, lobed ellipsoid lit from a random side, on white as in Fruits-360; colour, size,
 rotation, light and texture vary from picture to picture. Several varieties share a colour or a
-shape, so neither alone tells them apart.
+shape, so neither alone distinguishes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SIZE = 100  # pixels a side, as the pictures of Fruits-360
+SIZE = 100  # pixels per side, as in Fruits-360
 TRAINING_PER_VARIETY = 30
 TEST_PER_VARIETY = 10
 SPLITS = {"Training": TRAINING_PER_VARIETY, "Test": TEST_PER_VARIETY}
@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Variety:
-    """The looks of one kind of fruit; hues in degrees, saturation and value in 0..1."""
+    """The appearance of one kind of fruit; hues in degrees, saturation and value in 0..1."""
 
     name: str
     hue: float
@@ -64,9 +64,9 @@ VARIETIES = (
 
 
 def write_sample(root: Path) -> int:
-    """Write the whole sample below `root` as <split>/<variety>/<number>_100.jpg; return how many pictures it has.
+    """Write the whole sample below `root` as <split>/<variety>/<number>_100.jpg; return its number of pictures.
 
-    Files already there are left as they are, so a second call costs nothing.
+    Existing files stay unchanged, so a second call costs nothing.
     """
     count = 0
     for split, variety, number in _pictures():
@@ -94,7 +94,7 @@ def draw(variety: Variety, *, stream: int, number: int) -> NDArray[np.uint8]:
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """The picture as JPEG bytes."""
+    """A picture as JPEG bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
@@ -147,7 +147,7 @@ def _rgb(hue: float, variety: Variety, rng: np.random.Generator) -> Floats:
 
 
 def _texture(kind: Texture, rng: np.random.Generator, angle: Floats, radius: Floats) -> tuple[Floats, Floats]:
-    """(share of the second hue, brightness factor) for each pixel."""
+    """The share of the second hue and the brightness factor, for each pixel."""
     plain, ones = np.zeros((SIZE, SIZE)), np.ones((SIZE, SIZE))
     if kind == "blush":
         return np.clip(0.5 + 1.2 * _noise(4, rng), 0, 1), ones
@@ -165,6 +165,6 @@ def _texture(kind: Texture, rng: np.random.Generator, angle: Floats, radius: Flo
 
 
 def _noise(cells: int, rng: np.random.Generator) -> Floats:
-    """Smooth noise of about unit amplitude with `cells` features a side."""
+    """Smooth noise of about unit amplitude with `cells` features per side."""
     grid = Image.fromarray(rng.normal(0, 0.5, (cells, cells)).astype(np.float32))
     return np.asarray(grid.resize((SIZE, SIZE), Image.Resampling.BICUBIC), np.float64)

@@ -1,4 +1,4 @@
-"""A smaller dataset: a share of every label's images, always the same ones, of those that a run would list."""
+"""A smaller dataset: a fixed share of every label's images, from those that a run would list."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mission9.storage.local.names import from_text
 
 PERCENTAGES = (1, 5, 10, 25, 50)
 
-_BATCH = 1000  # copies that are made before the disk is waited for
-_SUBSET = re.compile(r"(.*)-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)pct", re.DOTALL)  # as make_subset names them
+_BATCH = 1000  # copies before each wait for the disk
+_SUBSET = re.compile(r"(.*)-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)pct", re.DOTALL)  # the names that make_subset gives
 
-_NO_FILE = "(no file)"  # counted in the place of an extension: a link to nothing, a pipe, a device
+_NO_FILE = "(no file)"  # counted in place of an extension: a dangling link, a pipe, a device
 
 
 class Subset(NamedTuple):
-    """A subset that was made: its folder, its number of images, and the other files of the dataset, by extension."""
+    """A finished subset: its folder, its number of images, and the other files of the dataset, by extension."""
 
     folder: Path
     images: int
@@ -36,15 +36,15 @@ class Subset(NamedTuple):
 
 
 def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = False) -> Subset:
-    """Make the subset of `source` with `percentage` percent of each folder's images.
+    """Create the subset of `source` with `percentage` percent of each folder's images.
 
-    At least one image of each folder is taken. Which ones depends on their names alone, and a larger percentage takes
-    all that a smaller one does. Images already there are left as they are. They are hard links to the source's, or
-    copies where the file system has none, or with `copy`.
+    It contains at least one image of each folder. The choice depends only on names, and a larger percentage includes
+    all images of a smaller one. Existing images stay unchanged. New images are hard links to the source's, or copies if
+    the file system has no hard links, or with `copy`.
 
     Raises:
-        InputError: `source` is no folder, holds no images, or a folder in it cannot be read.
-        OutputError: `target` lies in the dataset, or cannot be made.
+        InputError: `source` is not a folder, holds no images, or a folder in it cannot be read.
+        OutputError: `target` is inside the dataset, or cannot be created.
         StorageError: an image cannot be read or written.
         ConfigError: the percentage is not above 0 and at most 100.
     """
@@ -70,7 +70,7 @@ def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = F
 
 
 def list_subsets(target: Path) -> dict[str, int]:
-    """The subsets in `target` and their numbers of images, the smallest of each dataset first."""
+    """The subsets in `target` and their numbers of images, by dataset, the smallest first."""
     if not target.is_dir():
         return {}
     found = [(match, path) for path in target.iterdir() if path.is_dir() and (match := _SUBSET.fullmatch(path.name))]
@@ -79,7 +79,7 @@ def list_subsets(target: Path) -> dict[str, int]:
 
 
 def _by_folder(source: Path, found: ListingCounts) -> Iterable[list[str]]:
-    """The images' paths below `source`, folder by folder; `found` tells what is none."""
+    """The images' paths below `source`, folder by folder; `found` counts the other files."""
     folders: dict[str, list[str]] = defaultdict(list)
     for batch in folder_rows(str(source), found, Listing(splits_from="folders")):
         for name, size in zip(batch["path"].to_pylist(), batch["bytes"].to_pylist(), strict=True):
@@ -92,13 +92,13 @@ def _by_folder(source: Path, found: ListingCounts) -> Iterable[list[str]]:
 
 
 def _first(images: list[str], percentage: float) -> list[str]:
-    """The first images in an order that only their paths decide; longer choices begin with the shorter ones."""
+    """The first images in an order that depends only on their paths; longer selections begin with shorter ones."""
     count = max(1, round(len(images) * percentage / 100))
     return sorted(images, key=lambda image: hashlib.sha256(os.fsencode(image)).digest())[:count]
 
 
 def _place(source: Path, folder: Path, images: list[str], *, copy: bool) -> None:
-    """Put images that are not in a folder yet there: each appears whole, and in the end all of them are on the disk."""
+    """Add missing images to a folder: each appears complete, and all of them are on the disk at the end."""
     missing = [image for image in images if not os.path.lexists(folder / image)]
     to_copy = [image for image in missing if copy or not _is_linked(source / image, folder / image)]
     for start in range(0, len(to_copy), _BATCH):
@@ -106,12 +106,12 @@ def _place(source: Path, folder: Path, images: list[str], *, copy: bool) -> None
             for image in to_copy[start : start + _BATCH]:
                 make_folder((folder / image).parent)
                 _copy(source / image, copies.enter_context(atomic_path(folder / image)))
-            sync_file_system(folder)  # before they have their names, by which the next call leaves them as they are
+            sync_file_system(folder)  # before the renames: the next call does not copy existing names again
     sync_file_system(folder)
 
 
 def _is_linked(source: Path, target: Path) -> bool:
-    """Make a hard link to an image, or to what a link leads to; false on another file system, or one without them."""
+    """Hard-link an image, or the target of a link; return False if the file systems differ or have no hard links."""
     make_folder(target.parent)
     try:
         os.link(source.resolve(), target)

@@ -2,7 +2,7 @@
 
 sample              the images that are compared, and those that are shown
 neighbours          nearest neighbours of images
-neighbour_accuracy  labels predicted by the nearest neighbours; images at odds with theirs
+neighbour_accuracy  labels predicted by the nearest neighbours; images whose neighbours have another label
 identical           identical files under several labels or in several splits
 thumbnails          images -> small pictures on sheets, of pixels only
 tables              the texts of the page

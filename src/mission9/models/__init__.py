@@ -2,7 +2,7 @@
 
 mobilenet_v2  the architecture, as a table
 weights       its weights, checked, by name or from a file
-preprocess    decoded picture -> the pixels that these weights were trained on
-extraction    what workers need to make features: engine, weights, limits
+preprocess    decoded picture -> pixels in the form that these weights were trained on
+extraction    the settings that workers need to compute features: engine, weights, limits
 engines       torch, OpenVINO, int8
 """

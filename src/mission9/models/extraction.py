@@ -1,4 +1,4 @@
-"""The description by which a worker turns images into features."""
+"""The settings by which a worker turns images into features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mission9.models.engines.int8 import Int8Network
 from mission9.models.weights import Weights
 from mission9.options import Preprocess
 
-# Raised when the code changes so that the same image gives other features.
+# Raise this if a change of the code gives other features for the same image.
 FEATURES_VERSION = 3
 
 # Images of a shard: a few seconds of work for a core, or for a GPU and the cores that decode for it.
@@ -20,9 +20,9 @@ SHARD_IMAGES = {"cpu": 256, "cuda": 8192}
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """The settings that travel to the workers; small, but for the weights' 9 MB.
+    """The settings that travel to the workers; small, except for the weights' 9 MB.
 
-    `int8` is the network in that precision, without which the weights themselves are the network.
+    `int8` is the network in that precision; without it, the weights themselves are the network.
     """
 
     engine: EngineSpec
@@ -34,12 +34,12 @@ class Extraction:
 
     @property
     def shard_images(self) -> int:
-        """Return how many images make a shard of a few seconds."""
+        """The number of images in a shard of a few seconds."""
         return SHARD_IMAGES[self.engine.device]
 
     @property
     def fingerprint(self) -> str:
-        """Names the features that this extraction gives; another fingerprint, another table."""
+        """The identifier of the features that this extraction computes; each fingerprint has its own table."""
         facts = {
             "version": FEATURES_VERSION,
             "weights": self.weights.sha256,

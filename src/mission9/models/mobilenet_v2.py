@@ -1,8 +1,8 @@
-"""MobileNetV2 as a table: which convolutions, under which names, joined how. No framework is needed to read it.
+"""MobileNetV2 as a table of convolutions, their names and connections; readable without a framework.
 
 Layout and tensor names are those of torchvision's `mobilenet_v2` (Sandler et al. 2018,
-https://arxiv.org/abs/1801.04381, table 2); the classifier is left out, since the features are
-what comes before it.
+https://arxiv.org/abs/1801.04381, table 2). The table omits the classifier, since the features are
+its input.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mission9.schema import FEATURES
 
-INPUT_SIZE = 224  # pixels a side
+INPUT_SIZE = 224  # pixels per side
 NORM_EPSILON = 1e-5  # torch.nn.BatchNorm2d's default, which torchvision keeps
 
 # Rows of (expansion, output channels, repeats, stride of the first): table 2 of the paper.
@@ -47,14 +47,14 @@ class Conv:
 
 @dataclass(frozen=True)
 class Block:
-    """Convolutions one after the other; with `residual`, the block's input is added to its output."""
+    """Convolutions in sequence; with `residual`, the block adds its input to its output."""
 
     convs: tuple[Conv, ...]
     residual: bool = False
 
 
 def tensor_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor the features need, in torchvision's state-dict layout."""
+    """The name and shape of every tensor that the features need, in torchvision's state-dict layout."""
     shapes: dict[str, tuple[int, ...]] = {}
     for conv in (conv for block in BLOCKS for conv in block.convs):
         shapes[f"{conv.name}.weight"] = (conv.outputs, conv.inputs // conv.groups, conv.kernel, conv.kernel)

@@ -1,4 +1,4 @@
-"""Load weights, checked: by name or from a file, never by running what a file holds."""
+"""Load and check weights, by name or from a file, without executing the file's contents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import importlib.resources
 import io
 import os
-import pickle  # for the name of its error only
+import pickle  # only for the name of its error
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from mission9.models.mobilenet_v2 import tensor_shapes
 from mission9.storage.file_store import is_file, read_place
 from mission9.storage.local.untrusted import MAX_WEIGHTS_BYTES, check_archive, read_tensors
 
-# No trained network comes near; a flipped bit of an exponent does, and its overflow would not always show.
+# Trained networks have far smaller values. A flipped bit of an exponent exceeds this, often without an overflow.
 LARGEST_VALUE = 1e8
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -28,9 +28,9 @@ Tensors = Mapping[str, NDArray[np.float32]]
 _DEMO, _IMAGENET = "demo", "imagenet"
 
 DEMO_FILE = "mobilenet_v2-demo.safetensors"
-SAVED_FILE = "weights.safetensors"  # beside a PCA model, so that new images can be projected anywhere
+SAVED_FILE = "weights.safetensors"  # next to a PCA model, so that new images can be projected anywhere
 
-# torchvision's MobileNet_V2_Weights.IMAGENET1K_V2; the file's name holds the first 8 digits of its SHA-256.
+# torchvision's MobileNet_V2_Weights.IMAGENET1K_V2; the file's name contains the first 8 digits of its SHA-256.
 IMAGENET_URL = "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth"
 IMAGENET_SHA256 = "7ebf99e03e254b273379b23edca7ec0da9f48273b23a332b93c1c99d49e86e8f"
 
@@ -39,13 +39,13 @@ IMAGENET_SHA256 = "7ebf99e03e254b273379b23edca7ec0da9f48273b23a332b93c1c99d49e86
 class Weights:
     """MobileNetV2's feature weights under torchvision's names, as safetensors bytes of float32.
 
-    Bytes, since they travel to the workers and lie beside a saved PCA model; `sha256` is of them, so it names the
-    weights themselves, whatever kind of file they came in.
+    Bytes can travel to the workers and be saved next to a PCA model. `sha256` is computed from them, and therefore
+    identifies the weights themselves, whatever the kind of their file.
     """
 
     name: str
     data: bytes
-    sha256: str = field(init=False)  # not when first asked for: a thread may be sending this to the workers then
+    sha256: str = field(init=False)  # computed early: on first access, a thread may be sending this to the workers
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sha256", hashlib.sha256(self.data).hexdigest())
@@ -55,10 +55,10 @@ class Weights:
 
 
 def check_weights(which: str) -> None:
-    """Refuse what names no weights, without reading any.
+    """Refuse an unknown name or file, without reading weights.
 
     Raises:
-        WeightsError: it is neither a name nor a file of a kind that is read.
+        WeightsError: `which` is neither a known name nor a file of a supported kind.
     """
     if which in (_DEMO, _IMAGENET):
         return
@@ -69,10 +69,10 @@ def check_weights(which: str) -> None:
 
 
 def load_weights(which: str | Path) -> Weights:
-    """The weights called `imagenet` (downloaded once) or `demo` (bundled), or those in a .pth or .safetensors file.
+    """Load the weights named `imagenet` (downloaded once) or `demo` (bundled), or a .pth or .safetensors file.
 
     Raises:
-        WeightsError: no such file, not readable, not MobileNetV2's features, or holding more than tensors.
+        WeightsError: the file is missing, unreadable, not MobileNetV2's features, or holds more than tensors.
         SetupError: `imagenet` cannot be downloaded, or torch is needed and not installed.
     """
     which = str(which)
@@ -87,10 +87,10 @@ def load_weights(which: str | Path) -> Weights:
 
 
 def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
-    """The weights that lie beside a PCA model.
+    """Read the weights next to a PCA model.
 
     Raises:
-        WeightsError: they are damaged, or not the ones that the model was made with.
+        WeightsError: they are damaged, or not those of the model.
     """
     weights = _checked(name, _read_safetensors(str(folder / SAVED_FILE)))
     if weights.sha256 != sha256:
@@ -103,7 +103,7 @@ def _checked(name: str, tensors: Mapping[str, NDArray[np.floating]]) -> Weights:
     kept = {}
     for tensor in tensor_shapes():
         array = np.ascontiguousarray(tensors[tensor], np.float32)
-        if not (np.abs(array) < LARGEST_VALUE).all():  # NaN is not less than anything
+        if not (np.abs(array) < LARGEST_VALUE).all():  # NaN is not less than any number
             raise WeightsError(f"weights {name} are damaged: {tensor} holds NaN, or values beyond {LARGEST_VALUE:g}")
         kept[tensor] = array
     return Weights(name, safetensors.numpy.save(kept))
@@ -138,14 +138,14 @@ def _read_pth(path: str) -> Mapping[str, NDArray[np.floating]]:
     data = read_place(path, MAX_WEIGHTS_BYTES, WeightsError)
     try:
         check_archive(data)
-        # weights_only refuses everything but tensors and plain containers, without running it.
+        # weights_only refuses everything but tensors and plain containers, without executing it.
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own words advise to load the file unsafely
+    except pickle.UnpicklingError as error:  # torch's own message advises to load the file unsafely
         raise WeightsError(
             f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, which "
             "are refused and were not run; get it anew from a source you trust, best as .safetensors"
         ) from error
-    except Exception as error:  # damaged files make the parser fail in every way there is
+    except Exception as error:  # on damaged files, the parser raises exceptions of any type
         raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
     return _arrays(path, state)
 
@@ -156,11 +156,11 @@ def _arrays(path: str, state: object) -> Mapping[str, NDArray[np.floating]]:
     if not isinstance(state, dict) or not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"weights file {path} does not hold a state dict (names and tensors)")
     tensors = {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-    # Before the conversion, which would fill in what a tensor of one number, repeated a billion times, only promises.
+    # Before the conversion, which would allocate the full size of a tensor that repeats one number a billion times.
     _check_shapes(str(path), {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     try:
         return {name: tensors[name].float().numpy() for name in tensor_shapes()}
-    except Exception as error:  # tensors that are nowhere, or sparse
+    except Exception as error:  # tensors without data, or sparse ones
         raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
 
 
@@ -184,7 +184,7 @@ def _download_imagenet() -> Path:
             f"the imagenet weights cannot be downloaded: {why}. Fetch {IMAGENET_URL} elsewhere and give the file with "
             "--weights mobilenet_v2-7ebf99e0.pth, or use --weights demo"
         ) from error
-    except ValueError as error:  # pooch's word for a wrong hash
+    except ValueError as error:  # pooch's error for a wrong hash
         raise WeightsError(f"what {IMAGENET_URL} gave is not the file it should be: {error}") from error
 
 

@@ -1,8 +1,8 @@
 """One run, from its settings to a result.
 
 run        the stages in order
-preflight  what is looked at before anything is written: policy, keys, a saved estimate
+preflight  checks before any write: policy, keys, a saved estimate
 plan       a listing -> a plan of shards
 setup      the engine, the weights and the model
-progress   how far a run is, in a line
+progress   the progress of a run, as a bar or as lines of the log
 """

@@ -1,4 +1,4 @@
-"""The images of a run -> what of them is to do, by which shards."""
+"""Plan a run: list its images, and divide those without an outcome into shards."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from mission9.storage.location import real_root
 
 logger = logging.getLogger(__name__)
 
-# So few images are extracted in this process before Spark would have started.
+# This process extracts up to this many images before Spark could start.
 FEW_IMAGES = 256
 
 
 def make_plan(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
-    """List the images of a run, hold them against what was done before, and cut what is to do into shards.
+    """List the images of a run, find the outcomes of earlier runs, and divide the remaining images into shards.
 
     Raises:
         InputError: there are no images.
-        OutputError: the results would lie among them.
-        ConfigError: there are too few for the components that are asked for.
+        OutputError: the results would be written among the images.
+        ConfigError: there are too few images for the requested components.
     """
     found, folder = ListingCounts(), output.shards(extraction.fingerprint)
     root, results = resolve_root(config.input), output.place
@@ -57,7 +57,7 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
 
 
 def images_of(root: str, config: RunConfig, output: Output, found: ListingCounts) -> Iterator[pa.RecordBatch]:
-    """The images of a run: those that are found below the root of its input, without those that were erased."""
+    """The images of a run: all images below the root of its input, except erased ones."""
     rows = list_images(root, found, Listing.of(config, exclude=output.place))
     erased = Tombstones.of(output.state_files)
     if erased.is_pending:
@@ -66,7 +66,7 @@ def images_of(root: str, config: RunConfig, output: Output, found: ListingCounts
 
 
 def _checked(rows: Iterator[pa.RecordBatch], found: ListingCounts, config: RunConfig) -> Iterator[pa.RecordBatch]:
-    """The same rows; in the end, before a plan of them takes the place of an earlier one, what speaks against it."""
+    """Yield the same rows, then refuse an unusable listing, before its plan replaces an earlier one."""
     yield from rows
     check_links(config.input, found)
     if not found.listed:
@@ -76,5 +76,5 @@ def _checked(rows: Iterator[pa.RecordBatch], found: ListingCounts, config: RunCo
 
 
 def name_of(plan: Plan) -> str:
-    """Name the rows that a plan has to do: workers of a run that was killed must not read those of the next."""
+    """A name for the rows that a plan computes: workers of a killed run must not read those of the next run."""
     return plan.shards[0].key if plan.shards else "nothing"

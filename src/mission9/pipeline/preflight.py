@@ -1,4 +1,4 @@
-"""Check what a run is asked for beside its work, before anything is written."""
+"""Check the policy, the keys and the saved estimate of a run before it writes anything."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mission9.runners.factory import works_elsewhere
 
 
 @dataclass(frozen=True)
-class RunRequest:
-    """The settings of a run, the key of its pseudonyms, what its policy found, and the estimate it is held against."""
+class Request:
+    """The settings of a run, the key of its pseudonyms, the findings of its policy, and the estimate to compare."""
 
     config: RunConfig
     pseudonyms: Pseudonyms | None
@@ -25,22 +25,22 @@ class RunRequest:
     estimate: dict[str, Any] | None
 
     @staticmethod
-    def of(config: RunConfig) -> RunRequest:
-        """Return what the settings ask for.
+    def of(config: RunConfig) -> Request:
+        """The request that the settings describe.
 
         Raises:
-            ConfigError: a key or the estimate cannot be had.
-            PolicyError: a bucket or another store is not as the policy has it.
+            ConfigError: a key or the estimate cannot be read.
+            PolicyError: a bucket or another store violates the policy.
         """
         policy = enforce_policy(config)  # before anything is read
         estimate = read_estimate(config.estimate) if config.estimate else None
         return RunRequest(config, Pseudonyms.of(config.pseudonymise), policy, estimate)
 
     def new_report(self, extraction: Extraction, output: Output) -> Report:
-        """The report of a run that is about to begin.
+        """The initial report of a run.
 
         Raises:
-            ConfigError: the result that stands is of pseudonyms, and this one would not be.
+            ConfigError: the current result has pseudonyms, and the new one would not.
         """
         if self.pseudonyms is None:
             check_key(None, str(output.last_report().get("pseudonyms", "")), self.config.output)
@@ -55,7 +55,7 @@ class RunRequest:
         )
 
     def hold_against_estimate(self, report: Report) -> None:
-        """Have a report tell how far off the estimate was."""
+        """Record in a report the estimate and the actual duration, if the run has an estimate."""
         if self.estimate:
             spent, elsewhere = sum(report.seconds.values()), works_elsewhere(self.config)
             report.estimate = compare(

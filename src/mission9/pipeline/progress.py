@@ -1,4 +1,4 @@
-"""Show how far a run is: a bar on a terminal, elsewhere a line now and then."""
+"""Show the progress of a run: a bar on a terminal, elsewhere a line of the log every few seconds."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from mission9.storage.local.untrusted import read_json
 
 logger = logging.getLogger(__name__)
 
-LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-_LOOK_EVERY = 0.5  # seconds between looks at what is committed
+LINE_EVERY = 10.0  # seconds between lines without a terminal
+_LOOK_EVERY = 0.5  # seconds between looks at the committed shards
 
 
-class Outcomes(NamedTuple):
-    """Images that are done, and how many of them were rejected."""
+class Done(NamedTuple):
+    """The number of images done, and the number of rejected ones among them."""
 
     images: int
     rejected: int
 
 
 class ShardWatch:
-    """Counts of a plan's shards so far, by their markers: the same under every runner and Spark."""
+    """Counts of a plan's committed images, from the markers of its shards; works with every runner."""
 
     def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
         self._folder = folder
         self._left = {f"{shard.key}.json" for shard in shards}
         self._done = Outcomes(0, 0)
 
-    def look(self) -> Outcomes:
-        """The sum over all markers there are; each is read once."""
+    def look(self) -> Done:
+        """The sum over all markers so far; each is read once."""
         try:
             there = self._left.intersection(os.listdir(self._folder))
-        except OSError:  # whoever writes there has a word for it
+        except OSError:  # the writer of the folder reports it
             return self._done
         for name in there:
             try:
                 marker = read_json(self._folder / name)
                 features, rejects = marker["features"]["rows"], marker["rejects"]["rows"]
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # no progress, and whoever reads it next has a word for it
+                continue  # no progress; the next reader of the marker reports it
             self._left.remove(name)
             self._done = Outcomes(self._done.images + features + rejects, self._done.rejected + rejects)
         return self._done
 
 
 class Display:
-    """The display of a run on `console`: on a terminal the stage at work, with a bar where images are counted."""
+    """The display of a run on `console`: on a terminal, the current stage, with a bar if it counts images."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._bar = _bar(console) if console is not None and console.is_terminal else None
@@ -67,7 +67,7 @@ class Display:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Show that a stage is at work."""
+        """Show a stage as running."""
         if self._bar is None:
             with background_thread(partial(self._tell_time, name)):
                 yield
@@ -80,8 +80,8 @@ class Display:
                 bar.remove_task(task)
 
     @contextmanager
-    def counting(self, total: int, look: Callable[[], Outcomes]) -> Iterator[None]:
-        """Show, within a stage, how many of `total` images are done."""
+    def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
+        """Show, within a stage, the number of images done out of `total`."""
         follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
         self._is_counting = True
         try:
@@ -91,7 +91,7 @@ class Display:
             self._is_counting = False
 
     def _tell_time(self, stage: str, ended: threading.Event) -> None:
-        """Say now and then that a stage is still at work, unless it counts."""
+        """Log every `LINE_EVERY` seconds that a stage is still running, unless it counts images."""
         start = time.monotonic()
         while not ended.wait(LINE_EVERY):
             if not self._is_counting:

@@ -46,22 +46,22 @@ from mission9.storage.local.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
-# Tables of no more rows are gathered, fitted and projected in this process, in a second or two.
+# This process gathers, fits and projects tables of up to this many rows in a second or two.
 SMALL_TABLE = 10_000
 
 
 def run(config: RunConfig, runner: Runner | None = None, *, console: Console | None = None) -> Report:
     """Turn a folder of images into features, a PCA model and tables of scores.
 
-    What an earlier run of the same images and settings has committed is not computed again. Without `runner`, it is
-    chosen by the settings, and what is started for it is ended. On a `console` that is a terminal a bar shows how far
-    it is; otherwise lines of the log do.
+    The run reuses the shards that an earlier run of the same images and settings has committed. Without `runner`, the
+    settings select one, and the run ends every process that it started for it. If `console` is a terminal, a bar shows
+    the progress; otherwise lines of the log do.
 
     Raises:
         UsageError: the request cannot be carried out; nothing was written.
-        SetupError: the machine lacks something.
-        StorageError: a disk is full, or a file system fails; what was committed before stays.
-        TaskError: a task failed again and again; what was committed before stays.
+        SetupError: the machine lacks a requirement.
+        StorageError: a disk is full, or a file system fails; earlier commits remain.
+        TaskError: a task failed after all its retries; earlier commits remain.
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
     request, display = RunRequest.of(config), Display(console)
@@ -96,10 +96,10 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         with stage("save_model"):
             _save_model(model, extraction, output, report)
         _publish(request, output, plan, report, model)
-        if not (config.no_report or config.encrypt_key):  # while the runner ends
+        if not (config.no_report or config.encrypt_key):  # while the runner shuts down
             _write_page(display, output, config.input)
     if config.mlflow:
-        from mission9.tracking.subprocess_logger import log_apart  # loads what other runs do not need
+        from mission9.tracking.subprocess_logger import log_apart  # not always needed
 
         log_apart(str(output.root), config.mlflow, config.output)
     return report
@@ -112,7 +112,7 @@ def _publish(request: RunRequest, output: Output, plan: Plan, report: Report, mo
 
 
 def _write_page(display: Display, output: Output, images: str) -> None:
-    from mission9.html_report import write_report_if_possible  # loads what other runs do not need
+    from mission9.html_report import write_report_if_possible  # not always needed
 
     with display.stage("report"):
         write_report_if_possible(output.root, images)
@@ -126,7 +126,7 @@ def _stage(display: Display, report: Report, name: str) -> Iterator[None]:
 
 
 def _needs_runner(config: RunConfig, plan: Plan, report: Report) -> bool:
-    """Tell whether there is more to do than this process does sooner itself, or another runner was asked for."""
+    """Return True if the work is too large for this process, or the user selected a runner and there is work to do."""
     is_little = report.listed <= SMALL_TABLE and plan.images_to_do <= FEW_IMAGES
     is_asked_for = config.runner != "auto" or config.master is not None or works_elsewhere(config)
     return not is_little or (bool(plan.shards) and is_asked_for)
@@ -152,7 +152,7 @@ def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan,
 
 
 def _compact(runner: Runner, output: Output, plan: Plan, report: Report, pseudonyms: Pseudonyms | None) -> Collected:
-    """Make the tables of what is committed, and see that no image is missing."""
+    """Make the tables from the committed shards, and check that no image is missing."""
     folder = output.shards(report.fingerprint)
     todo = tuple(part for part in plan.parts if read_marker(folder, part.key) is None)
     runner.map(CompactParts(plan.images, todo, folder), len(todo))
@@ -172,7 +172,11 @@ def _compact(runner: Runner, output: Output, plan: Plan, report: Report, pseudon
 
 
 def _check_rejects(output: Output, report: Report) -> None:
-    """Fail where too many were rejected, by the limit or by what is left to fit on."""
+    """Check the number of rejected images.
+
+    Raises:
+        TooManyRejects: it exceeds the limit, or too few images are left for the fit.
+    """
     limit = report.config["max_reject_rate"]
     too_many = report.rejected == report.listed or report.rejected > limit * report.listed
     consequence = f"at most {limit:.1%} may be (--max-reject-rate)"
@@ -193,7 +197,7 @@ def _check_rejects(output: Output, report: Report) -> None:
 def _measure_fidelity(extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report) -> None:
     last = output.last_report()
     is_as_it_was = not plan.shards and last.get("fingerprint") == report.fingerprint
-    known = fidelity_in(last) if is_as_it_was else None  # of the same images and features
+    known = fidelity_in(last) if is_as_it_was else None  # the same images and features
     report.fidelity = known or measure_fidelity(collected.committed, plan.root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",

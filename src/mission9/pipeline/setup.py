@@ -1,4 +1,4 @@
-"""Settle engine, weights, a given model and the int8 network before the work of a run begins."""
+"""Determine the engine, the weights, the given model and the int8 network of a run before it computes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ from mission9.stages.make_extraction import _with_weights, settle_engine
 
 
 def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extraction, PCAModel | None]:
-    """The extraction of a run, and the model that it is given, if any; runners begin to start meanwhile.
+    """The extraction of a run, and its given model, if any.
+
+    For a first run of many images, the runners start in the background.
 
     Raises:
         UsageError: a setting is not possible, or the weights or the model cannot be used.
@@ -38,7 +40,7 @@ def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extract
     engine = settle_engine(config)
     check_weights(config.weights)
     if output.is_empty and has_more_images(config.input, FEW_IMAGES):
-        runners.begin()  # it takes seconds, in which the rest gets ready
+        runners.begin()  # a start takes seconds; this process prepares the rest at the same time
         runners.warm_up(wake)
     extraction = _with_weights(config, engine)
     model, network = _given_model(config, extraction, output)
@@ -50,10 +52,10 @@ def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extract
 def _given_model(
     config: RunConfig, extraction: Extraction, output: Output
 ) -> tuple[PCAModel | None, Int8Network | None]:
-    """The model that `--pca-model` names, without moments, and the int8 network that it was made with, if it was.
+    """The model named by `--pca-model`, without moments, and the int8 network of its features, if any.
 
     Raises:
-        ConfigError: it was made of other features, or may have seen an image that was erased from `output`.
+        ConfigError: the model was made of other features, or may have been fitted on an image erased from `output`.
     """
     if config.pca_model is None:
         return None, None
@@ -80,7 +82,7 @@ def _read_model(folder: Path) -> tuple[PCAModel, ModelFacts, Int8Network | None]
 
 
 def _calibrated(config: RunConfig, extraction: Extraction, output: Output, network: Int8Network | None) -> Extraction:
-    """The extraction with its int8 network, if it is to have one: a given one, that of an earlier run, or a new one."""
+    """The extraction with an int8 network, if its precision is int8: the given one, an earlier run's, or a new one."""
     if extraction.engine.precision != "int8":
         return extraction
     folder = output.calibration(extraction.fingerprint)

@@ -1,4 +1,4 @@
-"""Judge how well scores tell labels apart: nearest neighbours and logistic regression, from Training to Test."""
+"""Evaluate how well scores separate labels: nearest neighbours and logistic regression, from Training to Test."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mission9.schema import TEST, TRAINING, VALIDATION
 
 NEIGHBOURS = 5
 
-# More rows are thinned out evenly, in order of path: comparing all with all takes their product.
+# Limits of rows; more are thinned evenly, in order of path. The cost of nearest neighbours is the product of both.
 MAX_FITTED, MAX_JUDGED = 100_000, 25_000
 
-_FEW_LABELS = 3  # that an error names
+_FEW_LABELS = 3  # in an error message
 
 _STEPS = (10, 25, 50, 100, 200, 400, 800)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of images whose label was told right."""
+    """The number of images, and the share of them whose label each method predicts correctly."""
 
     images: int
     nearest: float
@@ -36,10 +36,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`fitted` images of one split teach, `judged` images of another are told; `curve` is by number of components.
+    """The accuracy of classifiers fitted on `fitted` images of one split, for `judged` images of another.
 
-    `confusion` counts judged images by label and by the label of their nearest neighbour. Labels that are not among the
-    fitted are `unseen`: the `not_judged` images of theirs could only be told wrong, and count nowhere.
+    `curve` is the accuracy by number of components. `confusion` counts judged images by label and by the label of their
+    nearest neighbour. `unseen` are the labels absent from the fitted images. Their `not_judged` images, which no
+    classifier could predict correctly, count nowhere.
     """
 
     fitted_on: str
@@ -56,11 +57,11 @@ class Evaluation:
 
 
 def evaluate(results: Results) -> Evaluation:
-    """Judge the scores of a run: of Test by Training, else of every fifth image of a label by the others.
+    """Evaluate the scores of a run: fit on Training and judge Test, or else judge every fifth image of each label.
 
     Raises:
         SetupError: scikit-learn is not installed.
-        InputError: there is nothing to judge by, or no label that both have, or one label alone.
+        InputError: images are missing to fit on or to judge, the two have no common label, or there is only one label.
         OutputError: the tables are missing or damaged.
     """
     found = halves(results, results.scores, MAX_FITTED, MAX_JUDGED)
@@ -83,7 +84,7 @@ def evaluate(results: Results) -> Evaluation:
 
 @dataclass(frozen=True)
 class Halves:
-    """The images to learn from and to judge, of labels that are learnt; `unseen` counts those of others."""
+    """The images to fit on and to judge, of fitted labels; `unseen` counts the images of each other label."""
 
     fitted_on: str
     judged_on: str
@@ -95,7 +96,7 @@ class Halves:
 
 @dataclass(frozen=True)
 class _Told:
-    """The answers of each method for each image."""
+    """The predictions of each method for each image."""
 
     nearest: NDArray[np.object_]
     neighbours: NDArray[np.object_]
@@ -103,10 +104,12 @@ class _Told:
 
 
 def halves(results: Results, read: Callable[[str], Scores], most_fitted: int, most_judged: int) -> Halves:
-    """Part the scores of a result, as `read` gives those of a split; more than so many are thinned out evenly.
+    """Divide the scores of a result into those to fit on and those to judge; `read` gives the scores of a split.
+
+    More than `most_fitted` or `most_judged` images are thinned evenly.
 
     Raises:
-        InputError: there is nothing to tell apart: too few images, one label, or none that both have.
+        InputError: there are too few images, only one label, or no common label.
     """
     (fitted_on, all_fitted), (judged_on, all_judged) = _parted(results, read)
     if not len(all_fitted) or not len(all_judged):
@@ -136,8 +139,8 @@ def _few(scores: Scores) -> str:
 
 
 def _parted(results: Results, read: Callable[[str], Scores]) -> tuple[tuple[str, Scores], tuple[str, Scores]]:
-    """Return what is learnt from, then what is judged: their names and scores."""
-    candidates = (results.report.fitted_on, TRAINING, *results.splits)  # with --pca-model nothing was fitted
+    """The name and scores of the images to fit on, then of those to judge."""
+    candidates = (results.report.fitted_on, TRAINING, *results.splits)  # with --pca-model, the run fitted nothing
     fitted_on = next((split for split in candidates if split in results.splits), None)
     if fitted_on is None:
         raise InputError(f"there are no scores in {results.root}")
@@ -199,7 +202,7 @@ def _confusion(labels: NDArray[np.object_], told: NDArray[np.object_]) -> dict[s
 
 
 def as_text(found: Evaluation) -> Iterator[str]:
-    """The same for people, a line each."""
+    """The evaluation as text, line by line."""
     yield f"{found.judged:,} images of {found.judged_on}, told by {found.fitted:,} of {found.fitted_on}"
     if found.thinned:
         yield "(thinned out evenly: there are more)"

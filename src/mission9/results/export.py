@@ -1,4 +1,4 @@
-"""Results in the forms that other libraries take."""
+"""Results in the formats of scikit-learn, Spark ML and ONNX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def to_sklearn(model: PCAModel) -> PCA:
 
     Raises:
         SetupError: scikit-learn is not installed.
-        ModelError: the model has no moments, since a run was given it.
+        ModelError: the model has no moments, because its run received it by `--pca-model`.
     """
     try:
         from sklearn.decomposition import PCA
@@ -44,13 +44,13 @@ def to_sklearn(model: PCAModel) -> PCA:
     found.n_components_, found.n_samples_, found.n_features_in_ = model.n_components_, samples, features
     left = min(samples, features) - model.n_components_
     total = float(np.trace(model.moments.scatter)) / (samples - 1)
-    # The mean of the variances left out, as scikit-learn's probabilistic PCA has it (Bishop 2006, 12.46).
+    # The mean of the omitted variances, as in scikit-learn's probabilistic PCA (Bishop 2006, 12.46).
     found.noise_variance_ = (total - float(model.explained_variance_.sum())) / left if left else 0.0
     return found
 
 
 def with_vectors(table: DataFrame, *columns: str) -> DataFrame:
-    """A Spark table whose columns of numbers (`features`, `pca`) are vectors, as Spark ML takes them."""
+    """A Spark DataFrame with its array columns (`features`, `pca`) converted to the vectors of Spark ML."""
     from pyspark.ml.functions import array_to_vector
     from pyspark.sql.functions import col
 
@@ -60,12 +60,12 @@ def with_vectors(table: DataFrame, *columns: str) -> DataFrame:
 def export_onnx(folder: str | Path, file: str | Path) -> None:
     """Write the model in a folder pca_model as one ONNX graph: (n, 224, 224, 3) uint8 RGB -> (n, k) scores.
 
-    What the graph takes is an upright RGB picture, resized as the model's `preprocess` says (in the file's metadata).
+    The graph expects upright RGB pictures, resized by the model's `preprocess` (named in the file's metadata).
 
     Raises:
         SetupError: onnx is not installed.
         ModelError, WeightsError: there is no model, or it is damaged.
-        ConfigError: the model was made of features in a low precision, which the graph would not give.
+        ConfigError: the model was made of features in a low precision, but the graph computes in float32.
     """
     try:
         from mission9.results.onnx_graph import scores_graph

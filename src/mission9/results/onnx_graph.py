@@ -1,4 +1,4 @@
-"""Features and PCA as one ONNX graph, for programs that know neither mission9 nor Python."""
+"""Features and PCA as one ONNX graph, for programs without mission9 or Python."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mission9.models.mobilenet_v2 import BLOCKS, INPUT_SIZE, Conv
 from mission9.models.preprocess import MEAN, STD
 from mission9.pca import PCAModel
 
-_OPSET, _IR_VERSION = 18, 10  # what ONNX Runtime has read since 1.16 and 1.18
+_OPSET, _IR_VERSION = 18, 10  # ONNX Runtime has read these since 1.16 and 1.18
 IMAGES, SCORES = "images", "scores"
 
 
 def scores_graph(tensors: Mapping[str, NDArray[np.float32]], model: PCAModel, facts: Mapping[str, str]) -> ModelProto:
-    """(n, 224, 224, 3) uint8 RGB -> (n, k) float32 scores; `facts` are told in the file."""
+    """The graph (n, 224, 224, 3) uint8 RGB -> (n, k) float32 scores; `facts` become the file's metadata."""
     graph = _Graph()
     x = _normalised(graph)
     for block in BLOCKS:
@@ -39,7 +39,7 @@ def scores_graph(tensors: Mapping[str, NDArray[np.float32]], model: PCAModel, fa
 
 
 class _Graph:
-    """Nodes and constants, each called by its number."""
+    """Nodes and constants, each named by its number."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -57,7 +57,7 @@ class _Graph:
 
 
 def _normalised(graph: _Graph) -> str:
-    """(pixel / 255 - mean) / std, channels first."""
+    """The images as (pixel / 255 - mean) / std, channels first."""
     mean, std = (np.array(values, np.float32).reshape(1, 1, 1, -1) * 255 for values in (MEAN, STD))
     pixels = graph.add("Cast", IMAGES, to=TensorProto.FLOAT)
     centred = graph.add("Sub", pixels, graph.constant(mean))
@@ -75,7 +75,7 @@ def _convolution(graph: _Graph, x: str, conv: Conv, tensors: Mapping[str, NDArra
 
 
 def _project(graph: _Graph, features: str, model: PCAModel) -> None:
-    """Features @ components - mean @ components, the latter computed in float64."""
+    """Add the scores: features @ components - mean @ components, the latter computed in float64."""
     components = model.components_.T
     if model.whiten:
         components = components / np.sqrt(model.explained_variance_)

@@ -1,4 +1,4 @@
-"""New images into the space of a saved PCA model."""
+"""Project new images into the space of a saved PCA model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mission9.schema import FEATURES
 
 
 class Projector:
-    """Called with an image, gives its (k,) float32 scores in the space of the model saved in a folder, or bucket.
+    """Callable that returns an image's (k,) float32 scores in the space of a model, saved in a folder or bucket.
 
-    The model brings its weights and preprocessing along, and the network in int8 if it was made of such features.
+    The folder of the model also holds its weights, its preprocessing, and the int8 network if its features are int8.
 
     Raises:
         ModelError: there is no model, or it is damaged.
-        WeightsError: the weights beside it are damaged.
+        WeightsError: the weights in the same folder are damaged.
     """
 
     def __init__(self, model: str | Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
@@ -40,7 +40,7 @@ class Projector:
 
 
 def _read(folder: Path) -> tuple[PCAModel, ModelFacts, Weights, Int8Network | None]:
-    """Everything that lies in the folder of a model."""
+    """The whole content of a model's folder."""
     model = PCAModel.load(folder, features=FEATURES)
     facts = ModelFacts.of(model, folder, needs_precision=False)
     weights = read_saved_weights(folder, name=facts.weights, sha256=facts.weights_sha256)

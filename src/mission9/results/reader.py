@@ -40,39 +40,39 @@ class Scores:
         return len(self.paths)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Scores:
-        """The same of some rows."""
+        """The scores of some rows."""
         return Scores(self.paths[rows], self.labels[rows], self.pca[rows])
 
 
 @dataclass(frozen=True)
 class Results:
-    """An output folder that holds a whole result."""
+    """An output folder with a complete result, and its report."""
 
     root: Path
     report: Report
 
     @staticmethod
     def of(root: str | Path) -> Results:
-        """The results in a folder, or at s3://bucket/prefix, of which `root` is a copy then.
+        """The results in a folder, or at s3://bucket/prefix; then the `root` of the object is a local copy.
 
         Raises:
-            OutputError: there are none, or they are just being written.
+            OutputError: there are none, or a run is writing them at this moment.
         """
         output = Output(output_at(root).result())
         return Results(output.root, report_of(output.last_report(), root))
 
     @property
     def stands(self) -> bool:
-        """Tell whether this still is the result in the folder: two parts read before and after are then of one."""
+        """True if this is still the result in the folder, so that all parts read so far belong to one run."""
         return _run_id(Output(self.root)) == self.report.run_id
 
     @property
     def splits(self) -> list[str]:
-        """The splits that have scores."""
+        """The splits with scores."""
         return [split for split, counts in self.report.splits.items() if counts.featured]
 
     def scores(self, split: str) -> Scores:
-        """The scores of a split; all of them are in memory.
+        """The scores of a split, all in memory.
 
         Raises:
             OutputError: the table is missing or damaged.
@@ -83,7 +83,7 @@ class Results:
         return Scores(paths[order], table["label"].to_numpy()[order], vectors(table["pca"])[order])
 
     def score_batches(self, split: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The same piece by piece, each of one label.
+        """Columns of the scores of a split, in batches, each of one label.
 
         Raises:
             OutputError: the table is missing or damaged.
@@ -97,7 +97,7 @@ class Results:
                     yield from rows.select(columns).to_batches()
 
     def images(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of the features table piece by piece, in order of path.
+        """Columns of the features table, in batches, in order of path.
 
         Raises:
             OutputError: the table is missing or damaged.
@@ -122,43 +122,43 @@ class Results:
 
 
 def of_one_result(root: str | Path, read: Callable[[Results], T]) -> T:
-    """Return what `read` makes of the result that stands in `root`, all of it of one run.
+    """The value of `read` for the result in `root`, with all of its parts from one run.
 
-    Where another result takes its place meanwhile, that one is read.
+    If another result replaces it during the call, `read` is called again, for that one.
 
     Raises:
-        OutputError: there is no result, or one takes the place of the other again and again.
+        OutputError: there is no result, or results replace each other again and again.
     """
     output = Output(output_at(root).result())
     return of_one_run(output, lambda: read(Results(output.root, report_of(output.last_report(), root))))
 
 
 def of_one_model(place: str | Path, read: Callable[[Path], T]) -> T:
-    """Return what `read` makes of the folder of a PCA model, all of it of one run where it lies in an output.
+    """The value of `read` for the folder of a PCA model; in an output, all of its files are from one run.
 
     Raises:
-        ModelError: there is none.
-        OutputError: one result takes the place of the other again and again.
+        ModelError: there is no model.
+        OutputError: results replace each other again and again.
     """
     folder = output_at(place).model()
     output = Output(folder.absolute().parent)
-    if not output.state.is_dir():  # as for a copy of a model in a bucket
+    if not output.state.is_dir():  # such as a copy of a model in a bucket
         return read(folder)
     return of_one_run(output, lambda: read(folder))
 
 
 def of_one_run(output: Output, read: Callable[[], T]) -> T:
-    """Return what `read` makes of files in an output folder; it reads again where another result took their place.
+    """The value of `read` for an output folder; if another result replaced the files, `read` is called again.
 
     Raises:
-        OutputError: one takes the place of the other again and again.
+        OutputError: results replace each other again and again.
     """
     for _ in range(_TRIES):
         output.wait_until_published()
         run_id = _run_id(output)
         try:
             found = read()
-        except Exception:  # of files that were half replaced, whatever it is
+        except Exception:  # any kind: the files may be a mixture of two results
             if _run_id(output) == run_id and not output.is_publishing:
                 raise
         else:

@@ -1,4 +1,4 @@
-"""An output folder -> what in it is not as the run that made it left it."""
+"""Verify an output folder: list all differences from the state in which its run left it."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ from mission9.storage.local.names import from_text
 
 
 def verify_output(root: str, pseudonyms: Pseudonyms | None = None) -> Iterator[str]:
-    """Return what is wrong with a result, a sentence each; nothing, if it is whole and its tables belong together.
+    """Yield each problem of a result as a sentence; none if it is complete and its tables belong together.
 
-    Files are checked against the SHA-256 noted when they were committed, rows against the listing and the counts of
-    `run.json`, scores against the features and the model, and the audit log against its chain and the receipts. One
-    part (at most 16,384 images) is in memory at a time.
-    In a result of pseudonyms, rows are held against the listing by their `pseudonyms`; without these, by number.
+    The check compares files with the SHA-256 recorded at their commit, rows with the listing and the counts of
+    `run.json`, scores with the features and the model, and the audit log with its chain and the receipts. One part (at
+    most 16,384 images) is in memory at a time.
+    In a result with pseudonyms, `pseudonyms` match the rows with the listing; without these, only the numbers of rows
+    are compared.
 
     Raises:
-        OutputError: there is no result in `root`, and not because all of its images were erased.
-        ConfigError: it was made with another key.
+        OutputError: there is no result in `root`, for another reason than the erasure of all its images.
+        ConfigError: the result was made with another key.
     """
     place = existing_output(root)
     state = place.state_files()
@@ -117,7 +118,11 @@ def _report(output: Output) -> Report:
 
 
 def _listed(plan: Path) -> Iterator[pa.Table]:
-    """The images of a result, part by part, each once."""
+    """The images listed for a result, part by part; checks that each is listed once, in order of path.
+
+    Raises:
+        OutputError: the plan is damaged.
+    """
     last = b""
     try:
         for rows in row_groups(plan):
@@ -135,7 +140,7 @@ def _listed(plan: Path) -> Iterator[pa.Table]:
 def _rejects(folder: Path, key: str) -> pa.Table:
     try:
         return read_rejects(folder, key)
-    except DAMAGE:  # its checksum has told
+    except DAMAGE:  # the check of its checksum reports it
         return REJECTS_TABLE.empty_table()
 
 
@@ -177,7 +182,7 @@ def _check_checksums(output: Output) -> Iterator[str]:
 
 
 def _check_strangers(output: Output, parts: int) -> Iterator[str]:
-    """Find files in the tables that are not of this result: readers of a whole folder would take them in."""
+    """Report files in the tables that are not part of this result: readers of a whole folder would include them."""
     ours = {output.root / name for name in output.checksums()}
     ours.update(_part_file(output, FEATURES_FOLDER, number) for number in range(parts))
     for table in sorted(TABLES):
@@ -219,4 +224,4 @@ def _read(output: Output, folder: str, number: int) -> pa.Table:
         found = read_table(file) if file.exists() else schema.empty_table()
     except (pa.ArrowException, OSError):
         found = schema.empty_table()
-    return found if is_as_written(found, schema) else schema.empty_table()  # the checksum has told
+    return found if is_as_written(found, schema) else schema.empty_table()  # the checksum reports it

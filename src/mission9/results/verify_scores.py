@@ -1,4 +1,4 @@
-"""The features of a result, part by part -> what in its tables of scores does not follow from them."""
+"""Verify the tables of scores of a result against its features, part by part."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mission9.schema import is_as_written, projected, vectors
 from mission9.storage.local.files import files_below, files_in, open_to_read
 from mission9.storage.local.names import label_of_folder
 
-# Scores are stored in float32; they may be off by so much of the longest score of a part.
+# Scores are stored in float32. This is their tolerance, relative to the longest vector of scores of a part.
 _TOLERANCE = 1e-5
 
 
 class ScoresCheck:
-    """The tables of scores, read beside the features: the CSV in the same order, Parquet label by label."""
+    """A check of the tables of scores, read along with the features: the CSV in order, Parquet label by label."""
 
     def __init__(self, output: Output, *, has_csv: bool) -> None:
         self._output, self._has_csv = output, has_csv
@@ -44,7 +44,7 @@ class ScoresCheck:
             lines.close()
 
     def check(self, split: str, part: pa.Table, model: PCAModel) -> Iterator[str]:
-        """Hold the scores of a part's images against its features."""
+        """Yield the differences between the stored scores of a part's images and those computed from its features."""
         wanted = model.transform(vectors(part["features"]))
         tolerance = _TOLERANCE * float(np.linalg.norm(wanted, axis=1).max() + 1)
         if self._has_csv:
@@ -80,7 +80,7 @@ class ScoresCheck:
             yield f"the scores in {folder} are not those of the features"
 
     def _folder_of(self, split: str, label: str) -> Path | None:
-        """Return where a label's scores are, also where its letters are escaped, for the sake of another label."""
+        """The folder of a label's scores, if any; escaped letters in its name distinguish it from another label's."""
         top = self._output.root / scores_folder(split)
         if split not in self._folders:
             folders = files_in(top) if top.is_dir() else ()
@@ -88,7 +88,7 @@ class ScoresCheck:
         return self._folders[split].get(label)
 
     def left_over(self, seen: Counter[tuple[str, str]]) -> Iterator[str]:
-        """Rows of scores that belong to no image."""
+        """Yield the tables with rows of scores that belong to no image."""
         for split, lines in self._lines.items():
             if lines.take(1) is not None:
                 yield f"{scores_folder(split)}_csv holds rows of no image"
@@ -100,7 +100,7 @@ class ScoresCheck:
 
 
 class _Lines:
-    """The rows of a CSV, as many at a time as are asked for."""
+    """The rows of a CSV, read in blocks of any number of rows."""
 
     def __init__(self, file: Path, components: int) -> None:
         self.components = components
@@ -113,12 +113,12 @@ class _Lines:
             source = self._open.enter_context(open_to_read(file))
             reader = pa.csv.open_csv(source, parse_options=parsing, convert_options=options)
             self._reader = self._open.enter_context(reader)
-        except (pa.ArrowInvalid, OSError):  # its checksum has told
+        except (pa.ArrowInvalid, OSError):  # its checksum reports it
             self._reader = None
         self._waiting: pa.Table | None = None
 
     def take(self, count: int) -> pa.Table | None:
-        """The next rows; None where there are not so many."""
+        """The next `count` rows; None if fewer are left."""
         while self._reader is not None and (self._waiting is None or len(self._waiting) < count):
             try:
                 batch = pa.Table.from_batches([self._reader.read_next_batch()])
@@ -141,7 +141,7 @@ def _scores_of(file: Path, components: int) -> pa.Table:
         found = read_table(file, columns=schema.names)
     except (pa.ArrowException, OSError):
         found = schema.empty_table()
-    return found if is_as_written(found, schema) else schema.empty_table()  # its checksum has told
+    return found if is_as_written(found, schema) else schema.empty_table()  # its checksum reports it
 
 
 def _close(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> bool:

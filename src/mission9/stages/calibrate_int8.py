@@ -1,4 +1,4 @@
-"""A folder of images -> the network in int8, in the ranges that a sample of them gives."""
+"""Calibrate the int8 network on a sample of the images of a folder."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 logger = logging.getLogger(__name__)
 
-_CANDIDATES = 2 * CALIBRATION_IMAGES  # some may turn out to be no images
+_CANDIDATES = 2 * CALIBRATION_IMAGES  # some may not be decodable
 
 
 def calibrate_int8(
     root: str, listing: Iterable[pa.RecordBatch], extraction: Extraction, *, scratch: Path | None = None
 ) -> Int8Network:
-    """The int8 network of an extraction, by the same images whenever the listing of `root` is the same.
+    """The int8 network of an extraction; the same listing of `root` gives the same sample of images.
 
-    Files that nobody needs after that are in `scratch` meanwhile.
+    Temporary files are in `scratch` during the call.
 
     Raises:
         InputError: no image of the sample can be decoded.
@@ -47,7 +47,7 @@ def calibrate_int8(
 
 
 def _sample(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:
-    """At most `count` rows of all batches, in random order."""
+    """A sample of at most `count` rows from all batches, in random order."""
     chosen = Reservoir[dict[str, Any]](count)
     for batch in batches:
         for at in range(len(batch)):

@@ -1,4 +1,4 @@
-"""Committed parts -> the tables `features/` and `rejects/`, and how many rows each split has."""
+"""Committed parts -> the tables `features/` and `rejects/`, and the number of rows of each split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mission9.storage.local.files import link_or_copy, make_folder
 
 @dataclass(frozen=True)
 class Rows:
-    """One row group of a features file: what a task reads at a time."""
+    """One row group of a features file, the unit that a task reads."""
 
     file: Path
     group: int
@@ -32,9 +32,9 @@ class Rows:
 
 @dataclass
 class Collected:
-    """Rows of features by split, in the order of the table, and how many; and rejects by split and reason.
+    """Rows of features by split, in the order of the table, with their numbers; rejects by split and reason.
 
-    `committed` are the same rows by their own paths, where those of the table are pseudonyms.
+    `committed` are the same rows in the committed files, whose paths are never pseudonyms.
     """
 
     committed: dict[str, list[Rows]] = field(default_factory=dict)
@@ -46,9 +46,9 @@ class Collected:
 def collect_shards(
     parts: Sequence[Shard], folder: Path, *, features: Path, rejects: Path, pseudonyms: Pseudonyms | None = None
 ) -> Collected:
-    """Make the two tables of the parts committed in `folder`.
+    """Make the two tables from the parts committed in `folder`.
 
-    Features are not written again, only linked under the names that readers see, unless these get pseudonyms.
+    Files of features are linked under their public names; only pseudonyms require new files.
 
     Raises:
         ConservationError: a part is missing.

@@ -1,4 +1,4 @@
-"""Committed shards -> parts: right-sized files in the order of path, of exactly the images that are listed."""
+"""Committed shards -> parts: files of a suitable size in the order of path, of exactly the listed images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mission9.schema import FEATURES_TABLE, REJECTS_TABLE
 
 @dataclass(frozen=True)
 class CompactParts:
-    """Called with a number, gathers the outcomes of that one of `parts` and commits it into `folder`."""
+    """Task that gathers the outcomes of `parts[number]` and commits them into `folder`."""
 
     images: Path
     parts: tuple[Shard, ...]

@@ -1,4 +1,4 @@
-"""A shard's number -> its features and rejects, committed; runs on the workers."""
+"""Extract and commit the features and rejects of a shard, on a worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GetReady:
-    """Called with any number, makes what a process makes once: the engine, and a child that decodes."""
+    """Task that prepares a process, with any number: creates its engine and its decoder process."""
 
     extraction: Extraction
 
@@ -34,10 +34,10 @@ class GetReady:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractShards:
-    """Called with a number, extracts and commits that one of `shards` into `folder`; returns CPU seconds, as JSON.
+    """Task that extracts `shards[number]` and commits it into `folder`; returns CPU seconds, as JSON.
 
-    With `shared` the plan is read from a bucket, and shards are committed there, where every worker sees them. A shard
-    that is committed, by an earlier try of a task that had several, is left as it is.
+    With `shared`, it reads the plan from a bucket and commits shards there, visible to every worker. It skips a shard
+    that an earlier attempt of the task has committed.
     """
 
     root: str
@@ -58,7 +58,7 @@ class ExtractShards:
         inferred = time.process_time()
         good = outcomes["reason"].is_null()
         self._commit(shard, outcomes.filter(good), outcomes.filter(outcomes["reason"].is_valid()))
-        # Images are decoded in another process; the engine computes in threads of its own, but reads no files.
+        # Another process decodes the images. The engine computes in its own threads, but reads no files.
         seconds["infer"] = inferred - start - seconds.get("read", 0.0)
         seconds["write"] = time.process_time() - inferred
         return json.dumps(seconds).encode()
@@ -81,5 +81,5 @@ def _image_rows(rows: pa.Table, root: str) -> Iterator[ImageRow]:
 
 
 def wake(number: int) -> bytes:  # noqa: ARG001 - a task's number
-    """Import what shards need, as a task: Spark's first job takes seconds whatever it does."""
+    """Import the modules of `ExtractShards`, as a task. Spark's first job takes seconds for any task."""
     return b""

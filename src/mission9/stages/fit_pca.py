@@ -1,4 +1,4 @@
-"""Committed features -> a PCA model; the moments are taken on the workers, one partial for a group of rows."""
+"""Committed features -> a PCA model; workers compute the moments, one partial for each group of rows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mission9.runners.base import Runner
 from mission9.schema import FEATURES, vectors
 from mission9.stages.collect_shards import Rows
 
-# A partial is 13 MB, so the driver holds about 300 MB at the most, whatever the number of images.
+# A partial is 13 MB, so the driver holds at most about 300 MB, for any number of images.
 MAX_PARTIALS = 24
 
 
 @dataclass(frozen=True)
 class MomentsOfRows:
-    """Called with a number, gives the moments of that group of rows, as bytes."""
+    """Task that returns the moments of the rows in `groups[number]`, as bytes."""
 
     groups: tuple[tuple[Rows, ...], ...]
 
@@ -31,7 +31,7 @@ def fit_pca(runner: Runner, rows: Sequence[Rows], n_components: int | float) -> 
     """The PCA of all rows.
 
     Raises:
-        ConfigError: so many components are not possible.
+        ConfigError: the number of components is not possible.
     """
     count = min(len(rows), runner.parallelism, MAX_PARTIALS)
     groups = tuple(tuple(rows[n::count]) for n in range(count))

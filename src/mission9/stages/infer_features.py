@@ -1,4 +1,4 @@
-"""Rows -> outcomes, on a worker: each image's features, or the reason why there are none."""
+"""Rows -> outcomes, on a worker: the features of each image, or the reason of its rejection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mission9.stages.prepare_images import ImageRow, PreparedImage, decode, prep
 
 
 def get_ready(extraction: Extraction) -> None:
-    """Make what this process will need for any images: its engine of one thread, and a child that decodes."""
+    """Prepare this process for images: create its engine, of one thread, and its decoder process."""
     _engine(extraction, threads=1)
     decode([], extraction=extraction)
 
@@ -29,11 +29,11 @@ def infer_features(
 ) -> Iterator[pa.RecordBatch]:
     """Batches of `schema.OUTCOME`, a row for each row given, in the same order, inferred on `threads` threads.
 
-    What reading and decoding took of the CPU is added to `cpu_seconds`.
+    The CPU seconds of reading and decoding are added to `cpu_seconds`.
     """
     engine = _engine(extraction, threads)
     images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
-    # A GPU waits for no more images than it takes at a time.
+    # A GPU waits for at most one batch of images.
     fewest = 1 if extraction.engine.device == "cuda" else MAX_IMAGES
     while batch := list(islice(images, max(engine.batch_size, fewest))):
         pixels = [image.pixels for image in batch if image.pixels is not None]
@@ -50,7 +50,7 @@ def _engine(extraction: Extraction, threads: int) -> Engine:
 
 
 def add(total: dict[str, float], *parts: Mapping[str, float]) -> None:
-    """Add to a total what several have spent on each thing."""
+    """Add several measurements of seconds, by activity, to a total."""
     for part in parts:
         for what, seconds in part.items():
             total[what] = total.get(what, 0.0) + seconds

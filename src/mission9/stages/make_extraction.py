@@ -1,4 +1,4 @@
-"""Settings -> the engine and the weights that workers use."""
+"""Settings -> the engine and the weights of the workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mission9.runners.factory import works_elsewhere
 
 
 def make_extraction(config: RunConfig) -> Extraction:
-    """Settle engine and weights on this side, so that workers neither choose nor download.
+    """Determine engine and weights on the driver, so that workers neither choose nor download.
 
     Raises:
         UsageError: a setting is not possible, or the weights cannot be used.
@@ -21,10 +21,10 @@ def make_extraction(config: RunConfig) -> Extraction:
 
 
 def settle_engine(config: RunConfig) -> EngineSpec:
-    """The engine of a run, settled by looking at this machine alone: before weights are read, or anything starts.
+    """The engine of a run, from the settings and this machine alone: no weights are read, and no process starts.
 
     Raises:
-        ConfigError: the settings do not go together.
+        ConfigError: the settings contradict each other.
         SetupError: this machine lacks a device or a package.
     """
     elsewhere = works_elsewhere(config)

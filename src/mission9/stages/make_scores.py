@@ -14,10 +14,10 @@ from mission9.storage.local.files import remove_folder
 
 
 def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: Output, *, plain_csv: bool) -> None:
-    """Make the tables of scores of what is collected, in `output.work`."""
+    """Make the tables of scores from the collected features, in `output.work`."""
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
         name = scores_folder(split)
-        csv = None if for_writing() else output.work / f"{name}_csv"  # a CSV would show what the tables encrypt
+        csv = None if for_writing() else output.work / f"{name}_csv"  # a CSV would reveal the encrypted values
         save_results(scores, output.work / name, csv, components=model.n_components_, plain_csv=plain_csv)
     remove_folder(chunks)

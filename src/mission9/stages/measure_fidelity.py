@@ -1,4 +1,4 @@
-"""Features in a low precision -> how far they are from those in float32, on a sample of the images."""
+"""Compare features in a low precision with those in float32, on a sample of the images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow
 
 SAMPLE = 200
-_ROW_GROUPS = 8  # of which the sample is taken, so that a large table is not read as a whole
-_BATCH = 4  # given, so that no time goes into finding the best
+_ROW_GROUPS = 8  # the sample comes from these, so that a large table is not read as a whole
+_BATCH = 4  # fixed, to save the search for the best size
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Cosines of features to those in float32, and the share of images whose nearest other has their label."""
+    """Cosines of features to those in float32, and the share of images whose nearest neighbour has the same label."""
 
     images: int
     cosine_mean: float
@@ -33,7 +33,7 @@ class Fidelity:
 
 
 def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extraction: Extraction) -> dict[str, float]:
-    """`Fidelity` of at most 200 images, chosen the same way each time; nothing where none can be read any more."""
+    """`Fidelity` on at most 200 images, the same in each call; empty if none of them can be read any more."""
     paths, labels, low = _sample([rows for split in features.values() for rows in split])
     exact = replace(extraction, engine=replace(extraction.engine, precision="float32", batch_size=_BATCH), int8=None)
     images = (ImageRow(path, NO_SPLIT, str(label), 0, root) for path, label in zip(paths, labels, strict=True))
@@ -55,7 +55,7 @@ def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extracti
 
 
 def fidelity_in(report: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return what a `run.json` holds of an earlier `Fidelity`; None if it holds none, or what somebody made of it."""
+    """An earlier `Fidelity` in a `run.json`; None if it is absent, or not as mission9 wrote it."""
     found, names = report.get("fidelity"), {"cosine_mean", "cosine_min"}
     if isinstance(found, dict) and names < found.keys() and all(isinstance(n, int | float) for n in found.values()):
         return found
@@ -63,7 +63,7 @@ def fidelity_in(report: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def _sample(groups: Sequence[Rows]) -> tuple[list[str], NDArray[np.str_], NDArray[np.float32]]:
-    """Paths, labels and features of images spread evenly over a few row groups."""
+    """Paths, labels and features of images, spaced evenly over a few row groups."""
     chosen = [groups[at] for at in evenly(len(groups), _ROW_GROUPS)]
     tables = [rows.read(["path", "label", "features"]) for rows in chosen]
     taken = [table.take(evenly(len(table), SAMPLE // len(tables))) for table in tables]

@@ -1,8 +1,8 @@
-"""Rows of a listing -> a plan: the parts of the finished table, and shards of a few seconds for what is not known.
+"""Rows of a listing -> a plan: the parts of the finished table, and shards of a few seconds for the new images.
 
-A plan lies in two Parquet files. In `images.parquet` every image listed is a row, with the shard that holds its
-outcome, and each row group is a part: the images that one file of the finished table will hold. In `todo.parquet` are
-the images that no earlier run has committed, a shard in each row group.
+A plan consists of two Parquet files. `images.parquet` has a row for each listed image, with the shard that holds its
+outcome. Each of its row groups is a part: the images of one file of the finished table. `todo.parquet` has the images
+that no earlier run has committed, a shard in each row group.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mission9.schema import LISTING, PLAN
 from mission9.stages.reuse import ReusableShards
 from mission9.storage.local.files import atomic_path
 
-# Large files make a shard shorter.
+# The limit of a shard's files in bytes: large files make a shard shorter.
 SHARD_BYTES = 64 * 1024 * 1024
 
-# A part's features are 40 to 80 MB, a size that readers like. It ends where a label does, so that new images of one
-# label leave most parts as they are.
+# A part's features are 40 to 80 MB, a size that suits readers. A part ends with a label, so that new images of one
+# label leave most parts unchanged.
 PART_IMAGES = 8192
 MAX_PART_IMAGES = 2 * PART_IMAGES
 
@@ -36,7 +36,7 @@ Ends = Callable[[pa.RecordBatch], list[int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of parts and of shards to compute, and what these are; and the root of their images."""
+    """The files of a plan, its parts, its shards to compute, and the root of the images."""
 
     images: Path
     todo: Path
@@ -50,7 +50,7 @@ class Plan:
 
 
 def plan_shards(listing: Iterable[pa.RecordBatch], known: ReusableShards, folder: Path, shard_images: int) -> Plan:
-    """Cut a listing into parts, and what is not known of each into shards; both files appear in `folder`."""
+    """Divide a listing into parts, and the new images of each part into shards; write both files into `folder`."""
     parts: list[Shard] = []
     shards: list[Shard] = []
     with (
@@ -76,7 +76,7 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: ReusableShards, folder
 
 
 def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[Shard, pa.RecordBatch]]:
-    even = -(-len(rows) // max(1, -(-len(rows) // most)))  # as many shards, of one size: cores end together
+    even = -(-len(rows) // max(1, -(-len(rows) // most)))  # equal shards, so that cores end together
     pieces = _cut([rows], lambda batch: _ends_of_shards(batch, even)) if len(rows) else iter(())
     return [
         (Shard(at, uuid.uuid4().hex, piece["split"][0].as_py(), len(piece)), piece)
@@ -85,7 +85,7 @@ def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[S
 
 
 def _part_key(keys: pa.Array, known: ReusableShards, shards: list[Shard]) -> str:
-    """The key of the one shard that holds a part and nothing else, so that nothing is to be compacted; or a new key."""
+    """The key of the one shard that holds exactly a part, which then needs no compaction; otherwise a new key."""
     first = str(keys[0])
     if len(pc.unique(keys)) == 1:
         is_new = bool(shards) and shards[-1].key == first and shards[-1].images == len(keys)
@@ -95,7 +95,7 @@ def _part_key(keys: pa.Array, known: ReusableShards, shards: list[Shard]) -> str
 
 
 def _cut(batches: Iterable[pa.RecordBatch], ends: Ends) -> Iterator[pa.RecordBatch]:
-    """The same rows, cut where `ends` says; what it is given begins a piece."""
+    """The same rows, cut at the indices that `ends` returns; the rows passed to it begin with a new piece."""
     waiting: pa.RecordBatch | None = None
     for batch in batches:
         rows = batch if waiting is None else pa.concat_batches([waiting, batch])
@@ -108,7 +108,7 @@ def _cut(batches: Iterable[pa.RecordBatch], ends: Ends) -> Iterator[pa.RecordBat
 
 
 def _ends_of_parts(rows: pa.RecordBatch) -> list[int]:
-    """Return where parts end; the last, which may go on, has no end yet."""
+    """The indices at which parts end; the last part has none yet, because more rows may follow."""
     ends, start = [], 0
     splits, labels = rows["split"].to_pylist(), rows["label"].to_pylist()
     for at in range(1, len(rows)):
@@ -121,7 +121,7 @@ def _ends_of_parts(rows: pa.RecordBatch) -> list[int]:
 
 
 def _ends_of_shards(rows: pa.RecordBatch, most: int) -> list[int]:
-    """Return where shards end among rows of one split."""
+    """The indices at which shards end, in rows of one split."""
     ends, start, size = [], 0, 0
     for at, row_size in enumerate(rows["bytes"].to_pylist()):
         if at > start and (at - start == most or size + row_size > SHARD_BYTES):

@@ -1,4 +1,4 @@
-"""Rows -> the pixels that the network sees, read ahead of it, on a worker; or the reason why there are none."""
+"""Rows -> the input pixels of the network, read ahead on a worker, or the reason of a rejection."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from mission9.schema import SPLITS
 from mission9.sources import open_source
 from mission9.storage.local.names import label_folder
 
-# Bytes of the images that are decoded at one go, but for the last.
+# The most bytes of images decoded in one call, not counting the last image.
 RUN_BYTES = 8 * 1024 * 1024
 
 Pixels = NDArray[np.uint8]
 
 
 class ImageRow(NamedTuple):
-    """One image to do; `content` holds its bytes where they were read already, else `root` says where it lies."""
+    """An image to extract: `content` is its bytes if they are already read, else `root` is the root of its path."""
 
     path: str
     split: str
@@ -41,8 +41,8 @@ class ImageRow(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedImage:
-    """An image on its way to the engine: read, then with pixels; or its rejection, in which `stage` says where."""
+class Prepared:
+    """An image before inference: first its bytes, then its pixels; or its rejection, in the stage `stage`."""
 
     row: ImageRow
     size: int
@@ -57,12 +57,12 @@ class PreparedImage:
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[PreparedImage]:
-    """Each row prepared, in order, a bounded way ahead of whoever takes the results.
+def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+    """Each row prepared, in order, a bounded number of images ahead of the consumer.
 
-    On a CPU, where each core infers, threads read ahead for it, and images are decoded when they are asked for, a run
-    of them at a time: there is no other core to do it meanwhile. A GPU is fed by all the cores that belong to it, two
-    batches ahead: one to take as soon as it is free, one in the making.
+    On a CPU, each core infers. Threads read ahead for it, but images are decoded on request, several in one call,
+    because no other core is free to decode them earlier. For a GPU, all of its CPU cores prepare images two batches
+    ahead: one batch is ready when the GPU becomes free, and one is in preparation.
     """
     rows = iter(rows)
     first = next(rows, None)
@@ -83,8 +83,8 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
             yield from decode(run, extraction=extraction)
 
 
-def prepare(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
-    """Read, decode and resize one image; whatever is wrong with it ends in the result."""
+def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
+    """Read, decode and resize one image; any error becomes its rejection."""
     return _decode_one(read_image(row, extraction=extraction), extraction=extraction)
 
 
@@ -92,11 +92,11 @@ def _decode_one(image: PreparedImage, *, extraction: Extraction) -> PreparedImag
     return decode([image], extraction=extraction)[0]
 
 
-def read_image(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
-    """The image's bytes and their digest; whatever is wrong with it ends in the result."""
+def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
+    """The image's bytes and their SHA-256 digest; any error becomes its rejection."""
     start, stage = time.thread_time(), "list"
     try:
-        _check_keys(row)  # before the work
+        _check_keys(row)  # before the image is read
         stage = "read"
         data = row.content
         if data is None:
@@ -112,7 +112,7 @@ def _check_keys(row: ImageRow) -> None:
     """Refuse a row that no table can hold.
 
     Raises:
-        ImageError: it has no label, or one that no folder can carry, or is of no split.
+        ImageError: the label is empty or cannot be the name of a folder, or the split is unknown.
     """
     if not row.label:
         raise ImageError("unusable_label", "the image has no label")
@@ -121,8 +121,8 @@ def _check_keys(row: ImageRow) -> None:
         raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
 
 
-def decode(images: Sequence[PreparedImage], *, extraction: Extraction) -> list[PreparedImage]:
-    """Return what was read, with pixels for its bytes; whatever is wrong with an image ends in its result."""
+def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
+    """The same images, with pixels in place of bytes; any error of an image becomes its rejection."""
     readable = [image.data for image in images if image.reason is None]
     settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
     found = iter(decode_apart(readable, settings))
@@ -136,9 +136,9 @@ def _with_pixels(image: PreparedImage, found: Decoded | ImageError) -> PreparedI
     return replace(image, data=b"", width=found.width, height=found.height, pixels=found.pixels, cpu_seconds=seconds)
 
 
-def _runs(images: Iterable[PreparedImage]) -> Iterator[list[PreparedImage]]:
-    """The same images, as many at a time as are decoded at one go."""
-    run: list[PreparedImage] = []
+def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    """The same images in lists, each to be decoded in one call."""
+    run: list[Prepared] = []
     for image in images:
         run.append(image)
         if len(run) == MAX_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:

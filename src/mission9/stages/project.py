@@ -1,4 +1,4 @@
-"""Committed features -> scores in the PCA space; on the workers, a chunk for each run of consecutive rows."""
+"""Committed features -> scores in the PCA space, on the workers: a chunk for each group of consecutive rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNKS_A_WORKER = 4
 
 @dataclass(frozen=True)
 class ProjectRows:
-    """Called with a number, writes the scores of that group of rows as one chunk into `folder`."""
+    """Task that writes the scores of the rows in `groups[number]` as one chunk into `folder`."""
 
     model: PCAModel
     groups: tuple[tuple[Rows, ...], ...]
@@ -39,7 +39,7 @@ class ProjectRows:
 def project(
     runner: Runner, model: PCAModel, features: Mapping[str, Sequence[Rows]], folder: Path
 ) -> dict[str, Iterator[pa.Table]]:
-    """The scores of all rows of each split, in their order, a chunk at a time; chunks lie in `folder` meanwhile."""
+    """The scores of all rows of each split, in their order, in chunks, which are read from files in `folder`."""
     make_folder(folder)
     groups: list[tuple[Rows, ...]] = []
     numbers: dict[str, range] = {}

@@ -1,4 +1,4 @@
-"""Rows of a listing -> which of them an earlier run has committed, and where."""
+"""Rows of a listing -> the shards in which earlier runs have committed their outcomes, if any."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mission9.storage.local.names import from_text
 logger = logging.getLogger(__name__)
 
 
-# Given rows and the shards that hold their outcomes, says of which rows the file's content is what it was.
+# Rows and the keys of the shards with their outcomes -> True for each row whose file has unchanged content.
 ContentCheck = Callable[[pa.RecordBatch, pa.Array], pa.Array]
 
-# A file that could not be read may be readable now, and what took too long or too much may have been the machine's
-# fault; any other refusal would be the same again.
+# An unreadable file may be readable now, and the machine may have caused a timeout or a lack of memory. Any other
+# rejection would recur.
 _UNREAD = "read"
 _MACHINES_FAULT = pa.array(["timeout", "out_of_memory", "decoder_crashed"])
 
 
 class ReusableShards:
-    """The outcomes that earlier plans and committed shards in `folder` hold for the images of a new listing."""
+    """The outcomes for a new listing in the earlier plans and committed shards of `folder`."""
 
     def __init__(self, folder: Path, *, check: ContentCheck | None = None) -> None:
         self._folder = folder
@@ -39,7 +39,7 @@ class ReusableShards:
         self._earlier = [PreviousPlan(plan_file(folder), folder), PreviousPlan(done_file(folder), folder)]
 
     def shards_of(self, rows: pa.RecordBatch) -> pa.Array:
-        """The key of the committed shard that holds each row's outcome; null where it is to be computed."""
+        """The key of the committed shard with each row's outcome; null if the row must be computed."""
         keys = pa.nulls(len(rows), pa.string())
         for plan in self._earlier:
             if keys.null_count:
@@ -49,13 +49,13 @@ class ReusableShards:
         return keys
 
     def holds_just(self, key: str, images: int) -> bool:
-        """Tell whether the shard `key` is committed and holds so many images."""
+        """Return True if the shard `key` is committed and holds exactly `images` images."""
         marker = read_marker(self._folder, key)
         return marker is not None and marker.images == images
 
 
 class PreviousPlan:
-    """A plan, walked once beside a listing: both are in the order of path, so that neither is held in memory."""
+    """A plan, read once in step with a listing: both are in the order of path, so neither is held in memory."""
 
     def __init__(self, plan: Path, folder: Path) -> None:
         self._folder = folder
@@ -64,9 +64,9 @@ class PreviousPlan:
         self._sound: dict[str, bool] = {}
 
     def shards_of(self, rows: pa.RecordBatch) -> pa.Array:
-        """The key of the committed shard that holds each row's outcome, or null.
+        """The key of the committed shard with each row's outcome, or null.
 
-        Rows are the same if path, split, label, size and modification time are.
+        Two rows are the same if their path, split, label, size and modification time are equal.
         """
         earlier = self._up_to(rows["path"][-1].as_py())
         found = earlier.take(pc.index_in(rows["path"], value_set=earlier["path"].combine_chunks()))
@@ -74,7 +74,7 @@ class PreviousPlan:
         return pc.if_else(same, found["shard"].combine_chunks(), pa.scalar(None, pa.string()))
 
     def _up_to(self, path: str) -> pa.Table:
-        """The rows up to a path, which are passed with that."""
+        """Take the rows up to and including a path."""
         last = from_text(path)
         while not len(self._waiting) or from_text(self._waiting["path"][-1].as_py()) < last:
             batch = next(self._row_groups, None)
@@ -86,7 +86,7 @@ class PreviousPlan:
         return rows
 
     def _committed(self, batch: pa.RecordBatch) -> pa.Table:
-        """The rows of a part with the key of the shard that holds their outcome, or null, as `shard`."""
+        """The rows of a part; the column `shard` is the key of the shard with their outcome, or null."""
         part = batch["part"][0].as_py()
         holders = pa.repeat(part, len(batch)) if self._is_sound(part) else batch["shard"]
         for key in pc.unique(holders).to_pylist():
@@ -95,7 +95,7 @@ class PreviousPlan:
         return pa.table([*(batch[name] for name in LISTING.names), holders], names=[*LISTING.names, "shard"])
 
     def _is_sound(self, key: str) -> bool:
-        """Tell whether a shard is committed, and its files are what was committed."""
+        """Return True if a shard is committed and its files are undamaged; delete damaged files."""
         if key not in self._sound:
             for file in damaged(self._folder, key):
                 logger.warning("%s is damaged, and what it holds is computed again", file)
@@ -104,7 +104,7 @@ class PreviousPlan:
         return self._sound[key]
 
     def _usable(self, key: str, paths: pa.Array) -> pa.Array:
-        """Of which paths the outcome in a shard is worth keeping."""
+        """True for each path whose outcome in a shard can be reused."""
         marker = read_marker(self._folder, key) if self._is_sound(key) else None
         if marker is None or not marker.rejects.rows:
             return pa.array([marker is not None] * len(paths))
@@ -114,12 +114,12 @@ class PreviousPlan:
 
 
 def nothing_is_as_it_was(rows: pa.RecordBatch, keys: pa.Array) -> pa.Array:  # noqa: ARG001 (a ContentCheck)
-    """The check of a run that is to compute everything anew."""
+    """The check of a run that computes everything again: False for each row."""
     return pa.repeat(pa.scalar(value=False), len(rows))
 
 
 def _read_plan(plan: Path) -> Iterator[pa.RecordBatch]:
-    """The row groups of an earlier plan, if there is one that can be read."""
+    """The row groups of an earlier plan, up to any damage; none if the plan is absent."""
     if not plan.exists():
         return
     try:

@@ -1,4 +1,4 @@
-"""Scores of one split -> Parquet by label and one CSV, for people and their tools."""
+"""Scores of one split -> Parquet by label and one CSV."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mission9.schema import projected, vectors
 from mission9.storage.local.files import files_in, make_folder, open_to_write, retry_io
 from mission9.storage.local.names import label_folder
 
-# Labels written to at a time. Rows come in order of path, so that one is enough unless folders of one name lie
-# apart; a label that comes again after so many others begins a second file.
+# Labels with an open file. Rows come in order of path, so one is enough unless a label has several separate folders.
+# A label that recurs after this many others begins a second file.
 _OPEN_LABELS = 100
 
 
 def save_results(
     chunks: Iterable[pa.Table], parquet: Path, csv: Path | None, *, components: int, plain_csv: bool = False
 ) -> None:
-    """Write one split's rows of path, split, label and pca as `parquet`/label=.../ and one file in `csv`, if any.
+    """Write the rows (path, split, label, pca) of one split as `parquet`/label=.../ and one file in `csv`, if any.
 
-    In the CSV an apostrophe keeps spreadsheets from computing texts (`output.csv_text`), unless `plain_csv`.
+    In the CSV, an apostrophe keeps spreadsheets from evaluating texts (`output.csv_text`), unless `plain_csv`.
     """
     make_folder(parquet)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
@@ -50,7 +50,7 @@ def _csv_writer(csv: Path, schema: pa.Schema, opened: ExitStack) -> pa.csv.CSVWr
 
 
 class LabelWriter:
-    """Writes rows into a folder for each label; the label is in the folder's name alone, as in Spark's tables."""
+    """Writer of a folder for each label; only the folder's name holds the label, as in Spark's partitioned tables."""
 
     def __init__(self, folder: Path, components: int) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class LabelWriter:
             writer.close()
 
     def write(self, rows: pa.RecordBatch) -> None:
-        """Add rows of path, split, label and pca."""
+        """Append rows of path, split, label and pca."""
         for label in pc.unique(rows["label"]).to_pylist():
             chosen = rows.filter(pc.equal(rows["label"], label))
             self._writer(label).write_batch(chosen.select(self._schema.names))
@@ -85,15 +85,15 @@ class LabelWriter:
         return self._open[label]
 
     def _folder_of(self, label: str) -> Path:
-        """A folder for a label that came first now; another than that of one which the file system takes for the same.
+        """Create the folder of a new label, distinct from that of a label which the file system considers equal.
 
         Raises:
-            OutputError: there can be none.
+            OutputError: no distinct folder is possible.
         """
         for with_letters_escaped in (False, True):
             try:
                 folder = self._folder / label_folder(label, with_letters_escaped=with_letters_escaped)
-            except ImageError:  # it is too long with that
+            except ImageError:  # the escaped name is too long
                 break
             if not retry_io(folder.exists):
                 make_folder(folder)

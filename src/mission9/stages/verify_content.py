@@ -1,4 +1,4 @@
-"""Rows whose size and time are what they were -> whether their content is, too."""
+"""Check by SHA-256 that files of unchanged size and modification time have unchanged content."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mission9.output.shards import committed_features
 from mission9.output.tables import read_table
 from mission9.sources import open_source
 
-_READERS = 16  # waiting for disks and networks, not computing
+_READERS = 16  # threads that wait for disks and networks
 
 
 @dataclass(frozen=True)
 class VerifyContent:
-    """Called with rows and the shards that hold their outcomes, says which files have the SHA-256 noted there.
+    """`ContentCheck` by digest: True for each file whose SHA-256 is that recorded in the shard with its outcome.
 
-    Of a rejected image none is noted; it counts as changed.
+    A rejected image has no recorded digest, and counts as changed.
     """
 
     root: str

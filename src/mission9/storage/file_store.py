@@ -26,7 +26,7 @@ from mission9.storage.local.files import (
 from mission9.storage.local.lock import sign, take_lock
 from mission9.storage.local.scratch import scratch_folder
 from mission9.storage.local.untrusted import MIB, read_file
-from mission9.storage.location import normalized
+from mission9.storage.location import is_url, without_file
 from mission9.storage.s3.address import Address, is_s3
 
 MAX_BYTES = 256 * MIB  # of a file read as a whole, unless its reader passes a lower limit
@@ -98,10 +98,9 @@ def file_store(place: str) -> FileStore:
     Raises:
         ConfigError: it is a URL of an unsupported store, or not valid.
     """
-    try:
-        place = normalized(place, any_store=False)
-    except ValueError as error:
-        raise ConfigError(f"{place}: {error}") from error
+    place = without_file(place)
+    if is_url(place):
+        raise ConfigError(f"{place}: pass a local folder or an s3:// URL")
     return BucketStore(Address.of(place)) if is_s3(place) else FolderStore(Path(place).absolute())
 
 

@@ -1,4 +1,4 @@
-"""Read an archive: its entries, and the content of those that are wanted, from beginning to end."""
+"""Read an archive: its entries, and the content of selected entries, from beginning to end."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from mission9.errors import InputError
 
 Kind = Literal["file", "folder", "link", "device", "sparse", "encrypted"]
 
-# Fruits-360 in all its editions has 300,000 images; a list of entries is in memory.
+# Fruits-360 in all its editions has 300,000 images; the list of entries is in memory.
 MAX_ENTRIES = 2_000_000
 
 _ZIP_ENTRY = b"PK\x01\x02"
 _GZIP = b"\x1f\x8b"
-_MAX_AT_ONCE = 64 << 20  # what tarfile may read of a header: a long name takes a page
+_MAX_AT_ONCE = 64 << 20  # bytes of a header that tarfile may read; a long name takes a page
 
-# The times that a file can have on every file system, and the one that zip files have who know none.
+# The times that a file can have on every file system, and the time of a zip entry that records none.
 _EARLIEST, _LATEST = -(1 << 31), (1 << 32) - 1
 _NO_TIME = calendar.timegm((1980, 1, 1, 0, 0, 0))
 
-# Methods that other programs pack a zip by, and Python does not unpack; Windows takes the first for large files.
+# Compression methods of other zip programs that Python does not unpack; Windows uses the first for large files.
 _OTHER_METHODS = {
     9: "Deflate64",
     93: "Zstandard",
@@ -46,7 +46,7 @@ _OTHER_METHODS = {
 }
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
-# How archives begin that are of a kind not read here.
+# The first bytes of archives of unsupported kinds.
 _OTHER_KINDS = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"Rar!": "a RAR archive",
@@ -56,9 +56,9 @@ _OTHER_KINDS = {
 }
 _PACK_ANEW = "unpack it, and pack the folder as .zip or .tar.gz (7z x FILE; tar czf FOLDER.tar.gz FOLDER)"
 
-_UTF8 = 0x800  # the flag of a zip's entry whose name is UTF-8
+_UTF8 = 0x800  # the flag of a zip entry with a UTF-8 name
 
-# What the libraries raise of an archive that is no such thing, whatever is wrong in it.
+# The libraries' exceptions for a damaged archive, or for a file that is not an archive.
 _DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
     *(ValueError, OverflowError, RuntimeError),
@@ -67,7 +67,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry as the archive claims it to be; `packed` is what it takes in the archive, where that is known."""
+    """An entry as the archive describes it; `packed` is its size in the archive, if known."""
 
     name: str
     kind: Kind
@@ -77,19 +77,19 @@ class Entry:
 
 
 class Unreadable(InputError):
-    """An archive is none, is damaged, or is packed in a way that is not read here; the text names it."""
+    """A file is not an archive, is damaged, or is packed in an unsupported way; the text names it."""
 
 
 class Bomb(ValueError):
-    """An archive is made to use up memory or disk."""
+    """An archive is designed to exhaust memory or disk."""
 
 
 def entries(archive: Path) -> Iterator[Entry]:
     """The entries of an archive, in its order.
 
     Raises:
-        Unreadable: it is none, damaged, or packed in a way that is not read here.
-        Bomb: there are too many.
+        Unreadable: the file is not an archive, is damaged, or is packed in an unsupported way.
+        Bomb: there are too many entries.
     """
     _check_kind(archive)
     with translate_damage(archive):
@@ -97,7 +97,7 @@ def entries(archive: Path) -> Iterator[Entry]:
 
 
 def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[Entry, IO[bytes]]]:
-    """The entries whose names are wanted, each with its content to read before the next is asked for.
+    """The entries with wanted names; callers read the content of each before they ask for the next.
 
     Raises:
         Unreadable: the archive is damaged.
@@ -108,17 +108,17 @@ def contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[Ent
 
 @contextmanager
 def translate_damage(archive: Path) -> Iterator[None]:
-    """Turn what is wrong with an archive into an error that says so.
+    """Convert the libraries' errors about an archive to one that explains the fault.
 
     Raises:
-        Unreadable: in the place of what the libraries raise.
+        Unreadable: in place of the libraries' exceptions.
     """
     try:
         yield
     except Bomb:
         raise
     except (*_DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk
             raise
         text = str(error).partition("\n")[0] or type(error).__name__
         if isinstance(error, NotImplementedError):
@@ -158,14 +158,14 @@ def _zip_entries(archive: Path) -> Iterator[Entry]:
 def _zip_entry(info: zipfile.ZipInfo, kind: Kind) -> Entry:
     try:
         modified = calendar.timegm(info.date_time)
-    except ValueError:  # a month that there is not: many programs write none
+    except ValueError:  # an invalid month: many programs write none
         modified = _NO_TIME
     return Entry(_zip_name(info), kind, info.file_size, info.compress_size, modified)
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name of an entry; of a Mac's, which are UTF-8 and do not say so, not as a PC of 1981 would read it."""
-    # What comes after a NUL, Python leaves away in `filename`.
+    """The name of an entry, as UTF-8 if possible: macOS writes it without the flag, and Python then decodes cp437."""
+    # Python cuts `filename` at a NUL.
     if not info.flag_bits & _UTF8:
         with suppress(UnicodeError):
             return info.orig_filename.encode("cp437").decode("utf-8")
@@ -192,7 +192,7 @@ def _zip_contents(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tupl
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of which nobody gets more at a time than headers of a tar may have."""
+    """A stream that refuses larger reads than the headers of a tar may need."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -238,16 +238,16 @@ def _tar_entries(archive: Path) -> Iterator[Entry]:
 def _tar_entry(member: tarfile.TarInfo, kind: Kind) -> Entry:
     try:
         modified = min(max(int(member.mtime), _EARLIEST), _LATEST)
-    except (ValueError, OverflowError):  # no number, or one without end
+    except (ValueError, OverflowError):  # NaN, or infinite
         modified = _NO_TIME
     return Entry(member.name, kind, member.size, None, modified)
 
 
 def _check_rest(opened: tarfile.TarFile) -> None:
-    """Read what is behind the last entry, padding: only then gzip has seen that all of it was right.
+    """Read the padding after the last entry, so that gzip verifies the whole archive.
 
     Raises:
-        Bomb: there is no end to it.
+        Bomb: the padding does not end.
     """
     stream: Any = opened.fileobj
     for _ in range(_MAX_AT_ONCE >> 20):
@@ -259,7 +259,7 @@ def _check_rest(opened: tarfile.TarFile) -> None:
 def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := opened.next()) is not None:
         yield member
-        opened.members = []  # type: ignore[attr-defined]  # it would keep all of them
+        opened.members = []  # type: ignore[attr-defined]  # tarfile would keep all members
 
 
 def _tar_kind(member: tarfile.TarInfo) -> Kind:

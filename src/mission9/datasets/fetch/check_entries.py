@@ -1,4 +1,4 @@
-"""Entries of an archive -> the same as paths that may be written; or why the archive is refused as a whole."""
+"""Convert the entries of an archive to paths that may be written, or refuse the archive as a whole."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mission9.datasets.fetch.archive import Bomb, Entry
 from mission9.errors import InputError
 
 MAX_BYTES = 64 << 30  # unpacked; Fruits-360 in all its editions takes 10
-MAX_RATIO = 100  # unpacked over packed: images hardly pack at all
-_RATIO_FROM = 1 << 20  # bytes from which on the ratio of one entry counts
+MAX_RATIO = 100  # unpacked over packed; images hardly compress
+_RATIO_FROM = 1 << 20  # bytes below which the ratio does not count
 
 _LONGEST_NAME = 255  # bytes, on every common file system
 _MAX_DEPTH = 32
@@ -27,18 +27,18 @@ _WHAT = {
 
 
 class Checked(NamedTuple):
-    """An entry whose path, the parts of its name, may be written below a folder."""
+    """An entry and its path, the parts of its name, which may be written below a folder."""
 
     path: tuple[str, ...]
     entry: Entry
 
 
 def checked(entries: Iterable[Entry], archive_bytes: int) -> Iterator[Checked]:
-    """The files among the entries; folders come of themselves, and the icons of a Mac's folders stay away.
+    """The files among the entries, without folders, which paths imply, and without the icons of macOS folders.
 
     Raises:
-        InputError: one leads out of the folder, is no file, or would lie where another does, on any file system.
-        Bomb: together they are too many bytes, or more than an archive of so many bytes can hold.
+        InputError: an entry leads out of the folder, is not a file, or has the path of another on some file system.
+        Bomb: the entries have too many bytes in total, or more than an archive of `archive_bytes` can hold.
     """
     places = _Places()
     total = packed = 0
@@ -66,7 +66,7 @@ def _path(entry: Entry) -> tuple[str, ...]:
     """The parts of an entry's name.
 
     Raises:
-        InputError: it is one that no honest archive has.
+        InputError: no legitimate archive has such a name.
     """
     name = entry.name.removeprefix("./").rstrip("/")
     parts = tuple(name.split("/")) if name not in ("", ".") else ()
@@ -89,17 +89,17 @@ def _named(entry: Entry) -> str:
 
 
 class _Places:
-    """Paths that are taken, as a file system sees them that does not tell A from a, nor ways to write é."""
+    """Paths in use, on a file system that ignores case (A and a) and Unicode normalization (two encodings of é)."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
         self._files: set[str] = set()
 
     def take(self, path: tuple[str, ...], entry: Entry) -> None:
-        """Take the place of an entry, and of the folders above it.
+        """Reserve the path of an entry, and of the folders above it.
 
         Raises:
-            InputError: another has it.
+            InputError: another entry has the path.
         """
         folders = path if entry.kind == "folder" else path[:-1]
         for depth in range(1, len(folders) + 1):

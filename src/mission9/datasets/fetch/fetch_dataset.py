@@ -1,4 +1,4 @@
-"""An archive -> a folder of images with what tells where they are from; it appears when all of it is there."""
+"""Unpack an archive into a folder of images with a record of their origin; it appears when it is complete."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from mission9.storage.local.untrusted import read_json
 
 logger = logging.getLogger(__name__)
 
-# Where a run looks that is given no input.
+# The default input of a run.
 FOLDER, IMAGES = "fruits-360_dataset", "fruits-360"
 SOURCE, ATTRIBUTION = "SOURCE.json", "ATTRIBUTION.md"
 
 _WORK = ".mission9-fetch"
 _TELLS = ("licen", "readme", "copying", "notice", "attribution", "citation")
-_LICENCES = "licences"  # those that lie above the images
+_LICENCES = "licences"  # those above the images
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of images, as it is kept beside them."""
+    """The origin of images, as recorded next to them."""
 
     dataset: str | None
     version: int | None
@@ -60,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A folder of images, and where they are from; `is_new` where this call has made it."""
+    """A folder of images, and their origin; `is_new` is True if this call created the folder."""
 
     images: Path
     source: Source
@@ -70,12 +70,12 @@ class Fetched:
 def fetch_dataset(
     output: Path, *, archive: Path | None = None, version: int = VERSION, variant: Variant | None = None
 ) -> Fetched:
-    """Fruits-360 from Kaggle, or what an archive holds, in `output`/fruits-360_dataset/fruits-360.
+    """Place Fruits-360 from Kaggle, or the contents of an archive, in `output`/fruits-360_dataset/fruits-360.
 
     Raises:
         InputError: the archive is refused as a whole, holds no such dataset, or Kaggle does not know the version.
-        OutputError: other images are there.
-        SetupError: Kaggle cannot be asked.
+        OutputError: the folder already holds other images.
+        SetupError: kagglehub is missing, or Kaggle cannot be reached.
         StorageError: a disk fails, or is full.
     """
     if archive is not None and not archive.is_file():
@@ -89,17 +89,17 @@ def fetch_dataset(
             if archive is None:
                 download(version, file)
             source = _unpack(file, work / "new", variant, None if archive is not None else version)
-            sync_file_system(work)  # what appears is on the disk, whatever happens to the machine
+            sync_file_system(work)  # the folder is on the disk before it appears, in case the machine fails
             os.rename(work / "new", output / FOLDER)
             sync_file_system(output)  # before the archive is deleted
         if archive is None:
-            file.unlink(missing_ok=True)  # also where an earlier call was killed before it came to that
+            file.unlink(missing_ok=True)  # also if an earlier call was killed before this step
     return Fetched(output / FOLDER / IMAGES, source, is_new)
 
 
 @contextmanager
 def _locked(output: Path) -> Iterator[Path]:
-    """A folder to work in, of this call alone; a download that was cut stays in it for the next."""
+    """A working folder for this call alone; an interrupted download stays in it for the next call."""
     work = output / _WORK
     is_new = not output.exists()
     with take_lock(work / "lock", f"another is fetching into {output}") as lock:
@@ -116,10 +116,10 @@ def _locked(output: Path) -> Iterator[Path]:
 
 
 def _there(output: Path, digest: str | None, version: int, variant: Variant | None) -> Source | None:
-    """Return what is known of the images that are there already, if they are those that are asked for.
+    """The origin of the images that already exist, if they are the requested ones; None if there are none.
 
     Raises:
-        OutputError: they are others.
+        OutputError: they are others, or of unknown origin.
     """
     folder = output / FOLDER
     if not os.path.lexists(folder):
@@ -140,7 +140,7 @@ def _there(output: Path, digest: str | None, version: int, variant: Variant | No
 
 
 def _unpack(file: Path, new: Path, variant: Variant | None, version: int | None) -> Source:
-    """The folder as it is to be, with what tells of it.
+    """Unpack an archive into the folder `new`, with the record of its origin.
 
     Raises:
         InputError: the archive is refused.
@@ -178,9 +178,9 @@ def _unpack(file: Path, new: Path, variant: Variant | None, version: int | None)
 
 
 def _chosen(found: list[Checked], layout: Folder) -> dict[str, Checked]:
-    """By their names: what is below the layout, and above it the files that tell who made it and what is allowed.
+    """The entries to unpack, by name: files below the layout, and above it those that state author and licence.
 
-    A folder of images beside Training and Test stays in the archive: they are of neither, and a run would list them.
+    A folder of images next to Training and Test stays in the archive: it is part of neither, and a run would list it.
     """
     beside = Counter(
         checked.path[len(layout)]
@@ -201,14 +201,14 @@ def _is_below(checked: Checked, layout: Folder) -> bool:
 
 
 def _is_beside(path: Folder, layout: Folder) -> bool:
-    """Tell whether a file below the layout is an image, in a folder that is no split."""
+    """True if a file below the layout is an image in a folder that is not a split."""
     below = path[len(layout) :]
     extension = os.path.splitext(below[-1])[1].lower()
     return len(below) > 1 and split_named(below[0]) is None and extension in IMAGE_EXTENSIONS
 
 
 def _without_mac_files(found: list[Checked]) -> list[Checked]:
-    """The files without those that a Mac puts beside them: __MACOSX/, .DS_Store, and ._NAME beside NAME."""
+    """The files without those that macOS adds to them: __MACOSX/, .DS_Store, and ._NAME next to NAME."""
     paths = {checked.path for checked in found}
     kept = [checked for checked in found if not _is_of_mac(checked.path, paths)]
     if left := len(found) - len(kept):
@@ -237,10 +237,10 @@ def _check_room(folder: Path, needed: int, file: Path) -> None:
 
 
 def _write(file: Path, new: Path, chosen: dict[str, Checked], layout: Folder) -> list[str]:
-    """Write what was chosen, and tell which of it says who made it; no file takes more than it claimed to.
+    """Write the chosen files; return the names of those that state author and licence.
 
     Raises:
-        InputError: one does.
+        InputError: a file has more or fewer bytes than the archive claims.
     """
     tells = []
     for entry, content in contents(file, chosen.__contains__):
@@ -250,7 +250,7 @@ def _write(file: Path, new: Path, chosen: dict[str, Checked], layout: Folder) ->
         make_folder(target.parent)
         with translate_damage(file):
             _copy(content, target, chosen[entry.name].entry.size, f"{file} is refused: {entry.name!a}")
-        os.utime(target, (entry.modified, entry.modified))  # the same images have the same times wherever they are
+        os.utime(target, (entry.modified, entry.modified))  # the same images have the same times everywhere
         if _tells(path, layout):
             tells.append(str(target.relative_to(new)))
     return sorted(tells)
@@ -269,7 +269,7 @@ def _copy(content: IO[bytes], target: Path, size: int, what: str) -> None:
 
 
 def _count(images: Path, files: int) -> dict[str, int]:
-    """The images by split, once all files are found there."""
+    """The number of images by split, after a check that no file is missing."""
     found: ListingCounts = ListingCounts()
     splits: Counter[str] = Counter()
     for batch in list_images(str(images), found, Listing(splits_from="folders")):

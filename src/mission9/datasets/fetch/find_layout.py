@@ -1,4 +1,4 @@
-"""Paths in an archive -> the folder among them that holds Training and Test."""
+"""Find the folder in an archive that holds Training and Test, from its paths."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _RUN = "mission9 run --input FOLDER"
 def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
     """The one folder, at most four deep, that holds images of Training and of Test.
 
-    Where there are several, that of `variant`, by default of 100x100, as their folders are named in all editions:
-    those of 2021 name only the images of original size.
+    Among several, it is that of `variant`, by default of 100x100, by the names of folders in all editions: those of
+    2021 name only the images of original size.
 
     Raises:
-        InputError: there is none, or no single one.
+        InputError: there is no such folder, or there are several.
     """
     found = _with_both_splits(paths)
     if not found:
@@ -44,8 +44,8 @@ def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
 
 
 def _named(found: list[Folder], variant: Variant) -> list[Folder]:
-    """The folders that are of a variant by their names; where none is named 100x100, those that are not original."""
-    original = [folder for folder in found if "original" in _describe(folder).lower()]
+    """The folders of a variant, by their names; if none is named 100x100, those that are not named original."""
+    original = [folder for folder in found if "original" in _told(folder).lower()]
     if variant == "original":
         return original
     others = [folder for folder in found if folder not in original]

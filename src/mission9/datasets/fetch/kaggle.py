@@ -1,4 +1,4 @@
-"""Kaggle's archive of a dataset, in a pinned version, by Kaggle's own client."""
+"""Download Kaggle's archive of a dataset, in a pinned version, with Kaggle's own client."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _BY_HAND = "or download it by hand, and give --archive FILE.zip"
 
 
 def dataset_page(version: int) -> str:
-    """Return where people find the dataset, and its licence."""
+    """The URL of the page with the dataset and its licence."""
     return f"https://www.kaggle.com/datasets/{DATASET}/versions/{version}"
 
 
 def download(version: int, file: Path) -> None:
-    """Kaggle's archive of a version as a file; what an earlier try has brought of it is gone on with.
+    """Download Kaggle's archive of a version to a file; resume an interrupted download.
 
-    `kagglehub.dataset_download` would unpack it, and trust it in that. So only its client is taken, which knows
-    credentials, and asks again for what is missing.
+    `kagglehub.dataset_download` would also unpack the archive, and trust it. This function therefore uses only
+    kagglehub's client, which handles credentials and requests the missing part again.
 
     Raises:
-        SetupError: kagglehub is not installed, Kaggle cannot be reached, or does not know who asks.
-        InputError: there is no such version.
-        StorageError: what came is not what Kaggle has.
+        SetupError: kagglehub is not installed, Kaggle cannot be reached, or it rejects the credentials.
+        InputError: the version does not exist.
+        StorageError: the downloaded file differs from Kaggle's.
     """
     try:
         import requests
@@ -59,7 +59,7 @@ def download(version: int, file: Path) -> None:
         if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
             raise
         raise SetupError(f"Kaggle cannot be reached ({type(error).__name__}): try again, {_BY_HAND}") from error
-    except ValueError as error:  # of credentials, whose file it names
+    except ValueError as error:  # an error about credentials, which names their file
         raise SetupError(f"{error}: mend it, {_BY_HAND}") from error
 
 

@@ -1,4 +1,4 @@
-"""Engines turn pixels into features; which one is chosen here, and made once in each process."""
+"""Choose the engine that turns pixels into features, and create it once in each process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mission9.models.engines.int8 import Int8Network
 from mission9.models.weights import Weights
 from mission9.options import Device, EngineName, Precision
 
-# OpenVINO tells its makers of each import, in every worker, by a process that it forks for that. It takes the package
-# that does so for absent; one that somebody has imported before stays.
+# OpenVINO reports each import to its developers, from a process that every worker would fork. This entry makes the
+# reporting package seem absent; a package that is already imported stays.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
@@ -33,10 +33,10 @@ def choose_engine(
     batch_size: int | None = None,
     elsewhere: bool = False,
 ) -> EngineSpec:
-    """Settle what `auto` means on this machine; a GPU that is asked for may be `elsewhere`, where workers are.
+    """Resolve `auto` on this machine; a requested GPU may be `elsewhere`, on the workers' machines.
 
     Raises:
-        SetupError: the engine's package is not installed, or there is no such device.
+        SetupError: the engine's package is not installed, or the device does not exist.
         ConfigError: the engine does not run on the device, or not in that precision.
     """
     if device == "auto":
@@ -65,7 +65,7 @@ def choose_engine(
 
 
 def check_cpu(spec: EngineSpec) -> None:
-    """Refuse an engine that this machine's CPU does not compute, before anything is started for it.
+    """Refuse an engine that this machine's CPU cannot run, before any work starts.
 
     Raises:
         SetupError: the CPU has no arithmetic in the precision.
@@ -77,13 +77,13 @@ def check_cpu(spec: EngineSpec) -> None:
 
 
 def make_engine(spec: EngineSpec, weights: Weights, *, threads: int, int8: Int8Network | None = None) -> Engine:
-    """The engine that `spec` describes, from the process's own store where it has made it before.
+    """Create the engine that `spec` describes, or return the one that this process has already created.
 
-    `threads` is for the CPU; 0 means all cores. Workers take 1: one engine a core beats one engine on all cores.
+    `threads` is for the CPU; 0 means all cores. Workers use 1: one engine per core beats one engine on all cores.
     `int8` is the network of an engine of that precision.
 
     Raises:
-        SetupError: `spec` is for a GPU, and there is none; or the CPU does not compute in its precision.
+        SetupError: `spec` requires a GPU and there is none, or the CPU does not compute in its precision.
     """
     # Spark may give a worker's next task another GPU.
     device = f"cuda:{devices.cuda_index()}" if spec.device == "cuda" else "cpu"
@@ -118,10 +118,10 @@ def _openvino_engine(spec: EngineSpec, weights: Weights, threads: int, int8: Int
 
 
 def _installed_for(device: Device) -> Literal["openvino", "torch"]:
-    """The engine that computes on a device unless another is asked for: on a CPU the faster that is installed.
+    """The default engine of a device; on a CPU, the faster of those that are installed.
 
     Raises:
-        SetupError: none is.
+        SetupError: no engine is installed.
     """
     if device == "cpu" and _installed("openvino"):
         return "openvino"

@@ -1,4 +1,4 @@
-"""The port of an engine: pixels go in, features come out."""
+"""The port of an engine: pixels in, features out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mission9.options import Precision
 
-# An array of them all, or one array each.
+# One array of all images, or one array per image.
 Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
 class Engine(Protocol):
-    """N times (224, 224, 4) uint8 RGB -> (N, 1280) float32; `batch_size` images at a time suit it best.
+    """N times (224, 224, 4) uint8 RGB -> (N, 1280) float32; `batch_size` is the preferred number of images at a time.
 
-    The fourth byte of each pixel is not looked at.
+    Engines ignore the fourth byte of each pixel.
     """
 
     batch_size: int
@@ -28,9 +28,9 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
-    """An engine by its settings: small enough to send anywhere, made where it is used."""
+    """The settings of an engine, small enough to send anywhere; each process creates its own engine from them."""
 
     engine: Literal["torch", "openvino"]
     device: Literal["cpu", "cuda"]
-    precision: Precision = "float32"  # never the short "bf16"
+    precision: Precision = "float32"  # never the abbreviation "bf16"
     batch_size: int | None = None

@@ -1,4 +1,4 @@
-"""A batch norm's arithmetic taken into the convolution before it, for engines that are built of weights."""
+"""Batch norms folded into the preceding convolutions, for engines that are built from weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mission9.models.mobilenet_v2 import NORM_EPSILON, Conv
 
 
 def fold(conv: Conv, tensors: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The batch norm folded into the convolution: weight and bias, computed in float64."""
+    """Fold the batch norm into the convolution: weight and bias, computed in float64."""
     gamma, beta, mean, variance = (
         tensors[f"{conv.norm}.{part}"].astype(np.float64) for part in ("weight", "bias", "running_mean", "running_var")
     )

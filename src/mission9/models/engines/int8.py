@@ -1,4 +1,4 @@
-"""MobileNetV2 in int8: OpenVINO's graph, quantized by NNCF on a sample of the images it is for."""
+"""MobileNetV2 in int8: OpenVINO's graph, quantized by NNCF on a sample of the images of the run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CALIBRATION_IMAGES = 128
 
 _GRAPH, _CONSTANTS, _DIGEST = "int8.xml", "int8.bin", "int8.sha256"
 
-# A network may come with somebody's model. This one's graph takes 0.3 MB and its constants 2.4; its operations are
-# those below, and none gives more than 1.2 million numbers for an image.
+# A network may come with another person's model, so these limits apply. MobileNetV2's graph takes 0.3 MB and its
+# constants 2.4 MB; its operations are those below, and none gives more than 1.2 million numbers for an image.
 _MAX_GRAPH_BYTES, _MAX_CONSTANTS_BYTES, _MAX_NUMBERS = 8 * MIB, 64 * MIB, 1 << 22
 _OPERATIONS = frozenset({
     "Add", "Clamp", "Constant", "Convert", "Convolution", "Divide", "FakeQuantize", "GroupConvolution", "Multiply",
@@ -41,7 +41,7 @@ _OPERATIONS = frozenset({
 
 @dataclass(frozen=True)
 class Int8Network:
-    """A quantized graph in OpenVINO's two files, as bytes, since it travels to the workers."""
+    """A quantized graph: OpenVINO's two files as bytes, which can travel to the workers."""
 
     graph: bytes
     constants: bytes
@@ -61,7 +61,7 @@ class Int8Network:
         """The network that `save` wrote; None if there is none.
 
         Raises:
-            ModelError: it is not what was saved.
+            ModelError: the files differ from the saved ones.
         """
         if not (folder / _DIGEST).exists():
             return None
@@ -73,10 +73,10 @@ class Int8Network:
         raise ModelError(f"the int8 network in {folder} is damaged: delete that folder to calibrate anew")
 
     def read(self) -> ov.Model:
-        """The network as OpenVINO's graph.
+        """The network as an OpenVINO graph.
 
         Raises:
-            ModelError: it is none, or does something else than give an image's features.
+            ModelError: the network is unreadable, or computes anything but an image's features.
         """
         import openvino as ov
 
@@ -85,7 +85,7 @@ class Int8Network:
             outputs = [output for operation in graph.get_ops() for output in operation.outputs()]
             numbers = max((math.prod(output.get_shape()) for output in outputs), default=0)
             ends = [list(end.get_shape()) for end in (*graph.inputs, *graph.outputs)]
-        except RuntimeError as error:  # what OpenVINO says of anything, in many lines
+        except RuntimeError as error:  # OpenVINO's error for any failure, of many lines
             raise ModelError("the int8 network is damaged: OpenVINO cannot read it") from error
         strange = {operation.get_type_name() for operation in graph.get_ops()} - _OPERATIONS
         wanted = [[1, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS], [1, FEATURES]]
@@ -95,14 +95,14 @@ class Int8Network:
 
 
 def calibrate(weights: Weights, images: NDArray[np.uint8], scratch: Path | None = None) -> Int8Network:
-    """Quantize the network, activations in the ranges that (N, 224, 224, 4) uint8 images give.
+    """Quantize the network; the (N, 224, 224, 4) uint8 images determine the ranges of activations.
 
-    Files that nobody needs after that are in `scratch` meanwhile.
+    Temporary files are in `scratch` during the call.
 
     Raises:
         SetupError: nncf is not installed.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # keeps NNCF from reporting its use to its makers
+    os.environ.setdefault("NNCF_CI", "1")  # keeps NNCF from reporting its use to its developers
     try:
         import nncf
     except ImportError as error:
@@ -113,7 +113,7 @@ def calibrate(weights: Weights, images: NDArray[np.uint8], scratch: Path | None 
 
     nncf.set_log_level(logging.ERROR)
     sample = nncf.Dataset(list(images[:, np.newaxis]))
-    # MIXED keeps signs where activations have them, which this network's linear bottlenecks do.
+    # MIXED preserves the signs of activations, which this network's linear bottlenecks have.
     model = nncf.quantize(
         features_graph(weights.tensors()), sample, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images)
     )

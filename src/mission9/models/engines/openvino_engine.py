@@ -1,4 +1,4 @@
-"""Features by OpenVINO on the CPU, one thread and a few images at a time."""
+"""Features from OpenVINO on the CPU, with one thread and a few images at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mission9.models.preprocess import INPUT_CHANNELS
 from mission9.storage.local.files import write_atomic
 from mission9.storage.local.untrusted import read_json
 
-# Small batches stay in a core's L2 cache; which is fastest is tried, in this order, as far as the time goes.
+# Small batches stay in a core's L2 cache. A probe tries these sizes in this order, as long as its time allows.
 MICRO_BATCHES = (2, 1, 4, 8)
 PROBE_SECONDS = 2.0
 _PROBE_IMAGES = 16
@@ -33,8 +33,8 @@ Infer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 class OpenVINOEngine:
     """N times (224, 224, 4) uint8 -> (N, 1280) float32, on `threads` threads (0: all cores).
 
-    `graph` is of one image or of any number at a time; without `batch_size`, a probe finds the fastest on this machine,
-    once.
+    `graph` takes one image or any number at a time. Without `batch_size`, a probe finds the fastest size on this
+    machine, once.
 
     Raises:
         SetupError: the CPU does not compute in `precision`.
@@ -54,7 +54,7 @@ class OpenVINOEngine:
 
     def _infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         missing = self.batch_size - len(images)
-        if missing:  # the graph has one fixed batch size, which is faster than a free one
+        if missing:  # the graph has a fixed batch size, which is faster than a dynamic one
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
         result: NDArray[np.float32] = self._compiled(images)[0]
         progress()
@@ -72,7 +72,7 @@ class OpenVINOEngine:
                 "INFERENCE_NUM_THREADS": str(self._threads),
                 # Pinning would put the one thread of every worker process on the same core.
                 "ENABLE_CPU_PINNING": "NO",
-                # On CPUs with bfloat16, OpenVINO takes it unless told otherwise; on others it takes float32 silently.
+                # On CPUs with bfloat16, OpenVINO uses it by default; on others it silently uses float32.
                 "INFERENCE_PRECISION_HINT": hint,
             },
         )
@@ -81,7 +81,7 @@ class OpenVINOEngine:
         return batch_size, compiled
 
     def _fastest(self) -> tuple[int, ov.CompiledModel]:
-        """The micro-batch noted for this machine, else the fastest of those that there is time to try."""
+        """The micro-batch recorded for this machine, else the fastest of those that the probe has time to try."""
         device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         machine = f"{device} / openvino {ov.__version__} / {self._precision} / {self._threads} threads"
         noted = _read_notes().get(machine)
@@ -90,7 +90,7 @@ class OpenVINOEngine:
         tried: list[tuple[float, int, ov.CompiledModel]] = []
         start = time.monotonic()
         for batch_size in MICRO_BATCHES:
-            # Each costs about as much as those before.
+            # Each size takes about as long as an earlier one.
             if tried and (time.monotonic() - start) * (len(tried) + 1) / len(tried) > PROBE_SECONDS:
                 break
             _, compiled = self._fixed(batch_size)
@@ -101,10 +101,10 @@ class OpenVINOEngine:
 
 
 def check_bfloat16() -> None:
-    """Refuse a CPU without arithmetic in bfloat16, on which OpenVINO would compute in float32 and not say so.
+    """Refuse a CPU without bfloat16 arithmetic, on which OpenVINO would silently compute in float32.
 
     Raises:
-        SetupError: this is one.
+        SetupError: this machine has such a CPU.
     """
     core = ov.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -115,7 +115,7 @@ def check_bfloat16() -> None:
 
 
 def _seconds_an_image(compiled: ov.CompiledModel, batch_size: int) -> float:
-    """The fastest of a few passes, the first apart: whatever else the machine does only slows them."""
+    """The seconds per image in the fastest of a few passes after the first: other work can only slow a pass."""
     images = np.full((batch_size, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS), 128, np.uint8)
     compiled(images)
     seconds = []
@@ -142,5 +142,5 @@ def _write_notes(notes: dict[str, int]) -> None:
     try:
         _notes_file().parent.mkdir(parents=True, exist_ok=True)
         write_atomic(_notes_file(), json.dumps(notes, indent=1).encode())
-    except OSError:  # a home that cannot be written costs each process its own probe
+    except OSError:  # without a writable home, each process probes for itself
         pass

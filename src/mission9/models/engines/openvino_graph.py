@@ -1,4 +1,4 @@
-"""MobileNetV2's features as an OpenVINO graph, built of the weights themselves: no torch, no conversion step."""
+"""MobileNetV2's features as an OpenVINO graph, built from the weights: without torch, and without a conversion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mission9.models.preprocess import INPUT_CHANNELS, MEAN, STD
 
 
 def features_graph(tensors: Mapping[str, NDArray[np.float32]], batch: int = 1) -> ov.Model:
-    """(batch, 224, 224, 4) uint8 RGB -> (batch, 1280) float32; the normalisation is part of the graph.
+    """The graph of (batch, 224, 224, 4) uint8 RGB -> (batch, 1280) float32, including the normalisation.
 
     The fourth byte of a pixel is an input of the first convolution with weights of 0, which costs nothing.
     """
@@ -31,7 +31,7 @@ def features_graph(tensors: Mapping[str, NDArray[np.float32]], batch: int = 1) -
 
 
 def _normalised(images: ov.Node) -> ov.Node:
-    """(pixel / 255 - mean) / std, channels first."""
+    """Normalised pixels, (pixel / 255 - mean) / std, channels first."""
     mean = np.array([*MEAN, 0], np.float32).reshape(1, 1, 1, INPUT_CHANNELS) * 255
     std = np.array([*STD, 1], np.float32).reshape(1, 1, 1, INPUT_CHANNELS) * 255
     x = op.divide(op.subtract(op.convert(images, np.float32), mean), std)

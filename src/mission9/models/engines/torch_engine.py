@@ -1,4 +1,4 @@
-"""Features by torch, on a GPU or on the CPU."""
+"""Features from torch, on a GPU or on the CPU."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ BATCH_SIZES = {"cpu": 16, "cuda": 256}
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# In whose words memory runs out where torch.OutOfMemoryError does not say so: CUDA's; cuBLAS's and cuDNN's; torch's
-# where no algorithm of cuDNN's finds room to work in; the CPU's.
+# Messages of exhausted memory in errors other than torch.OutOfMemoryError: of CUDA; of cuBLAS and cuDNN; of torch, if
+# no algorithm of cuDNN finds enough workspace; of the CPU.
 _OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "unable to find an engine", "can't allocate memory")
 
 
 class TorchEngine:
-    """N times (224, 224, 4) uint8 -> (N, 1280) float32; pixels travel as uint8 and are normalised on the device.
+    """N times (224, 224, 4) uint8 -> (N, 1280) float32; pixels travel as uint8, and the device normalises them.
 
-    `device` is "cpu" or "cuda:<index>"; `threads` is for the CPU, 0 for all cores, and holds for the whole process.
-    `precision` (float32, bfloat16, float16) is that of the convolutions; images come in and are pooled in float32.
+    `device` is "cpu" or "cuda:<index>"; `threads` is for the CPU, 0 for all cores, and applies to the whole process.
+    `precision` (float32, bfloat16, float16) is that of the convolutions; normalisation and pooling are in float32.
 
-    Where the device has not the memory for `batch_size` images at a time, it is halved until they fit, for good.
+    If the device lacks memory for `batch_size` images at a time, the engine permanently halves it until they fit.
 
     Raises:
-        SetupError: when called; there is not the memory for one image.
+        SetupError: on a call, if the device lacks memory for one image.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class TorchEngine:
 
     @torch.inference_mode()
     def on_device(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, 224, 224, 4) uint8 on the engine's device -> (N, 1280) float32 there, all N at a time."""
-        # Channels last in memory already: the permuted view is what the convolutions like best.
+        """Compute (N, 224, 224, 4) uint8 -> (N, 1280) float32, both on the engine's device, all N at a time."""
+        # The memory is already channels-last: the permuted view has the best layout for convolutions.
         x = (pixels[..., : len(MEAN)].permute(0, 3, 1, 2).float() - self._mean) / self._std
         with _true_float32():
             features: torch.Tensor = self._model(x.to(self._type))
             return features
 
     def _infer_or_halve(self, images: Images) -> NDArray[np.float32] | None:
-        """The features; None where there is not the memory, and then `batch_size` is half of what did not fit."""
+        """The features; None if memory runs out, with `batch_size` set to half the images that did not fit."""
         try:
             return self._infer(images)
         except RuntimeError as error:
@@ -97,7 +97,7 @@ class TorchEngine:
             if len(images) == 1:
                 why = str(error).partition("\n")[0]
                 raise SetupError(f"{self._device} cannot infer even one image at a time: {why}") from error
-        # Out here the error is gone, and with it the tensors in the frames that it held.
+        # Outside the handler, the error is gone, and with it the tensors in the frames that it kept.
         self.batch_size = len(images) // 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -117,9 +117,9 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def _true_float32() -> Iterator[None]:
-    """Convolutions of float32 in float32: by default cuDNN computes them in TF32, of 10 bits for 23.
+    """Compute float32 convolutions in float32: by default, cuDNN uses TF32, with 10 bits instead of 23.
 
-    The settings are the process's; whoever else uses torch in it finds them as they were.
+    The settings apply to the whole process; this function restores them for other uses of torch.
     """
     kinds = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined] # made when imported
     before = [kind.fp32_precision for kind in kinds]

@@ -14,9 +14,9 @@ _COUNTER = "num_batches_tracked"  # counts training steps; no part of the functi
 
 
 class MobileNetV2Features(nn.Module):
-    """(N, 3, H, W) normalised RGB -> (N, 1280), global average pooling included.
+    """The network from (N, 3, H, W) normalised RGB to (N, 1280), including global average pooling.
 
-    Parameters carry torchvision's names with "/" for ".", which torch does not allow in a module's name.
+    Parameters have torchvision's names with "/" for ".", which torch does not allow in a module's name.
     """
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class MobileNetV2Features(nn.Module):
                 y = self.layers[_key(conv.norm)](self.layers[_key(conv.name)](y))
                 y = y if conv.linear else nn.functional.relu6(y)
             x = x + y if block.residual else y
-        # Half a precision does for the layers, but would round the averages of their results once more.
+        # Half precision suffices for the layers, but would round the averages of their results once more.
         return x.mean((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
 
     def load_tensors(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights from tensors under torchvision's names; every one must be there."""
+        """Load the weights from tensors under torchvision's names; all are required."""
         counters = {key: value for key, value in self.state_dict().items() if key.endswith(_COUNTER)}
         weights = {key: tensors[_name(key)] for key in self.state_dict() if not key.endswith(_COUNTER)}
         self.load_state_dict(counters | weights)
