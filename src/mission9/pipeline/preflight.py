@@ -16,7 +16,7 @@ from mission9.runners.factory import works_elsewhere
 
 
 @dataclass(frozen=True)
-class Request:
+class RunRequest:
     """The settings of a run, the key of its pseudonyms, the findings of its policy, and the estimate to compare."""
 
     config: RunConfig
@@ -25,7 +25,7 @@ class Request:
     estimate: dict[str, Any] | None
 
     @staticmethod
-    def of(config: RunConfig) -> Request:
+    def of(config: RunConfig) -> RunRequest:
         """The request that the settings describe.
 
         Raises:

@@ -26,7 +26,7 @@ LINE_EVERY = 10.0  # seconds between lines without a terminal
 _LOOK_EVERY = 0.5  # seconds between looks at the committed shards
 
 
-class Done(NamedTuple):
+class Outcomes(NamedTuple):
     """The number of images done, and the number of rejected ones among them."""
 
     images: int
@@ -41,7 +41,7 @@ class ShardWatch:
         self._left = {f"{shard.key}.json" for shard in shards}
         self._done = Outcomes(0, 0)
 
-    def look(self) -> Done:
+    def look(self) -> Outcomes:
         """The sum over all markers so far; each is read once."""
         try:
             there = self._left.intersection(os.listdir(self._folder))
@@ -80,7 +80,7 @@ class Display:
                 bar.remove_task(task)
 
     @contextmanager
-    def counting(self, total: int, look: Callable[[], Done]) -> Iterator[None]:
+    def counting(self, total: int, look: Callable[[], Outcomes]) -> Iterator[None]:
         """Show, within a stage, the number of images done out of `total`."""
         follow = self._follow_on_bar if self._bar is not None else _follow_in_lines
         self._is_counting = True

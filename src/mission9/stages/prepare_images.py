@@ -41,7 +41,7 @@ class ImageRow(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class PreparedImage:
     """An image before inference: first its bytes, then its pixels; or its rejection, in the stage `stage`."""
 
     row: ImageRow
@@ -57,7 +57,7 @@ class Prepared:
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[Prepared]:
+def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[PreparedImage]:
     """Each row prepared, in order, a bounded number of images ahead of the consumer.
 
     On a CPU, each core infers. Threads read ahead for it, but images are decoded on request, several in one call,
@@ -83,7 +83,7 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_siz
             yield from decode(run, extraction=extraction)
 
 
-def prepare(row: ImageRow, *, extraction: Extraction) -> Prepared:
+def prepare(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
     """Read, decode and resize one image; any error becomes its rejection."""
     return _decode_one(read_image(row, extraction=extraction), extraction=extraction)
 
@@ -92,7 +92,7 @@ def _decode_one(image: PreparedImage, *, extraction: Extraction) -> PreparedImag
     return decode([image], extraction=extraction)[0]
 
 
-def read_image(row: ImageRow, *, extraction: Extraction) -> Prepared:
+def read_image(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
     """The image's bytes and their SHA-256 digest; any error becomes its rejection."""
     start, stage = time.thread_time(), "list"
     try:
@@ -121,7 +121,7 @@ def _check_keys(row: ImageRow) -> None:
         raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
 
 
-def decode(images: Sequence[Prepared], *, extraction: Extraction) -> list[Prepared]:
+def decode(images: Sequence[PreparedImage], *, extraction: Extraction) -> list[PreparedImage]:
     """The same images, with pixels in place of bytes; any error of an image becomes its rejection."""
     readable = [image.data for image in images if image.reason is None]
     settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
@@ -136,9 +136,9 @@ def _with_pixels(image: PreparedImage, found: Decoded | ImageError) -> PreparedI
     return replace(image, data=b"", width=found.width, height=found.height, pixels=found.pixels, cpu_seconds=seconds)
 
 
-def _runs(images: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+def _runs(images: Iterable[PreparedImage]) -> Iterator[list[PreparedImage]]:
     """The same images in lists, each to be decoded in one call."""
-    run: list[Prepared] = []
+    run: list[PreparedImage] = []
     for image in images:
         run.append(image)
         if len(run) == MAX_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:

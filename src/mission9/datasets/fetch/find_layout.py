@@ -45,7 +45,7 @@ def find_layout(paths: Iterable[Folder], variant: Variant | None) -> Folder:
 
 def _named(found: list[Folder], variant: Variant) -> list[Folder]:
     """The folders of a variant, by their names; if none is named 100x100, those that are not named original."""
-    original = [folder for folder in found if "original" in _told(folder).lower()]
+    original = [folder for folder in found if "original" in _describe(folder).lower()]
     if variant == "original":
         return original
     others = [folder for folder in found if folder not in original]
