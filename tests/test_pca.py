@@ -203,7 +203,7 @@ def test_a_model_without_moments_gives_the_same_scores_and_tells_of_no_rows(tmp_
     found = PCAModel.load(tmp_path, features=6)
     np.testing.assert_array_equal(found.transform(rows), model.transform(rows))
     assert (found.n_samples_, found.sha256) == (0, model.sha256)
-    with pytest.raises(ModelError, match="has no moments, since the run was given it"):
+    with pytest.raises(ModelError, match="has no count of images, which scikit-learn needs"):
         to_sklearn(found)
     found.save(tmp_path / "again")
     assert PCAModel.load(tmp_path / "again").sha256 == model.sha256

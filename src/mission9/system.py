@@ -41,7 +41,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def told_by_nvidia_smi() -> str:
+def nvidia_gpus() -> str:
     """The GPUs that the driver lists, with its version; empty if there are none."""
     program = shutil.which("nvidia-smi")
     if program is None:

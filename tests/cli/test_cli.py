@@ -203,7 +203,7 @@ def test_a_signal_ends_cleanly_and_the_last_line_says_how_to_go_on(
         held_up.wait_until(markers)  # the workers are in the middle of it
         process.send_signal(number)
         assert process.wait() == code
-    assert said.read_text().splitlines()[-1] == "mission9: interrupted; the same command goes on where this one stopped"
+    assert said.read_text().splitlines()[-1] == "mission9: interrupted; rerun the same command to resume"
     assert "Traceback" not in said.read_text()
     assert not os.path.exists(tmp_path / "out" / "run.json")
 

@@ -65,7 +65,7 @@ def test_a_second_call_changes_nothing_and_the_source_is_untouched(source: Path,
 
 
 def test_a_subset_is_not_put_into_its_source(source: Path) -> None:
-    with pytest.raises(OutputError, match="lies in the dataset itself"):
+    with pytest.raises(OutputError, match="is inside the dataset: give a folder outside"):
         make_subset(source, source / "subsets", 10)
 
 

@@ -69,7 +69,7 @@ def test_the_page_tells_what_the_run_did(results: Results, tmp_path: Path) -> No
         f"images with features {TRAINING + TEST}",
         "rejected 1",
         "Test/Lime/no image.jpg not an image",
-        f"{TEST} images of Test, each told by its nearest neighbour among {TRAINING} of Training",
+        f"{TEST} images of Test, each classified by its nearest neighbour among {TRAINING} of Training",
         "1 times in several splits",
         "Test/Lime/leak.jpg Training/Lemon/3_100.jpg",
         "weights demo",

@@ -107,10 +107,10 @@ def test_where_no_label_is_shared_nothing_is_judged(
         assert main(["evaluate", str(results.root), *options]) == 2
         told = capsys.readouterr()
         assert told.out == ""
-        assert "no label of Test (other a, other b) is one of Training (a, b): no accuracy can be told" in told.err
+        assert "no label of Test (other a, other b) is one of Training (a, b): name the labels alike" in told.err
     page = (results.root / PAGE).read_text()
     assert "No accuracy: no label of Test (other a, other b) is one of Training (a, b)" in page
-    assert "told right" not in page
+    assert "classified correctly" not in page
     assert 'id="matrix"' not in page
 
 
@@ -121,7 +121,7 @@ def test_one_label_is_nothing_to_tell_apart(fruits_results: Results, splits: lis
         return replace(scores, labels=np.full(len(scores), "a", np.object_))
 
     report = replace(fruits_results.report, splits={name: fruits_results.report.splits[name] for name in splits})
-    with pytest.raises(InputError, match="has the label a alone: there is nothing to tell apart"):
+    with pytest.raises(InputError, match="has the label a alone: give a result of at least two"):
         halves(replace(fruits_results, report=report), read, 1000, 1000)
 
 
@@ -136,7 +136,7 @@ def test_more_than_can_be_compared_is_thinned_out_and_said_to_be(
 def test_the_command_prints_a_table_or_json(fruits_results: Results, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(fruits_results.root)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{len(VARIETIES) * 5} images of Test, told by {len(VARIETIES) * 10} of Training"
+    assert lines[0] == f"{len(VARIETIES) * 5} images of Test, classified from {len(VARIETIES) * 10} of Training"
     assert lines[2].split() == ["components", "images", "1-NN", "5-NN", "logistic"]
     assert main(["evaluate", str(fruits_results.root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["judged"] == len(VARIETIES) * 5

@@ -16,7 +16,7 @@ console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def set_up_logging() -> None:
-    """Have what the library logs shown, and of others what matters."""
+    """Show the library's log messages, and warnings of other packages."""
     handler = _ConsoleHandler()
     handler.setFormatter(_OneLine("%(message)s"))
     # py4j writes to the root logger, and at length, that Spark went away when Ctrl-C told it to.

@@ -84,9 +84,9 @@ def emr(
     Parameters
     ----------
     config:
-        What the run is given; its input, output and weights lie in buckets.
+        The settings of the run; its input, output and weights are in buckets.
     dry_run:
-        Print what would be asked of Amazon, and what it may cost; nothing is asked.
+        Print the requests to Amazon, and what they may cost; nothing is asked.
     submit:
         Do it, and print the id of the cluster or job.
     logs:

@@ -29,7 +29,7 @@ class Terminated(KeyboardInterrupt):
 def program() -> NoReturn:
     """Be the program `mission9`: carry out this process's command line, and exit."""
     os.environ.update(SAFE_PATH)
-    _have_a_home()
+    _set_home()
     _take_names_as_utf8()
     signal.signal(signal.SIGTERM, _terminate)
     code = main()
@@ -76,18 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(describe_error(error), 1)
     except KeyboardInterrupt as error:
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-        return fail("interrupted; the same command goes on where this one stopped", code)
+        return fail("interrupted; rerun the same command to resume", code)
     return code if isinstance(code, int) else 0
 
 
-def _have_a_home() -> None:
-    """Give a user whom the system does not know, and nobody gave a home, the one that containers do."""
+def _set_home() -> None:
+    """Set the home of a user without a passwd entry to /, as container runtimes do."""
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = "/"
 
 
 def _take_names_as_utf8() -> None:
-    """Begin anew in Python's UTF-8 mode where it is off and the locale has names be ASCII or Latin-1.
+    """Restart in Python's UTF-8 mode if it is off and the locale's encoding is ASCII or Latin-1.
 
     Folders of labels are named in UTF-8, as readers of tables expect, and workers inherit the mode.
     """

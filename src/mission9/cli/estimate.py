@@ -1,4 +1,4 @@
-"""The command that tells what a run will take."""
+"""The command that predicts the time and cost of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def estimate(
     price: Annotated[list[str] | None, Parameter(negative="")] = None,
     save: str | None = None,
 ) -> None:
-    """Tell how long a run will take and what it costs, by a probe of 200 images; takes the options of `mission9 run`.
+    """Predict how long a run takes and what it costs, by a probe of 200 images; takes the options of `mission9 run`.
 
     A line for this machine, and one for each --machine, with bounds: the minutes of the run, those with the machines'
     start, and the dollars for these. What other machines do is assumed from what this one did; docs/how-to/estimate.md
@@ -70,7 +70,7 @@ def estimate(
         f"{mid:.0f} images/s each ({low:.0f} to {high:.0f})"
     )
     if measured.rejected:
-        say(f"rejected of these: {describe_rejects(measured.rejected)}; a run tells of each, in its table of rejects")
+        say(f"rejected of these: {describe_rejects(measured.rejected)}; a run lists each in its table of rejects")
     for prediction in found:
         say(_line(prediction, many))
     if instances:

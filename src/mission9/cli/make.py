@@ -33,7 +33,7 @@ DEFAULT_INPUT: str = RunConfig.model_fields["input"].default
 def run(*, config: RunConfig | None = None) -> None:
     """Turn a folder of images into features, a PCA model and tables of scores.
 
-    What was computed before, with the same images and settings, is not computed again. Each option can also be set in
+    Features of the same images and settings are computed once: a later run reuses them. Each option can also be set in
     the environment (MISSION9_BATCH_SIZE=8) or in the file given with --config (batch_size = 8).
 
     ```bash
@@ -174,7 +174,7 @@ def pack(
 ) -> int:
     """Pack many small images once into few large Parquet files, which `mission9 run --input PACK` takes as input.
 
-    The same command again reads only what is new. From a bucket, a run reads a pack by a hundredth of the requests.
+    The same command again reads only new images. From a bucket, a run reads a pack by a hundredth of the requests.
 
     ```bash
     mission9 pack --input photos --output packed
@@ -189,7 +189,7 @@ def pack(
     output:
         Folder for the pack, or s3://BUCKET/PREFIX; made if absent.
     splits:
-        Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also beside labels;
+        Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also next to labels;
         none: all are labels.
     label_level:
         Folder that is the label: 1 is the first below the split, 2 the next; default: the one that holds the image.
@@ -239,8 +239,8 @@ def fetch(
 ) -> int:
     """Get Fruits-360 from Kaggle, or from an archive at hand, to where `mission9 run` without --input finds it.
 
-    Nothing of an archive is trusted: one with links, bombs, or names that lead elsewhere is refused as a whole. The
-    folder appears when all of it is there, with licence, author and the SHA-256 of the archive in files beside.
+    No archive is trusted: one with links, bombs, or names that lead elsewhere is refused as a whole. The folder
+    appears once it is complete, with licence, author and the SHA-256 of the archive in files next to it.
 
     ```bash
     mission9 fetch
@@ -263,8 +263,8 @@ def fetch(
     fetched = fetch_dataset(output, archive=archive, version=version, variant=variant)
     for name, count in fetched.source.images.items():
         print(f"{name:<12}{count:>9,} images")
-    already = "" if fetched.is_new else " already"
-    say(f"{fetched.images} is there{already}; who made it: {fetched.images.parent / ATTRIBUTION}")
+    state = "ready" if fetched.is_new else "there already"
+    say(f"{fetched.images}: {state}; authors and licence: {fetched.images.parent / ATTRIBUTION}")
     return 0
 
 

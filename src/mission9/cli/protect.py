@@ -67,10 +67,10 @@ def erase(
     input_: _Input = None,
     pseudonymise: str | None = None,
 ) -> None:
-    """Take images out of a result for good: features, rejects, scores, CSV, model, report, and what lies beside.
+    """Take images out of a result for good: features, rejects, scores, CSV, model, report and state.
 
-    The model is refitted without them, every file left is searched for their names, and a receipt tells of it without
-    a name. No later run into this output takes them in again. A second call does nothing; one that was killed goes on.
+    The model is refitted without them, every file left is searched for their names, and a receipt records it without
+    a name. No later run into this output takes them in again. A second call does nothing; a killed one is resumed.
 
     ```bash
     mission9 erase results --ids ids.txt

@@ -53,10 +53,10 @@ def evaluate(
     *,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Tell how well the scores of a run tell labels apart, and how many components are enough.
+    """Measure how well the scores of a run separate labels, and how many components are enough.
 
-    Images of Test are told by those of Training: by their nearest neighbour, by five, and by logistic regression, for
-    all labels and for each. Without a Test, every fifth image of a label is told by the others.
+    Images of Test are classified from those of Training: by their nearest neighbour, by five, and by logistic
+    regression, for all labels and for each. Without a Test, every fifth image of a label is classified from the others.
 
     ```bash
     mission9 evaluate results
@@ -109,7 +109,7 @@ def export(output: str = "data/Results", /, *, onnx: Path) -> None:
 def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
     """Send the results of a run to MLflow: settings, figures, files, and the PCA model, ready to be served.
 
-    What was sent before stays as it is; what was cut short is completed.
+    Files sent before stay as they are; an interrupted transfer is completed.
 
     ```bash
     mission9 log results --mlflow http://127.0.0.1:5009
@@ -134,7 +134,7 @@ def log(output: str = "data/Results", /, *, mlflow: str | None = None) -> None:
 
 @app.command
 def report(output: str = "data/Results", /, *, input_: Annotated[str | None, Parameter("--input")] = None) -> None:
-    """Write OUTPUT/report.html anew: one file to look at a result, which needs neither network nor server.
+    """Rewrite OUTPUT/report.html: a self-contained page of the result, which needs neither network nor server.
 
     ```bash
     mission9 report results

@@ -52,7 +52,7 @@ def make_subset(source: Path, target: Path, percentage: float, *, copy: bool = F
         raise ConfigError(f"percentage = {percentage}: give more than 0 and at most 100")
     check_is_folder(str(source))
     if target.resolve().is_relative_to(source.resolve()):
-        raise OutputError(f"{target} lies in the dataset itself; give a folder beside it with --output")
+        raise OutputError(f"{target} is inside the dataset: give a folder outside it with --output")
     folder, found = target / f"{source.resolve().name}-{percentage:g}pct", ListingCounts()
     chosen = [image for images in _by_folder(source, found) for image in _first(images, percentage)]
     if not chosen:

@@ -36,8 +36,8 @@ from mission9.system import (
     installed,
     is_free,
     memory_bytes,
+    nvidia_gpus,
     size_text,
-    told_by_nvidia_smi,
     unreachable,
 )
 
@@ -133,10 +133,10 @@ def _engine(config: RunConfig) -> Iterator[Finding]:
 def _gpu(config: RunConfig) -> Iterator[Finding]:
     why_not = devices.why_no_cuda()
     if not why_not:
-        yield Finding("gpu", "ok", told_by_nvidia_smi() or f"{devices.gpus_here()} to use")
+        yield Finding("gpu", "ok", nvidia_gpus() or f"{devices.gpus_here()} to use")
     elif works_elsewhere(config) and config.device == "cuda":
         yield Finding("gpu", "ok", "not checked here: workers have their own")
-    elif config.device == "cuda" or told_by_nvidia_smi():
+    elif config.device == "cuda" or nvidia_gpus():
         remedy = "check that nvidia-smi lists it, and that torch is built for a CUDA version that the driver supports"
         yield Finding("gpu", "problem", why_not, remedy)
     else:

@@ -33,7 +33,7 @@ from mission9.html_report.tables import Findings, make_tables
 from mission9.html_report.thumbnails import Thumbnails, make_thumbnails, no_thumbnails
 from mission9.output.layout import PAGE
 from mission9.output.report_file import is_ours, run_of, sealed
-from mission9.redact import shown as told
+from mission9.redact import shown
 from mission9.results.reader import Results
 from mission9.sources import resolve_root
 from mission9.storage.local.files import remove_file, write_atomic
@@ -101,11 +101,11 @@ def _root(given: str | None, of_run: str) -> str | None:
     """The root of the images; None if it is unknown, or must not be accessed: the report does without."""
     images = given or of_run
     if not given and local_path(of_run) is None:
-        place = told(of_run)
+        place = shown(of_run)
         logger.warning("no thumbnails: the result names %s, which is read only with --input %s", place, place)
         return None
     if not given:
-        logger.info("thumbnails of the images in %s, named in the result", told(of_run))
+        logger.info("thumbnails of the images in %s, named in the result", shown(of_run))
     try:
         return resolve_root(images)
     except Mission9Error as error:
@@ -115,9 +115,9 @@ def _root(given: str | None, of_run: str) -> str | None:
 
 def _put(page: bytes, file: Path, results: Results) -> None:
     """Write the page, unless another result has replaced its own: no result may have the page of another."""
-    if results.stands:
+    if results.is_current:
         write_atomic(file, page)
-    if not results.stands:
+    if not results.is_current:
         if run_of(file) == results.report.run_id:
             remove_file(file)
         raise OutputError(f"another result replaced the one in {results.root} during this command: rerun it")
@@ -128,7 +128,7 @@ def write_report_if_possible(root: Path, images: str | None) -> None:
     try:
         seconds = write_report(Results.of(root), root / PAGE, images)
     except Exception as error:  # whatever it is, the result is complete without the page
-        words = told(str(error) or type(error).__name__)
+        words = shown(str(error) or type(error).__name__)
         logger.warning("no %s: %s. The results are complete; to retry: mission9 report %s", PAGE, words, root)
     else:
         logger.info("report: %s (%.1f s)", root / PAGE, sum(seconds.values()))

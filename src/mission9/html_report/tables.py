@@ -117,16 +117,16 @@ def _thinned(found: Findings, images: pa.Table) -> list[tuple[str, int, int]]:
 
 def _labels(found: Findings) -> dict[str, Any]:
     """Images of each label by split, and the share of correct predictions, the worst first."""
-    told = found.judgement.by_label() if found.judgement else {}
+    right_of = found.judgement.by_label() if found.judgement else {}
     counts, splits = found.sample.counts, in_order(found.results.splits)
 
     def share(label: str) -> float:
-        right, judged = told.get(label, (1, 1))
+        right, judged = right_of.get(label, (1, 1))
         return right / judged
 
     labels = sorted({label for label, _ in counts}, key=lambda label: (share(label), label))
     rows = [
-        (shown(label), [counts[label, split] for split in splits], told.get(label), share(label))
+        (shown(label), [counts[label, split] for split in splits], right_of.get(label), share(label))
         for label in labels[:MAX_LABELS]
     ]
     return {"labels": rows, "labels_total": len(labels)}
@@ -145,7 +145,7 @@ def _mistakes(judgement: Judgement | None) -> list[tuple[str, str, int, int]]:
         return []
     judged = judgement.by_label()
     most = judgement.mistakes()[:MAX_MISTAKES]
-    return [(shown(label), shown(told), count, judged[label][1]) for label, told, count in most]
+    return [(shown(label), shown(predicted), count, judged[label][1]) for label, predicted, count in most]
 
 
 def _odd(found: Findings, images: pa.Table) -> list[dict[str, Any]]:

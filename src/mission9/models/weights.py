@@ -94,7 +94,7 @@ def read_saved_weights(folder: Path, *, name: str, sha256: str) -> Weights:
     """
     weights = _checked(name, _read_safetensors(str(folder / SAVED_FILE)))
     if weights.sha256 != sha256:
-        raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights of the model: copy both anew")
+        raise WeightsError(f"{folder / SAVED_FILE} does not hold the weights of the model: copy both again")
     return weights
 
 
@@ -124,7 +124,7 @@ def _read_safetensors(path: str) -> Mapping[str, NDArray[np.floating]]:
     try:
         return read_tensors(data)
     except ValueError as error:
-        raise WeightsError(f"weights file {path} is not a whole safetensors file ({error}); get it anew") from error
+        raise WeightsError(f"weights file {path} is not a whole safetensors file ({error}): get it again") from error
 
 
 def _read_pth(path: str) -> Mapping[str, NDArray[np.floating]]:
@@ -142,11 +142,11 @@ def _read_pth(path: str) -> Mapping[str, NDArray[np.floating]]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises to load the file unsafely
         raise WeightsError(
-            f"weights file {path} cannot be loaded: it is damaged, or holds Python objects other than tensors, which "
-            "are refused and were not run; get it anew from a source you trust, best as .safetensors"
+            f"weights file {path} is damaged, or holds Python objects, which were not run: get it from a source "
+            "you trust, best as .safetensors"
         ) from error
     except Exception as error:  # on damaged files, the parser raises exceptions of any type
-        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
+        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}): get it again") from error
     return _arrays(path, state)
 
 
@@ -161,7 +161,7 @@ def _arrays(path: str, state: object) -> Mapping[str, NDArray[np.floating]]:
     try:
         return {name: tensors[name].float().numpy() for name in tensor_shapes()}
     except Exception as error:  # tensors without data, or sparse ones
-        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}); get it anew") from error
+        raise WeightsError(f"weights file {path} is damaged ({_first_sentence(error)}): get it again") from error
 
 
 def _download_imagenet() -> Path:

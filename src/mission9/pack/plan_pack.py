@@ -93,7 +93,7 @@ def plan_pack(listing: Path, earlier: Path | None, folder: Path, done: DoneParts
     usable = replace(done, parts=set(done.parts) - stale)
     with TableWriter(plan.images, PACK_PLAN) as images, TableWriter(plan.todo, LISTING) as todo:
         cutter = _Cutter(todo, plan)
-        for pairs in _batches(_beside(_rows(listing), _known(earlier))):
+        for pairs in _batches(_pair(_rows(listing), _known(earlier))):
             keys = []
             for row, known in pairs:
                 if known is not None and usable.holds(known, row):
@@ -116,7 +116,7 @@ def _stale(listing: Path, earlier: Path | None, done: DoneParts) -> tuple[set[st
     sizes: Counter[str] = Counter()
     images: Counter[str] = Counter()
     gone = fresh = 0
-    for row, known in _beside(_rows(listing), _known(earlier)):
+    for row, known in _pair(_rows(listing), _known(earlier)):
         if known is not None and done.is_to_try(known):
             continue  # it is in no part, and its readability is no reason to make other parts again
         if known is not None and known.part in done.parts:
@@ -130,7 +130,7 @@ def _stale(listing: Path, earlier: Path | None, done: DoneParts) -> tuple[set[st
     return (stale | small if fresh or stale or len(small) > 1 else stale), gone
 
 
-def _beside(rows: Iterator[Row], earlier: Iterator[PackedRow]) -> Iterator[tuple[Row | None, PackedRow | None]]:
+def _pair(rows: Iterator[Row], earlier: Iterator[PackedRow]) -> Iterator[tuple[Row | None, PackedRow | None]]:
     """Each row with the known row of its path, and known rows without a listed one; both inputs are sorted by path."""
     known = next(earlier, None)
     for row in rows:

@@ -132,10 +132,10 @@ def _images_among(files: DataFrame, top: _Top) -> tuple[DataFrame, Counter[str]]
     behind_dot = functions.lower(functions.substring_index(name, ".", -1))
     extension = functions.when(has_dot, functions.concat(functions.lit("."), behind_dot))
     above = "".join([top.prefix, *(f"{folder}/" for folder in top.layout.above)])
-    is_beside = functions.lit(bool(top.layout.splits)) & (
+    is_next_to_splits = functions.lit(bool(top.layout.splits)) & (
         functions.col("path") == functions.concat(functions.lit(above), name)
     )
-    is_named_so = functions.when(has_dot, extension.isin(*IMAGE_EXTENSIONS)).otherwise(~is_beside)
+    is_named_so = functions.when(has_dot, extension.isin(*IMAGE_EXTENSIONS)).otherwise(~is_next_to_splits)
     tools = functions.udf(lambda path: _tools(path, top.prefix), "string")("path")
     is_image = is_named_so & tools.isNull()
     as_what = functions.coalesce(tools, extension, functions.lit("(none)"))

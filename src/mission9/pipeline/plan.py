@@ -41,7 +41,7 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     found, folder = ListingCounts(), output.shards(extraction.fingerprint)
     root, results = resolve_root(config.input), output.place
     if real_root(config.input) == results:
-        raise OutputError(f"the results would lie among the images in {config.input}: give another --output")
+        raise OutputError(f"the output {config.input} is the folder of the images: give another --output")
     output.download_shards(extraction.fingerprint)
     rows = images_of(root, config, output, found)
     check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None

@@ -54,7 +54,7 @@ class RunRequest:
             pseudonyms=self.pseudonyms.key_id if self.pseudonyms else "",
         )
 
-    def hold_against_estimate(self, report: Report) -> None:
+    def compare_with_estimate(self, report: Report) -> None:
         """Record in a report the estimate and the actual duration, if the run has an estimate."""
         if self.estimate:
             spent, elsewhere = sum(report.seconds.values()), works_elsewhere(self.config)

@@ -69,11 +69,11 @@ class Display:
     def stage(self, name: str) -> Iterator[None]:
         """Show a stage as running."""
         if self._bar is None:
-            with background_thread(partial(self._tell_time, name)):
+            with background_thread(partial(self._log_time, name)):
                 yield
             return
         with self._bar as bar:
-            task = bar.add_task(name, total=None, told="")
+            task = bar.add_task(name, total=None, text="")
             try:
                 yield
             finally:
@@ -90,7 +90,7 @@ class Display:
         finally:
             self._is_counting = False
 
-    def _tell_time(self, stage: str, ended: threading.Event) -> None:
+    def _log_time(self, stage: str, ended: threading.Event) -> None:
         """Log every `LINE_EVERY` seconds that a stage is still running, unless it counts images."""
         start = time.monotonic()
         while not ended.wait(LINE_EVERY):
@@ -105,13 +105,13 @@ class Display:
         while not is_last:
             is_last = ended.wait(_LOOK_EVERY)
             done = look()
-            told = _progress_text(done, total, time.monotonic() - start)
-            self._bar.update(task, total=total, completed=done.images, told=told, refresh=True)
+            text = _progress_text(done, total, time.monotonic() - start)
+            self._bar.update(task, total=total, completed=done.images, text=text, refresh=True)
 
 
 def _bar(console: Console) -> Progress:
-    told = TextColumn("{task.fields[told]}", table_column=Column(no_wrap=True))
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), BarColumn(None), told)
+    text = TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), BarColumn(None), text)
     return Progress(*columns, console=console, transient=True, expand=True)
 
 

@@ -106,7 +106,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
 
 
 def _publish(request: RunRequest, output: Output, plan: Plan, report: Report, model: PCAModel) -> None:
-    request.hold_against_estimate(report)
+    request.compare_with_estimate(report)
     report.audit = append(output.state_files, "run", report.audited() | {MODEL_SHA256: model.sha256})
     output.publish(report.to_json(), plan=plan.images, with_features=request.pseudonyms is not None)
 

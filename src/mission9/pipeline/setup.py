@@ -62,15 +62,14 @@ def _given_model(
     model, facts, network = of_one_model(config.pca_model, _read_model)
     if model.sha256 in Tombstones.of(output.state_files).retired:
         raise ConfigError(
-            f"the PCA model in {config.pca_model} may have seen images that were erased from {config.output} since: "
-            "erase them from its own output too and give the model that is there then, or fit anew without --pca-model"
+            f"the PCA model in {config.pca_model} may have seen images erased from {config.output}: erase them from "
+            "its output too, or drop --pca-model"
         )
     theirs = (facts.weights_sha256, facts.preprocess, facts.precision)
     if theirs != (extraction.weights.sha256, extraction.preprocess, extraction.engine.precision):
         options = f"--weights {facts.weights} --preprocess {facts.preprocess} --precision {facts.precision}"
         raise ConfigError(
-            f"the PCA model in {config.pca_model} means nothing to other features than it was made of: give {options}, "
-            "or fit anew without --pca-model"
+            f"the PCA model in {config.pca_model} was fitted on different features: give {options}, or drop --pca-model"
         )
     return model, network
 

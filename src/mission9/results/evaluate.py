@@ -65,8 +65,8 @@ def evaluate(results: Results) -> Evaluation:
         OutputError: the tables are missing or damaged.
     """
     found = halves(results, results.scores, MAX_FITTED, MAX_JUDGED)
-    told = {count: _tell(found, count) for count in _counts(found.fitted.pca.shape[1])}
-    last, labels = told[max(told)], found.judged.labels
+    predicted = {count: _predict(found, count) for count in _counts(found.fitted.pca.shape[1])}
+    last, labels = predicted[max(predicted)], found.judged.labels
     return Evaluation(
         fitted_on=found.fitted_on,
         judged_on=found.judged_on,
@@ -75,7 +75,7 @@ def evaluate(results: Results) -> Evaluation:
         thinned=found.thinned,
         overall=_accuracy(last, labels, slice(None)),
         per_label={label: _accuracy(last, labels, labels == label) for label in sorted(set(labels))},
-        curve={count: _accuracy(each, labels, slice(None)) for count, each in told.items()},
+        curve={count: _accuracy(each, labels, slice(None)) for count, each in predicted.items()},
         unseen=sorted(found.unseen),
         not_judged=sum(found.unseen.values()),
         confusion=_confusion(labels, last.nearest),
@@ -95,7 +95,7 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Predictions:
     """The predictions of each method for each image."""
 
     nearest: NDArray[np.object_]
@@ -120,12 +120,12 @@ def halves(results: Results, read: Callable[[str], Scores], most_fitted: int, mo
     fitted = _thin(all_fitted, most_fitted)
     learnt = set(fitted.labels)
     if len(learnt) == 1:
-        raise InputError(f"{fitted_on} has the label {fitted.labels[0]} alone: there is nothing to tell apart")
+        raise InputError(f"{fitted_on} has the label {fitted.labels[0]} alone: give a result of at least two")
     is_learnt = np.array([label in learnt for label in all_judged.labels], np.bool_)
     if not is_learnt.any():
         raise InputError(
-            f"no label of {judged_on} ({_few(all_judged)}) is one of {fitted_on} ({_few(fitted)}): no accuracy can be "
-            "told"
+            f"no label of {judged_on} ({_few(all_judged)}) is one of {fitted_on} ({_few(fitted)}): name the "
+            "labels alike"
         )
     judged = _thin(all_judged.take(is_learnt), most_judged)
     thinned = len(fitted) < len(all_fitted) or len(judged) < is_learnt.sum()
@@ -169,7 +169,7 @@ def _counts(components: int) -> list[int]:
     return sorted({*(count for count in _STEPS if count < components), components})
 
 
-def _tell(halves: Halves, components: int) -> _Told:
+def _predict(halves: Halves, components: int) -> _Predictions:
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
@@ -185,17 +185,20 @@ def _tell(halves: Halves, components: int) -> _Told:
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
     )
     known, asked = fitted.pca[:, :components], judged.pca[:, :components]
-    return _Told(*(method.fit(known, fitted.labels).predict(asked) for method in methods))
+    return _Predictions(*(method.fit(known, fitted.labels).predict(asked) for method in methods))
 
 
-def _accuracy(told: _Told, labels: NDArray[np.object_], rows: NDArray[np.bool_] | slice) -> Accuracy:
-    right = [float((said[rows] == labels[rows]).mean()) for said in (told.nearest, told.neighbours, told.logistic)]
+def _accuracy(predicted: _Predictions, labels: NDArray[np.object_], rows: NDArray[np.bool_] | slice) -> Accuracy:
+    right = [
+        float((said[rows] == labels[rows]).mean())
+        for said in (predicted.nearest, predicted.neighbours, predicted.logistic)
+    ]
     return Accuracy(len(labels[rows]), *(round(share, 4) for share in right))
 
 
-def _confusion(labels: NDArray[np.object_], told: NDArray[np.object_]) -> dict[str, dict[str, int]]:
+def _confusion(labels: NDArray[np.object_], predicted: NDArray[np.object_]) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
-    for label, said in zip(labels, told, strict=True):
+    for label, said in zip(labels, predicted, strict=True):
         row = found.setdefault(label, {})
         row[said] = row.get(said, 0) + 1
     return {label: dict(sorted(found[label].items())) for label in sorted(found)}
@@ -203,7 +206,7 @@ def _confusion(labels: NDArray[np.object_], told: NDArray[np.object_]) -> dict[s
 
 def as_text(found: Evaluation) -> Iterator[str]:
     """The evaluation as text, line by line."""
-    yield f"{found.judged:,} images of {found.judged_on}, told by {found.fitted:,} of {found.fitted_on}"
+    yield f"{found.judged:,} images of {found.judged_on}, classified from {found.fitted:,} of {found.fitted_on}"
     if found.thinned:
         yield "(thinned out evenly: there are more)"
     yield ""

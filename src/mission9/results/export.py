@@ -33,8 +33,8 @@ def to_sklearn(model: PCAModel) -> PCA:
     samples, features = model.n_samples_, len(model.mean_)
     if not samples:
         raise ModelError(
-            "the PCA model has no moments, since the run was given it (--pca-model), and scikit-learn's tells how many "
-            "images it was fitted on: take the model of the run that fitted it"
+            "the PCA model has no count of images, which scikit-learn needs: give the model of the run that fitted "
+            "it, not of one with --pca-model"
         )
     found = PCA(model.n_components_, whiten=model.whiten)
     found.components_, found.mean_ = model.components_.copy(), model.mean_.copy()
@@ -73,8 +73,8 @@ def export_onnx(folder: str | Path, file: str | Path) -> None:
         raise SetupError("onnx is not installed: pip install 'mission9[onnx]'") from error
     file = Path(file)
     model, facts, weights = of_one_model(folder, _read)
-    told = {"preprocess": facts.preprocess, "weights": facts.weights, "weights_sha256": facts.weights_sha256}
-    write_atomic(file, scores_graph(weights.tensors(), model, told).SerializeToString())
+    names = {"preprocess": facts.preprocess, "weights": facts.weights, "weights_sha256": facts.weights_sha256}
+    write_atomic(file, scores_graph(weights.tensors(), model, names).SerializeToString())
 
 
 def _read(folder: Path) -> tuple[PCAModel, ModelFacts, Weights]:

@@ -62,7 +62,7 @@ class Results:
         return Results(output.root, report_of(output.last_report(), root))
 
     @property
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """True if this is still the result in the folder, so that all parts read so far belong to one run."""
         return _run_id(Output(self.root)) == self.report.run_id
 

@@ -73,7 +73,7 @@ def _skipped(entry: Entry, folders: Sequence[str], layout: Layout, *, all_files:
         return _FOLDER
     if all_files:
         return None
-    return tools_folder(folders) or skipped_as(name.encode(), beside_splits=layout.is_beside_splits(folders))
+    return tools_folder(folders) or skipped_as(name.encode(), next_to_splits=layout.is_next_to_splits(folders))
 
 
 def _row(entry: Entry, folders: Sequence[str], layout: Layout, root: Address) -> Row:

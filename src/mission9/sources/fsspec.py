@@ -196,7 +196,7 @@ def _skipped(folders: Sequence[str], item: _Item, layout: Layout, *, all_files: 
     """The category under which a file is skipped; None if it is listed."""
     if all_files:
         return None
-    return tools_folder(folders) or skipped_as(item.name, beside_splits=layout.is_beside_splits(folders))
+    return tools_folder(folders) or skipped_as(item.name, next_to_splits=layout.is_next_to_splits(folders))
 
 
 def _item(info: dict[str, Any]) -> _Item:

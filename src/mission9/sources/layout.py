@@ -100,7 +100,7 @@ class Layout:
         level = above + (self.split_of(folders) != NO_SPLIT) + self.label_level
         return folders[min(level, len(folders)) - 1]
 
-    def is_beside_splits(self, folders: Sequence[str]) -> bool:
+    def is_next_to_splits(self, folders: Sequence[str]) -> bool:
         """Return True if a folder path contains the splits' folders."""
         return bool(self.splits) and tuple(folders) == self.above
 

@@ -38,7 +38,7 @@ def list_images(root: str, found: ListingCounts, listing: Listing = USUAL) -> It
 def has_more_images(root: str, count: int) -> bool:
     """Return True if a folder contains more than `count` images, without listing more than needed."""
     names = open_source(resolve_root(root)).names()
-    images = (name for name in names if skipped_as(name, beside_splits=False) is None)
+    images = (name for name in names if skipped_as(name, next_to_splits=False) is None)
     return next(islice(images, count, None), None) is not None
 
 

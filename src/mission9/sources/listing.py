@@ -125,7 +125,7 @@ def has_image_name(name: bytes) -> bool:
     return _extension(name[name.rfind(b".") :]) in IMAGE_EXTENSIONS if b"." in name else False
 
 
-def skipped_as(name: bytes, *, beside_splits: bool) -> str | None:
+def skipped_as(name: bytes, *, next_to_splits: bool) -> str | None:
     """The extension under which a file is skipped; None if it is listed."""
     if name.startswith(b"._"):  # a companion file of macOS on other file systems
         return "._*"
@@ -133,7 +133,7 @@ def skipped_as(name: bytes, *, beside_splits: bool) -> str | None:
     # A name like .DS_Store is only an extension.
     extension = _extension(name[dot:]) if dot >= 0 else ""
     # Files like LICENSE are found next to Training/ and Test/; elsewhere a name without extension may be an image's.
-    if extension in IMAGE_EXTENSIONS or (not extension and not beside_splits):
+    if extension in IMAGE_EXTENSIONS or (not extension and not next_to_splits):
         return None
     return extension or "(none)"
 

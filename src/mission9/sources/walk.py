@@ -112,7 +112,7 @@ def _skipped(folder: _Folder, name: bytes, layout: Layout, *, all_files: bool) -
     """The category under which a file is skipped; None if it is listed."""
     if folder.tools == RESULTS or (folder.tools and not all_files):
         return folder.tools
-    return None if all_files else skipped_as(name, beside_splits=layout.is_beside_splits(folder.names_above))
+    return None if all_files else skipped_as(name, next_to_splits=layout.is_next_to_splits(folder.names_above))
 
 
 def _look(top: str, above: Sequence[str]) -> tuple[list[str], bool]:

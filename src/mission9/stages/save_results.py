@@ -99,8 +99,8 @@ class LabelWriter:
                 make_folder(folder)
                 return folder
         raise OutputError(
-            f"the label {label} and another are one folder to the file system of {self._folder}, which ignores case or "
-            "accents: rename one, or give an --output on another file system"
+            f"the file system of {self._folder} ignores case or accents, so the label {label} and another share a "
+            "folder: rename one, or give another --output"
         )
 
 

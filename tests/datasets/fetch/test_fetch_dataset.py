@@ -93,7 +93,7 @@ def test_a_variant_is_chosen_or_asked_for(tmp_path: Path, pictures: list[bytes])
         fetched = fetch_dataset(tmp_path / layout, archive=archive, variant="original")
         assert images_below(fetched.images) == wanted(files, LAYOUTS[layout]["original"])
         assert not fetch_dataset(tmp_path / layout, archive=archive).is_new
-        with pytest.raises(OutputError, match="is there already, of .*, its folder .*original-size: move it"):
+        with pytest.raises(OutputError, match="exists, from .*, its folder .*original-size: move it"):
             fetch_dataset(tmp_path / layout, archive=archive, variant="100x100")
     with pytest.raises(InputError, match="not just one of them is original"):
         fetch_dataset(tmp_path / "A", archive=make_zip(tmp_path / "A.zip", dataset("A", pictures)), variant="original")
@@ -162,11 +162,11 @@ def test_what_is_there_is_told_and_left_alone(
     assert main(command) == 0
     assert "Training            3 images" in capsys.readouterr().out
     assert main(command) == 0
-    assert "is there already; who made it" in capsys.readouterr().out
+    assert ": there already; authors and licence" in capsys.readouterr().out
     other = make_zip(tmp_path / "b.zip", dataset("B", pictures))
     before = images_below(output)
     assert main(["fetch", "--archive", str(other), "--output", str(output)]) == 2
-    assert "is there already, of a.zip, its folder fruits-360_dataset/fruits-360: move it" in capsys.readouterr().err
+    assert "exists, from a.zip, its folder fruits-360_dataset/fruits-360: move it" in capsys.readouterr().err
     assert images_below(output) == before
     (output / "fruits-360_dataset" / SOURCE).unlink()
     with pytest.raises(OutputError, match="does not say where it is from"):

@@ -115,7 +115,7 @@ def test_the_pinned_version_comes_from_kaggle(
     left.parent.mkdir()
     left.write_bytes(kaggle.archive)
     again = fetch(kaggle, tmp_path / "dataset")
-    assert "is there already" in again.stdout
+    assert "there already" in again.stdout
     assert os.listdir(tmp_path / "dataset") == ["fruits-360_dataset"]
     assert len(kaggle.asked) == 2
     assert fetch(kaggle, tmp_path / "dataset", "--version", "11").returncode == 2

@@ -119,4 +119,4 @@ def _as_seen(path: str) -> str:
 
 
 def _taken(entry: Entry) -> InputError:
-    return InputError(f"it holds {_named(entry)} where another entry lies already, but for large and small letters")
+    return InputError(f"several entries are named {_named(entry)}, ignoring case: get the archive from its publisher")

@@ -36,7 +36,7 @@ FOLDER, IMAGES = "fruits-360_dataset", "fruits-360"
 SOURCE, ATTRIBUTION = "SOURCE.json", "ATTRIBUTION.md"
 
 _WORK = ".mission9-fetch"
-_TELLS = ("licen", "readme", "copying", "notice", "attribution", "citation")
+_NOTICES = ("licen", "readme", "copying", "notice", "attribution", "citation")
 _LICENCES = "licences"  # those above the images
 _PIECE = 1 << 20
 
@@ -127,15 +127,13 @@ def _there(output: Path, digest: str | None, version: int, variant: Variant | No
     try:
         source = Source(**read_json(folder / SOURCE))
     except (OSError, ValueError, TypeError):
-        raise OutputError(
-            f"{folder} is there already, and does not say where it is from: move it, or give another --output"
-        ) from None
+        raise OutputError(f"{folder} exists, without a note of its origin: move it, or give another --output") from None
     is_same = source.archive_sha256 == digest if digest else (source.dataset, source.version) == (DATASET, version)
     is_original = "original" in source.folder.lower()
     if not is_same or (variant is not None and is_original != (variant == "original")):
         what = f"version {source.version}" if source.version else source.archive
         what += f", its folder {source.folder}" if source.folder else ""
-        raise OutputError(f"{folder} is there already, of {what}: move it, or give another --output")
+        raise OutputError(f"{folder} exists, from {what}: move it, or give another --output")
     return source
 
 
@@ -185,14 +183,14 @@ def _chosen(found: list[Checked], layout: Folder) -> dict[str, Checked]:
     beside = Counter(
         checked.path[len(layout)]
         for checked in found
-        if _is_below(checked, layout) and _is_beside(checked.path, layout)
+        if _is_below(checked, layout) and _is_in_other_folder(checked.path, layout)
     )
     for folder, images in sorted(beside.items()):
         logger.info("fetch: %s stays in the archive, with %s images of no split", folder, f"{images:,}")
     return {
         checked.entry.name: checked
         for checked in found
-        if (_is_below(checked, layout) and checked.path[len(layout)] not in beside) or _tells(checked.path, layout)
+        if (_is_below(checked, layout) and checked.path[len(layout)] not in beside) or _is_notice(checked.path, layout)
     }
 
 
@@ -200,7 +198,7 @@ def _is_below(checked: Checked, layout: Folder) -> bool:
     return checked.path[: len(layout)] == layout
 
 
-def _is_beside(path: Folder, layout: Folder) -> bool:
+def _is_in_other_folder(path: Folder, layout: Folder) -> bool:
     """True if a file below the layout is an image in a folder that is not a split."""
     below = path[len(layout) :]
     extension = os.path.splitext(below[-1])[1].lower()
@@ -222,9 +220,9 @@ def _is_of_mac(path: Folder, paths: set[Folder]) -> bool:
     return "__MACOSX" in path or name == ".DS_Store" or is_double
 
 
-def _tells(path: Folder, layout: Folder) -> bool:
+def _is_notice(path: Folder, layout: Folder) -> bool:
     folder, name = path[:-1], path[-1].lower()
-    return folder == layout[: len(folder)] and name.startswith(_TELLS)
+    return folder == layout[: len(folder)] and name.startswith(_NOTICES)
 
 
 def _check_room(folder: Path, needed: int, file: Path) -> None:
@@ -251,7 +249,7 @@ def _write(file: Path, new: Path, chosen: dict[str, Checked], layout: Folder) ->
         with translate_damage(file):
             _copy(content, target, chosen[entry.name].entry.size, f"{file} is refused: {entry.name!a}")
         os.utime(target, (entry.modified, entry.modified))  # the same images have the same times everywhere
-        if _tells(path, layout):
+        if _is_notice(path, layout):
             tells.append(str(target.relative_to(new)))
     return sorted(tells)
 

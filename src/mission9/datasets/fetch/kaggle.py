@@ -60,7 +60,7 @@ def download(version: int, file: Path) -> None:
             raise
         raise SetupError(f"Kaggle cannot be reached ({type(error).__name__}): try again, {_BY_HAND}") from error
     except ValueError as error:  # an error about credentials, which names their file
-        raise SetupError(f"{error}: mend it, {_BY_HAND}") from error
+        raise SetupError(f"{error}: fix that file, {_BY_HAND}") from error
 
 
 def _refused(version: int, status: int) -> InputError | SetupError:

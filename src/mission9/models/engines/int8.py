@@ -70,7 +70,7 @@ class Int8Network:
             network = cls(graph, read_file(folder / _CONSTANTS, _MAX_CONSTANTS_BYTES))
             if network.sha256.encode() == read_file(folder / _DIGEST, MIB):
                 return network
-        raise ModelError(f"the int8 network in {folder} is damaged: delete that folder to calibrate anew")
+        raise ModelError(f"the int8 network in {folder} is damaged: delete that folder to calibrate again")
 
     def read(self) -> ov.Model:
         """The network as an OpenVINO graph.

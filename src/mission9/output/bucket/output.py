@@ -212,14 +212,14 @@ def _share_below(folder: Path, address: Address, run_id: str = "") -> None:
 
     In a folder of shards, the plan of a result is that of `run_id`.
     """
-    there = {found.key: found for page in list_below(address) for found in page}
+    uploaded = {found.key: found for page in list_below(address) for found in page}
 
-    def is_there(file: Path) -> bool:
-        found = there.get((address / file.name).key)
+    def is_uploaded(file: Path) -> bool:
+        found = uploaded.get((address / file.name).key)
         return found is not None and found.size == file.stat().st_size and file.name.count(".") > 1
 
     # The pending rows have a name of their own for each run, until none are left.
-    missing = [file for file in files_in(folder) if not is_there(file) and file.name != "todo.parquet"]
+    missing = [file for file in files_in(folder) if not is_uploaded(file) and file.name != "todo.parquet"]
     for group in _in_turn(missing):
         map_concurrent(lambda file: put(address / shared_name(file.name, run_id), file), group)
 

@@ -70,7 +70,7 @@ def describe_error(error: OSError, places: Sequence[str | Path] = ()) -> str:
 
 def _room(file: str | None, places: Sequence[str | Path]) -> str:
     """Describe how full a file's disk is; without a name, the fullest disk of `places` and temporary folders."""
-    candidates = [file] if file else [*map(str, places), *_beside()]
+    candidates = [file] if file else [*map(str, places), *_folders_in_use()]
     folders = [_folder_of(place) for place in candidates]
     folder = min(folders, key=lambda place: shutil.disk_usage(place).free)
     usage = shutil.disk_usage(folder)
@@ -80,7 +80,7 @@ def _room(file: str | None, places: Sequence[str | Path]) -> str:
     return f"not enough space {what} (free: {usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB)"
 
 
-def _beside() -> list[str]:
+def _folders_in_use() -> list[str]:
     """The folders that mission9 writes to without naming them: temporary files, Spark's, and shared memory."""
     spark = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
     return [*filter(None, spark), os.environ.get("TMPDIR") or "/tmp", "/dev/shm"]  # noqa: S108

@@ -210,7 +210,7 @@ def _is_over(holder: dict[str, Any], age: float) -> bool:
     machine, _, number = process.rpartition(":")
     own = _process(os.getpid()).rpartition(":")[0]
     # On this very machine and container, the process itself can be checked.
-    return machine.rpartition(":")[0] == own.rpartition(":")[0] and bool(number) and not _is_there(process)
+    return machine.rpartition(":")[0] == own.rpartition(":")[0] and bool(number) and not _is_running(process)
 
 
 def _process(pid: int) -> str:
@@ -223,7 +223,7 @@ def _process(pid: int) -> str:
     return ""
 
 
-def _is_there(process: str) -> bool:
+def _is_running(process: str) -> bool:
     pid = process.split(":")[-2]
     return pid.isdigit() and _process(int(pid)) == process
 
