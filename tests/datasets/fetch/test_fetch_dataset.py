@@ -169,7 +169,7 @@ def test_what_is_there_is_told_and_left_alone(
     assert "exists, from a.zip, its folder fruits-360_dataset/fruits-360: move it" in capsys.readouterr().err
     assert images_below(output) == before
     (output / "fruits-360_dataset" / SOURCE).unlink()
-    with pytest.raises(OutputError, match="does not say where it is from"):
+    with pytest.raises(OutputError, match="without a note of its origin"):
         fetch_dataset(output, archive=archive)
 
 

@@ -35,10 +35,10 @@ NAMES = {
     "an escape": ("Training/a/\x1b[31m.jpg", "does not print"),
     "a long name": (f"Training/a/{'x' * 300}.jpg", "too long"),
     "a deep one": ("/".join(["d"] * 40), "too long"),
-    "large letters": ("training/A/1.JPG", "large and small letters"),
-    "large folders": ("Training/A/2.jpg", "large and small letters"),
-    "a file as a folder": ("Training/a/1.jpg/2.jpg", "large and small letters"),
-    "a folder as a file": ("Training/a", "large and small letters"),
+    "large letters": ("training/A/1.JPG", "ignoring case"),
+    "large folders": ("Training/A/2.jpg", "ignoring case"),
+    "a file as a folder": ("Training/a/1.jpg/2.jpg", "ignoring case"),
+    "a folder as a file": ("Training/a", "ignoring case"),
 }
 
 

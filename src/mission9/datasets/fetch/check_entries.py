@@ -119,4 +119,6 @@ def _as_seen(path: str) -> str:
 
 
 def _taken(entry: Entry) -> InputError:
-    return InputError(f"several entries are named {_named(entry)}, ignoring case: get the archive from its publisher")
+    return InputError(
+        f"{_named(entry)} takes the path of another entry, ignoring case: get the archive from its publisher"
+    )
