@@ -47,6 +47,7 @@ from mission9.models.engines.torch_engine import TorchEngine
 from mission9.models.extraction import Extraction
 from mission9.models.weights import load_weights
 from mission9.options import MAX_BYTES, MAX_PIXELS, Precision
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.infer_features import infer_features
@@ -175,9 +176,7 @@ def draw_images(root: Path, count: int) -> str:
 
 
 def listed(folder: str) -> list[ImageRow]:
-    root = os.path.realpath(folder)
-    if not os.path.isdir(root):
-        raise InputError(f"there is no folder {folder}")
+    root = find_root(folder)
     found = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     if not found:
         raise InputError(f"there are no images in {folder}")

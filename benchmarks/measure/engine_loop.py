@@ -23,6 +23,7 @@ from mission9.models.engines import make_engine
 from mission9.models.engines.base import Engine
 from mission9.models.engines.int8 import Int8Network
 from mission9.models.extraction import Extraction
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.calibrate_int8 import calibrate_int8
@@ -83,11 +84,13 @@ def _ready(config: RunConfig) -> Extraction:
     return replace(extraction, int8=network)
 
 
-def _network(root: str, extraction: Extraction) -> Int8Network:
+def _network(images: str, extraction: Extraction) -> Int8Network:
+    root = find_root(images)
     return calibrate_int8(root, list_images(root, ListingCounts()), extraction)
 
 
-def _decoded(root: str, extraction: Extraction) -> Pixels:
+def _decoded(images: str, extraction: Extraction) -> Pixels:
+    root = find_root(images)
     listed = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     rows = [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in listed]
     prepared = (prepare(row, extraction=extraction).pixels for row in rows[:: -(-len(rows) // _DISTINCT)])

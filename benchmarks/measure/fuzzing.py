@@ -29,6 +29,7 @@ from mission9.models.preprocess import INPUT_CHANNELS
 from mission9.options import MAX_PIXELS, Preprocess
 from mission9.output.shards import read_features, read_marker, read_rejects
 from mission9.schema import FEATURES, vectors
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.extract_shard import ExtractShards
@@ -197,9 +198,10 @@ def _whole(job: Job, tally: Tally) -> None:
 
 def _extract(root: Path, folder: Path) -> tuple[pa.Table, pa.Table]:
     """The features and rejects that the worker function commits, all shards together."""
-    extraction, found = _extraction(), ListingCounts()
-    plan = plan_shards(list_images(str(root), found), ReusableShards(folder), folder, extraction.shard_images)
-    task = ExtractShards(root=str(root), todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
+    extraction, images, found = _extraction(), find_root(str(root)), ListingCounts()
+    rows = list_images(images, found)
+    plan = plan_shards(rows, ReusableShards(folder), folder, extraction.shard_images)
+    task = ExtractShards(root=images, todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
     for number, shard in enumerate(plan.shards):
         task(number)
         marker = read_marker(folder, shard.key)

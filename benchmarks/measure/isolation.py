@@ -23,6 +23,7 @@ from mission9.decoding.isolated import Decoded, decode_apart
 from mission9.decoding.worker import DecoderSettings
 from mission9.errors import ImageError
 from mission9.models.extraction import Extraction
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages import prepare_images
@@ -53,7 +54,7 @@ def isolation(images: Path, weights: str, *, repeats: int) -> Isolation:
 
 def main() -> None:
     images, weights, passes = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    root = os.path.realpath(images)
+    root = find_root(images)
     extraction = make_extraction(RunConfig(input=root, weights=weights))
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # the child inherits it: both share one core
     listed = (row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist())

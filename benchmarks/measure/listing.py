@@ -19,7 +19,7 @@ from benchmarks.measure.child import clean_environment, run_module
 from benchmarks.measure.listed_bucket import PREFIX
 
 from mission9.models.extraction import SHARD_IMAGES
-from mission9.sources import resolve_root
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.plan_shards import plan_shards
@@ -64,7 +64,7 @@ def peak_rss() -> int:
 
 
 def main() -> None:
-    root = resolve_root(sys.argv[1])
+    root = find_root(sys.argv[1])
     before = psutil.Process().memory_info().rss
     with tempfile.TemporaryDirectory(prefix="mission9-plan-") as folder:
         found, start = ListingCounts(), time.perf_counter()

@@ -5,7 +5,6 @@ python -m benchmarks.measure.reference IMAGES WEIGHTS FILE
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mission9.models.engines import choose_engine, make_engine
 from mission9.models.extraction import Extraction
 from mission9.models.weights import load_weights
 from mission9.options import MAX_BYTES, MAX_PIXELS
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.prepare_images import ImageRow, prepare
@@ -47,7 +47,7 @@ def _load(file: Path) -> Reference:
 
 def main() -> None:
     images, weights, file = sys.argv[1:4]
-    root = os.path.realpath(images)
+    root = find_root(images)
     extraction = Extraction(
         engine=choose_engine(engine="torch", device="cpu"),
         weights=load_weights(weights),

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from mission9.datasets.demo import write_sample
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.storage.local.files import link_or_copy
@@ -20,7 +21,7 @@ LINKS_A_FILE = 60_000
 
 def jpegs(folder: Path) -> list[str]:
     """The relative paths of the images that every program compared takes: those that end in .jpg."""
-    root = os.path.realpath(folder)
+    root = find_root(str(folder))
     paths = [path for batch in list_images(root, ListingCounts()) for path in batch["path"].to_pylist()]
     found = [path for path in paths if path.endswith(".jpg")]
     if not found:

@@ -26,7 +26,7 @@ from scripts.s3_server import s3_server
 from mission9.concurrency.prefetch import prefetch_map
 from mission9.pack.make_pack import make_pack
 from mission9.schema import vectors
-from mission9.sources import open_source, resolve_root
+from mission9.sources import find_root, open_source
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 
@@ -93,9 +93,10 @@ def one_pass(place: str) -> Json:
     """List, and read everything once, as a worker reads ahead; the source knows nothing from before."""
     open_source.cache_clear()
     start = time.perf_counter()
-    rows = [Row(*row) for batch in list_images(place, ListingCounts()) for row in zip(*columns(batch), strict=True)]
+    root = find_root(place)
+    rows = [Row(*row) for batch in list_images(root, ListingCounts()) for row in zip(*columns(batch), strict=True)]
     listed = time.perf_counter()
-    source = open_source(resolve_root(place))
+    source = open_source(root)
     lengths = prefetch_map(rows, lambda row: len(source.read(row.path, max_bytes=2**28)), source.ahead)
     if sum(lengths) != sum(row.size for row in rows):
         raise ChildFailed(f"not all bytes came from {place}")

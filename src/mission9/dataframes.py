@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mission9.errors import InputError
 from mission9.schema import NO_SPLIT, SPLITS
+from mission9.sources.base import Root
 from mission9.sources.layout import Layout, split_named
 from mission9.stages.prepare_images import ImageRow
 
@@ -54,7 +55,7 @@ class PathRule:
             if "label" in row:
                 label = row["label"] or ""
             content = (row["content"] or b"") if "content" in row else None
-            yield ImageRow(path, split, label, row.get("bytes") or len(content or b""), root, content)
+            yield ImageRow(path, split, label, row.get("bytes") or len(content or b""), Root(root), content)
 
 
 def image_table(df: DataFrame, root: str | Path | None, label_level: int | None = None) -> tuple[DataFrame, PathRule]:

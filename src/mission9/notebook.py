@@ -21,8 +21,9 @@ from mission9.models.preprocess import thumbnail_size
 from mission9.options import MAX_BYTES, MAX_PIXELS
 from mission9.output.open import output_at
 from mission9.privacy.policy import enforce_policy
-from mission9.sources import open_source, resolve_root
-from mission9.sources.list_images import check_folder, check_links, list_images
+from mission9.sources import find_root, open_source
+from mission9.sources.base import Root
+from mission9.sources.list_images import check_links, list_images
 from mission9.sources.listing import Listing, ListingCounts
 from mission9.storage.location import local_path, real_root
 
@@ -71,9 +72,8 @@ def _check_images(config: RunConfig) -> None:
     """Check for images before Spark starts: its workers would report their absence in a long Java stack trace."""
     enforce_policy(config)
     try:
-        check_folder(config.input)
-        found = ListingCounts()
-        first = next(list_images(resolve_root(config.input), found, Listing.of(config)), None)
+        root, found = find_root(config.input), ListingCounts()
+        first = next(list_images(root, found, Listing.of(config)), None)
         check_links(config.input, found)
         if first is None:
             raise InputError(f"there are no images in {config.input}{found.in_brackets()}")
@@ -140,7 +140,7 @@ def open_pictures(rows: Iterable[Row]) -> list[Picture]:
 
 def _content(row: Row) -> bytes:
     try:
-        return open_source(row.root).read(row.path, max_bytes=MAX_BYTES)
+        return open_source(Root(row.root)).read(row.path, max_bytes=MAX_BYTES)
     except ImageError:
         return b""
 

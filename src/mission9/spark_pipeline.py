@@ -25,12 +25,12 @@ from mission9.privacy.policy import enforce_policy
 from mission9.runners.spark import partition_number
 from mission9.runners.spark_session import find_or_start_session, parallelism, stop_session
 from mission9.schema import FEATURES, LISTING, OUTCOME, projected, vectors
-from mission9.sources import resolve_root
-from mission9.sources.list_images import check_folder, list_images
+from mission9.sources import find_root
+from mission9.sources.list_images import list_images
 from mission9.sources.listing import Listing, ListingCounts, fitting_split
 from mission9.stages.fit_pca import MAX_PARTIALS
 from mission9.stages.infer_features import infer_features
-from mission9.stages.make_extraction import make_extraction, settle_engine
+from mission9.stages.make_extraction import make_extraction, resolve_engine
 from mission9.stages.project import project_batch
 from mission9.stages.save_results import save_results
 from mission9.storage.s3.address import address_of
@@ -59,7 +59,7 @@ class SparkImagePipeline:
         if config is not None and (settings or not isinstance(config, RunConfig)):
             raise ConfigError("give a RunConfig, or its settings by name: SparkImagePipeline(weights='demo')")
         self.config = config or RunConfig(**settings)
-        settle_engine(self.config)  # reports impossible settings before a session starts
+        resolve_engine(self.config)  # reports impossible settings before a session starts
         self.spark, self._is_ours = find_or_start_session(self.config)
         self._kept: list[DataFrame] = []
 
@@ -74,8 +74,7 @@ class SparkImagePipeline:
         """
         place = RunConfig(input=path).input
         enforce_policy(self.config.model_copy(update={"input": place}))
-        check_folder(place)
-        root = resolve_root(place)
+        root = find_root(place)
         listing, schema = Listing.of(self.config), pa.schema([("root", pa.string()), *LISTING])
 
         def list_(_: Batches) -> Batches:

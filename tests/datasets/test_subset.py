@@ -12,6 +12,7 @@ import pytest
 from mission9.cli import main
 from mission9.datasets.subset import list_subsets, make_subset
 from mission9.errors import ConfigError, InputError, OutputError, StorageError
+from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.storage.local.files import private_name
@@ -89,7 +90,7 @@ def odd(tmp_path: Path) -> Path:
 
 def listed(folder: Path) -> set[str]:
     found = ListingCounts()
-    return {path for batch in list_images(str(folder), found) for path in batch["path"].to_pylist()}
+    return {path for batch in list_images(find_root(str(folder)), found) for path in batch["path"].to_pylist()}
 
 
 @pytest.mark.parametrize("copy", [False, True])

@@ -22,7 +22,8 @@ from mission9.pack import plan_pack, write_part
 from mission9.pack.make_pack import make_pack
 from mission9.pack.publish import PackReport
 from mission9.pipeline.run import run
-from mission9.sources import open_source, resolve_root
+from mission9.sources import find_root, open_source, resolve_root
+from mission9.sources.base import Root
 from mission9.sources.list_images import has_more_images, list_images
 from mission9.sources.listing import ListingCounts
 from mission9.sources.pack import layout
@@ -41,7 +42,7 @@ def packed(images: Path, pack: Path, **options: Any) -> PackReport:
 
 def rows_of(root: Path | str) -> tuple[list[dict[str, Any]], ListingCounts]:
     found = ListingCounts()
-    rows = [row for batch in list_images(str(root), found) for row in batch.to_pylist()]
+    rows = [row for batch in list_images(find_root(str(root)), found) for row in batch.to_pylist()]
     return rows, ListingCounts(found.listed, found.skipped)
 
 
@@ -123,8 +124,8 @@ def test_real_images_packed_in_parts_by_processes(tmp_path: Path, monkeypatch: p
     assert (report.packed, report.rejected) == (4000, 0)
     assert report.parts == 8
     assert_holds(tmp_path / "pack", SHARED / "fruits-360")
-    assert has_more_images(str(tmp_path / "pack"), 3999)
-    assert not has_more_images(str(tmp_path / "pack"), 4000)
+    assert has_more_images(find_root(str(tmp_path / "pack")), 3999)
+    assert not has_more_images(find_root(str(tmp_path / "pack")), 4000)
     # As tables they are those of any reader.
     schema = pq.read_schema(next((tmp_path / "pack" / layout.IMAGES).iterdir()))
     assert schema.names == ["path", "split", "label", "bytes", "sha256", "size", "modified"]
@@ -439,7 +440,7 @@ def test_a_full_part_stays_whatever_it_is_full_by(
     assert_holds(tmp_path / "pack", tree)
 
 
-def in_this_process(root: str, store: Any, plan: plan_pack.PackPlan, workers: int | None) -> None:
+def in_this_process(root: Root, store: Any, plan: plan_pack.PackPlan, workers: int | None) -> None:
     task = write_part.WriteParts(root=root, todo=plan.todo, parts=tuple(plan.parts), store=store, max_bytes=MOST)
     for part in plan.parts:
         task(part.number)

@@ -9,7 +9,7 @@ import pytest
 
 from mission9.errors import ConfigError, InputError
 from mission9.schema import LISTING
-from mission9.sources import bucket_listing
+from mission9.sources import bucket_listing, find_root
 from mission9.sources.list_images import has_more_images, list_images
 from mission9.sources.listing import Listing, ListingCounts
 from mission9.storage.s3 import listing, raw_keys
@@ -36,7 +36,7 @@ NAMES = (
 
 
 def rows_of(root: str, found: ListingCounts | None = None, **options: object) -> list[dict[str, object]]:
-    batches = list(list_images(root, found or ListingCounts(), Listing(**options)))  # type: ignore[arg-type]
+    batches = list(list_images(find_root(root), found or ListingCounts(), Listing(**options)))  # type: ignore[arg-type]
     assert all(batch.schema.equals(LISTING) for batch in batches)
     rows: list[dict[str, object]] = pa.Table.from_batches(batches, LISTING).to_pylist()
     return rows
@@ -77,8 +77,8 @@ def test_many_prefixes_and_pages_come_in_order(bucket: Bucket, tmp_path: Path, m
     (root / "Training" / "l0.b" / "1.jpg").write_bytes(b"x")
     paths = [row["path"] for row in rows_of(bucket.upload(root))]
     assert paths == [row["path"] for row in rows_of(str(root))]
-    assert has_more_images(f"{bucket}/images", PAGE_KEYS)
-    assert not has_more_images(f"{bucket}/images", PAGE_KEYS + 20)
+    assert has_more_images(find_root(f"{bucket}/images"), PAGE_KEYS)
+    assert not has_more_images(find_root(f"{bucket}/images"), PAGE_KEYS + 20)
 
 
 @pytest.mark.parametrize("most", [3, 50])

@@ -16,7 +16,7 @@ from mission9.errors import ImageError, InputError, StorageError
 from mission9.pack import plan_pack, write_part
 from mission9.pack.make_pack import make_pack
 from mission9.pipeline.run import run
-from mission9.sources import open_source, resolve_root
+from mission9.sources import find_root, open_source, resolve_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.sources.pack import layout
@@ -31,7 +31,7 @@ from tests.support.held_up import wait_until
 
 
 def rows_of(place: str) -> list[dict[str, Any]]:
-    return [row for batch in list_images(place, ListingCounts()) for row in batch.to_pylist()]
+    return [row for batch in list_images(find_root(place), ListingCounts()) for row in batch.to_pylist()]
 
 
 def assert_holds(pack: str, images: str) -> None:

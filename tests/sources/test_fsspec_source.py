@@ -24,7 +24,7 @@ from mission9.errors import ConfigError, ImageError, InputError, SetupError
 from mission9.pack.make_pack import make_pack
 from mission9.pipeline.run import run
 from mission9.results.verify import verify_output
-from mission9.sources import open_source, resolve_root
+from mission9.sources import find_root, open_source, resolve_root
 from mission9.sources.list_images import has_more_images, list_images
 from mission9.sources.listing import Listing, ListingCounts
 from mission9.stages.prepare_images import ImageRow
@@ -67,7 +67,7 @@ def test_images_on_an_ftp_server_give_the_same_as_those_of_the_folder(
     there, here = rows_of(ftp), rows_of(odd_tree)
     assert there[0] == here[0]
     assert (there[1].listed, there[1].skipped) == (here[1].listed, here[1].skipped)
-    assert has_more_images(ftp, 20)
+    assert has_more_images(find_root(ftp), 20)
     features_run(odd_tree, tmp_path / "wanted")
     command = ["run", "--input", ftp, "--output", str(tmp_path / "found"), "--weights", "demo", "--components", "3"]
     assert main([*command, "--max-reject-rate", "0.5", "--runner", "local", "--workers", "2"]) == 0
@@ -205,7 +205,8 @@ def test_a_store_in_memory(odd_tree: Path, tmp_path: Path) -> None:
         assert all(row["modified"] for row in rows)
         assert told.skipped == found.skipped
         by_variety = [
-            list_images(root, ListingCounts(), Listing(label_level=1)) for root in (str(odd_tree), "memory://fruits")
+            list_images(find_root(root), ListingCounts(), Listing(label_level=1))
+            for root in (str(odd_tree), "memory://fruits")
         ]
         labels = [[label for batch in batches for label in batch["label"].to_pylist()] for batches in by_variety]
         assert labels[0] == labels[1] != [row["label"] for row in rows]

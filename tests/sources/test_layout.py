@@ -11,6 +11,7 @@ from mission9 import RunConfig, run
 from mission9.cli import main
 from mission9.doctor.checks import examine
 from mission9.errors import InputError
+from mission9.sources import find_root
 from mission9.sources.layout import split_named
 from mission9.sources.list_images import check_links, list_images
 from mission9.sources.listing import Listing, ListingCounts
@@ -28,7 +29,7 @@ def put(root: Path, *names: str) -> Path:
 def splits_in(root: Path, listing: Listing | None = None) -> tuple[dict[str, str], ListingCounts]:
     """The split of each path."""
     found = ListingCounts()
-    batches = list_images(str(root), found, listing or Listing())
+    batches = list_images(find_root(str(root)), found, listing or Listing())
     rows = [row for batch in batches for row in batch.to_pylist()]
     check_links(str(root), found)
     return {row["path"]: row["split"] for row in rows}, found
@@ -180,7 +181,7 @@ def test_the_label_may_be_a_folder_further_up(tmp_path: Path, level: int | None,
     names = ["Training/Apple/Golden 1/1.jpg", "Training/Apple/1.jpg", "Test/Pear/Red/1.jpg", "a/set/1.jpg"]
     root = put(tmp_path / "three", *(f"data/{name}" for name in [*names, "Training/1.jpg", "b/1.jpg"]))
     listing = Listing(splits_from="folders", label_level=level)
-    rows = [row for batch in list_images(str(root), ListingCounts(), listing) for row in batch.to_pylist()]
+    rows = [row for batch in list_images(find_root(str(root)), ListingCounts(), listing) for row in batch.to_pylist()]
     found = {row["path"].removeprefix("data/"): row["label"] for row in rows}
     assert [found[name] for name in [*names, "Training/1.jpg", "b/1.jpg"]] == labels
 

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 
 from mission9.errors import InputError
+from mission9.sources import find_root
 from mission9.sources.list_images import has_more_images, list_images
 from mission9.sources.listing import Listing, ListingCounts, fitting_split
 
 
 def listed(root: Path, **options: Any) -> tuple[list[dict[str, Any]], ListingCounts]:
     found = ListingCounts()
-    batches = list(list_images(str(root), found, Listing(**options)))
+    batches = list(list_images(find_root(str(root)), found, Listing(**options)))
     rows = pa.Table.from_batches(batches).to_pylist() if batches else []
     assert found.listed.total() == len(rows)
     return rows, found
@@ -115,7 +116,9 @@ def test_links_are_followed_inside_the_input_and_loops_survived(tmp_path: Path) 
 def test_results_among_the_images_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "in/a/1.jpg", "in/results/features/x.jpg", "in/results/_state/lock")
     batches = list(
-        list_images(str(tmp_path / "in"), found := ListingCounts(), Listing(exclude=str(tmp_path / "in" / "results")))
+        list_images(
+            find_root(str(tmp_path / "in")), found := ListingCounts(), Listing(exclude=str(tmp_path / "in" / "results"))
+        )
     )
     assert batches[0]["path"].to_pylist() == ["a/1.jpg"]
     assert found.total == 1
@@ -147,4 +150,4 @@ def test_the_split_to_fit_on() -> None:
 
 def test_whether_there_are_more_images_than_so_many(tmp_path: Path) -> None:
     put(tmp_path, "Training/a/1.jpg", "Training/a/2.png", "Test/b/3.jpg", "Test/b/notes.md")
-    assert [count for count in range(5) if has_more_images(str(tmp_path), count)] == [0, 1, 2]
+    assert [count for count in range(5) if has_more_images(find_root(str(tmp_path)), count)] == [0, 1, 2]

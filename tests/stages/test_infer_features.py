@@ -23,6 +23,7 @@ from mission9.models.extraction import Extraction
 from mission9.models.weights import Tensors, Weights
 from mission9.options import MAX_BYTES, MAX_PIXELS
 from mission9.schema import OUTCOME, vectors
+from mission9.sources.base import Root
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare_ahead
 
@@ -66,7 +67,7 @@ def test_reasons_of_reading(tmp_path: Path, pictures: list[bytes], extraction: E
     (tmp_path / "large.jpg").write_bytes(b"x" * 100)
     (tmp_path / "folder.jpg").mkdir()
     small = Extraction(**{**vars(extraction), "max_bytes": 99})
-    rows = [ImageRow(name, "all", "a", 0, root=str(tmp_path)) for name in ("gone.jpg", "large.jpg", "folder.jpg")]
+    rows = [ImageRow(name, "all", "a", 0, root=Root(str(tmp_path))) for name in ("gone.jpg", "large.jpg", "folder.jpg")]
     table = outcomes(rows, small)
     assert table["reason"].to_pylist() == ["vanished", "too_many_bytes", "unreadable"]
     assert set(table["stage"].to_pylist()) == {"read"}
@@ -74,7 +75,7 @@ def test_reasons_of_reading(tmp_path: Path, pictures: list[bytes], extraction: E
 
 def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, extraction: Extraction) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    table = outcomes([ImageRow("pipe.jpg", "all", "a", 0, root=str(tmp_path))], extraction)
+    table = outcomes([ImageRow("pipe.jpg", "all", "a", 0, root=Root(str(tmp_path)))], extraction)
     assert table["reason"].to_pylist() == ["unreadable"]
 
 

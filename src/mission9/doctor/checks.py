@@ -26,7 +26,8 @@ from mission9.output.local import Output
 from mission9.output.open_local import check_may_begin
 from mission9.redact import redact
 from mission9.runners.factory import works_elsewhere
-from mission9.sources.list_images import check_folder, check_links, list_images
+from mission9.sources import find_root
+from mission9.sources.list_images import check_links, list_images
 from mission9.sources.listing import FITTING, Listing, ListingCounts, fitting_split
 from mission9.storage.location import local_path
 from mission9.system import (
@@ -180,9 +181,8 @@ def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
 
 
 def _input(config: RunConfig) -> Iterator[Finding]:
-    check_folder(config.input)
-    found = ListingCounts()
-    for _ in list_images(config.input, found, Listing.of(config, exclude=config.output)):
+    root, found = find_root(config.input), ListingCounts()
+    for _ in list_images(root, found, Listing.of(config, exclude=config.output)):
         # Test/ sorts before Training/, and may exceed the first batch.
         if config.pca_model or any(found.listed[split] for split in FITTING):
             break

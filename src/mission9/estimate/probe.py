@@ -18,7 +18,8 @@ from mission9.models.extraction import Extraction
 from mission9.runners.local import LocalRunner
 from mission9.sampling import Reservoir
 from mission9.schema import LISTING
-from mission9.sources import resolve_root
+from mission9.sources import find_root
+from mission9.sources.base import Root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import Listing, ListingCounts
 from mission9.stages.infer_features import infer_features
@@ -103,7 +104,7 @@ def describe_rejects(rejected: Mapping[str, int]) -> str:
 
 def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
     """A uniform sample of at most `SAMPLE` images, with a fixed seed, and the number of all images."""
-    root = resolve_root(config.input)
+    root = find_root(config.input)
     chosen = Reservoir[ImageRow](SAMPLE)
     for row in _rows(root, config):
         chosen.offer(lambda row=row: row)  # type: ignore[misc]
@@ -112,7 +113,7 @@ def _sample(config: RunConfig) -> tuple[list[ImageRow], int]:
     return chosen.items, chosen.seen
 
 
-def _rows(root: str, config: RunConfig) -> Iterator[ImageRow]:
+def _rows(root: Root, config: RunConfig) -> Iterator[ImageRow]:
     for batch in list_images(root, ListingCounts(), Listing.of(config, exclude=real_root(config.output))):
         table = pa.table(batch.columns, names=[field.name for field in LISTING])
         for row in table.select(["path", "split", "label", "bytes"]).to_pylist():

@@ -36,6 +36,7 @@ from mission9.output.report_file import is_ours, run_of, sealed
 from mission9.redact import shown
 from mission9.results.reader import Results
 from mission9.sources import resolve_root
+from mission9.sources.base import Root
 from mission9.storage.local.files import remove_file, write_atomic
 from mission9.storage.location import local_path
 
@@ -79,7 +80,7 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
     return seconds
 
 
-def _thumbnails(root: str | None, shown: pa.Table, max_pixels: int) -> Thumbnails:
+def _thumbnails(root: Root | None, shown: pa.Table, max_pixels: int) -> Thumbnails:
     """Thumbnails of the images, or none without a root or readable images."""
     if root is not None:
         try:
@@ -97,7 +98,7 @@ def _judged(results: Results, sample: Sample) -> tuple[Judgement | None, str]:
         return None, str(error)
 
 
-def _root(given: str | None, of_run: str) -> str | None:
+def _root(given: str | None, of_run: str) -> Root | None:
     """The root of the images; None if it is unknown, or must not be accessed: the report does without."""
     images = given or of_run
     if not given and local_path(of_run) is None:

@@ -23,6 +23,7 @@ from mission9.errors import ImageError, InputError
 from mission9.models.preprocess import THUMBNAIL_SIDE, thumbnail_size
 from mission9.sampling import evenly
 from mission9.sources import open_source
+from mission9.sources.base import Root
 
 SIDE = THUMBNAIL_SIDE
 ACROSS = 32  # thumbnails in a row of a sheet, which has as many rows
@@ -52,7 +53,7 @@ class Thumbnails:
     gone: int
 
 
-def make_thumbnails(root: str, images: pa.Table, max_pixels: int) -> Thumbnails:
+def make_thumbnails(root: Root, images: pa.Table, max_pixels: int) -> Thumbnails:
     """Thumbnails of images below `root`, from the columns path, width, height, bytes and sha256.
 
     Raises:
@@ -99,7 +100,7 @@ def _decoded(
 class _Reader:
     """Reads originals. From a server it first reads a few, and stops after many consecutive failures."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: Root) -> None:
         self._source = open_source(root)
         self._is_here = self._source.ahead == LOCAL
         self._failed_in_a_row = 0

@@ -22,8 +22,9 @@ from mission9.pack.write_part import WriteParts
 from mission9.redact import redact
 from mission9.runners.base import InProcessRunner, Runner
 from mission9.schema import LISTING
-from mission9.sources import resolve_root
-from mission9.sources.list_images import check_folder, check_links, list_images
+from mission9.sources import find_root
+from mission9.sources.base import Root
+from mission9.sources.list_images import check_links, list_images
 from mission9.sources.listing import USUAL, Listing, ListingCounts
 from mission9.sources.pack.layout import done_file
 from mission9.storage.file_store import CheckLock, FileStore, file_store
@@ -55,8 +56,7 @@ def make_pack(
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers} is not valid: pass 1 or more")
     store = file_store(output)
-    check_folder(input)
-    root = resolve_root(input)
+    root = find_root(input)
     if real_root(input) == real_root(output):
         raise OutputError(f"the pack would be among the images in {input}: pass another --output")
     with translate_errors(output, input), locked(store) as check, scratch_folder() as scratch:
@@ -113,7 +113,7 @@ def _write_listing(file: Path, batches: Iterator[pa.RecordBatch], place: str, fo
         raise InputError(f"there are no images in {place}{found.in_brackets()}: pass another --input")
 
 
-def _write_parts(root: str, store: FileStore, plan: PackPlan, workers: int | None) -> None:
+def _write_parts(root: Root, store: FileStore, plan: PackPlan, workers: int | None) -> None:
     task = WriteParts(root=root, todo=plan.todo, parts=tuple(plan.parts), store=store, max_bytes=MAX_BYTES)
     runner: Runner = InProcessRunner()
     if len(plan.parts) < 2:

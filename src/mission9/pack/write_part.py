@@ -23,6 +23,7 @@ from mission9.output.tables import TableWriter, opened, read_group
 from mission9.pack.plan_pack import Part, Row
 from mission9.schema import LISTING
 from mission9.sources import open_source
+from mission9.sources.base import Root
 from mission9.sources.pack.layout import DONE, INDEX_TABLE, PART, done_file, part_file
 from mission9.storage.file_store import FileStore
 
@@ -60,7 +61,7 @@ class WriteParts:
     A part finished by an earlier try of the task is left unchanged.
     """
 
-    root: str
+    root: Root
     todo: Path
     parts: tuple[Part, ...]
     store: FileStore
@@ -101,7 +102,7 @@ def _rows(table: pa.Table) -> Iterator[Row]:
     return map(Row, *(table[name].to_pylist() for name in LISTING.names))
 
 
-def _read(job: _Job, *, root: str, max_bytes: int) -> Read:
+def _read(job: _Job, *, root: Root, max_bytes: int) -> Read:
     try:
         data = open_source(root).read(job.row.path, max_bytes=max_bytes)
         return Read(job.row, data, hashlib.sha256(data).hexdigest())

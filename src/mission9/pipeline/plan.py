@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -15,8 +14,8 @@ from mission9.output.local import Output
 from mission9.output.run_report import Report, SplitCounts
 from mission9.output.tombstones import Tombstones
 from mission9.pca import check_components
+from mission9.pipeline.preflight import RunRequest
 from mission9.schema import FEATURES
-from mission9.sources import resolve_root
 from mission9.sources.list_images import check_links, list_images
 from mission9.sources.listing import Listing, ListingCounts, fitting_split
 from mission9.stages.plan_shards import Plan, plan_shards
@@ -30,7 +29,7 @@ logger = logging.getLogger(__name__)
 FEW_IMAGES = 256
 
 
-def make_plan(config: RunConfig, extraction: Extraction, output: Output, report: Report) -> Plan:
+def make_plan(request: RunRequest, extraction: Extraction, output: Output, report: Report) -> Plan:
     """List the images of a run, find the outcomes of earlier runs, and divide the remaining images into shards.
 
     Raises:
@@ -38,13 +37,12 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
         OutputError: the results would be written among the images.
         ConfigError: there are too few images for the requested components.
     """
-    found, folder = ListingCounts(), output.shards(extraction.fingerprint)
-    root, results = resolve_root(config.input), output.place
-    if real_root(config.input) == results:
+    config, found, folder = request.config, ListingCounts(), output.shards(extraction.fingerprint)
+    if real_root(config.input) == output.place:
         raise OutputError(f"the output {config.input} is the folder of the images: give another --output")
     output.download_shards(extraction.fingerprint)
-    rows = images_of(root, config, output, found)
-    check = VerifyContent(root, folder, extraction.max_bytes) if config.verify_content else None
+    rows = images_of(request, output, found)
+    check = VerifyContent(request.root, folder, extraction.max_bytes) if config.verify_content else None
     known = ReusableShards(folder, check=nothing_is_as_it_was if config.overwrite else check)
     plan = plan_shards(_checked(rows, found, config), known, folder, extraction.shard_images)
     output.upload_plan(extraction.fingerprint, plan.images, plan.todo, name_of(plan))
@@ -53,15 +51,15 @@ def make_plan(config: RunConfig, extraction: Extraction, output: Output, report:
     report.fitted_on = "" if config.pca_model else fitting_split(found.listed)
     report.layout = found.understood
     logger.info("list: %s images in %s: %s", f"{report.listed:,}", config.input, report.layout)
-    return replace(plan, root=root)
+    return plan
 
 
-def images_of(root: str, config: RunConfig, output: Output, found: ListingCounts) -> Iterator[pa.RecordBatch]:
-    """The images of a run: all images below the root of its input, except erased ones."""
-    rows = list_images(root, found, Listing.of(config, exclude=output.place))
+def images_of(request: RunRequest, output: Output, found: ListingCounts) -> Iterator[pa.RecordBatch]:
+    """The images of a run: all images of its input, except erased ones."""
+    rows = list_images(request.root, found, Listing.of(request.config, exclude=output.place))
     erased = Tombstones.of(output.state_files)
     if erased.is_pending:
-        logger.warning("an erasure from %s was cut short: give the same mission9 erase again", config.output)
+        logger.warning("an erasure from %s was cut short: give the same mission9 erase again", request.config.output)
     return erased.exclude(rows, found)
 
 

@@ -13,13 +13,16 @@ from mission9.output.local import Output
 from mission9.output.run_report import Report
 from mission9.privacy.policy import enforce_policy
 from mission9.runners.factory import works_elsewhere
+from mission9.sources import find_root
+from mission9.sources.base import Root
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """The settings of a run, the key of its pseudonyms, the findings of its policy, and the estimate to compare."""
+    """The settings of a run, and what they name: its images, key of pseudonyms, findings of the policy, estimate."""
 
     config: RunConfig
+    root: Root
     pseudonyms: Pseudonyms | None
     policy: dict[str, Any]
     estimate: dict[str, Any] | None
@@ -29,12 +32,14 @@ class RunRequest:
         """The request that the settings describe.
 
         Raises:
+            InputError: there is no input.
             ConfigError: a key or the estimate cannot be read.
             PolicyError: a bucket or another store violates the policy.
         """
         policy = enforce_policy(config)  # before anything is read
         estimate = read_estimate(config.estimate) if config.estimate else None
-        return RunRequest(config, Pseudonyms.of(config.pseudonymise), policy, estimate)
+        pseudonyms = Pseudonyms.of(config.pseudonymise)
+        return RunRequest(config, find_root(config.input), pseudonyms, policy, estimate)
 
     def new_report(self, extraction: Extraction, output: Output) -> Report:
         """The initial report of a run.

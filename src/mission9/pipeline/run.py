@@ -26,13 +26,13 @@ from mission9.pca import PCAModel, check_components
 from mission9.pipeline.plan import FEW_IMAGES, make_plan, name_of
 from mission9.pipeline.preflight import RunRequest
 from mission9.pipeline.progress import Display, ShardWatch
-from mission9.pipeline.setup import settle
+from mission9.pipeline.setup import set_up
 from mission9.redact import redact_values
 from mission9.runners.background import Runners
 from mission9.runners.base import Runner
 from mission9.runners.factory import works_elsewhere
 from mission9.schema import FEATURES
-from mission9.sources.list_images import check_folder
+from mission9.sources.base import Root
 from mission9.stages.collect_shards import Collected, collect_shards
 from mission9.stages.compact_shards import CompactParts
 from mission9.stages.extract_shard import ExtractShards
@@ -64,24 +64,24 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
         TaskError: a task failed after all its retries; earlier commits remain.
         TooManyRejects: more images were rejected than `config.max_reject_rate` allows.
     """
-    request, display = RunRequest.of(config), Display(console)
-    check_folder(config.input)
+    with translate_errors(config.output, config.input):
+        request, display = RunRequest.of(config), Display(console)
     with (
         translate_errors(config.output, config.input),
         encrypted_by(config.encrypt_key),
         output_at(config.output).open(overwrite=config.overwrite) as output,
         Runners(config, runner) as runners,
     ):
-        extraction, model = settle(config, output, runners)
+        extraction, model = set_up(request, output, runners)
         report = request.new_report(extraction, output)
         stage = partial(_stage, display, report)
         with stage("list"):
-            plan = make_plan(config, extraction, output, report)
+            plan = make_plan(request, extraction, output, report)
         with stage("start"):
             runners.start(is_needed=_needs_runner(config, plan, report))
         watch = ShardWatch(output.shards(extraction.fingerprint), plan.shards)
         with stage("extract"), display.counting(plan.images_to_do, watch.look):
-            _extract(runners.now, extraction, output, plan, report)
+            _extract(runners.now, request.root, extraction, output, plan, report)
         runners.switch_to_local(is_little=report.listed <= SMALL_TABLE, is_all_here=output.is_mirror)
         with stage("compact"):
             collected = _compact(runners.now, output, plan, report, request.pseudonyms)
@@ -92,7 +92,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             make_scores(runners.now, model, collected, output, plain_csv=config.plain_csv)
         if extraction.engine.precision != "float32":
             with stage("fidelity"):
-                _measure_fidelity(extraction, collected, output, plan, report)
+                _measure_fidelity(request.root, extraction, collected, output, plan, report)
         with stage("save_model"):
             _save_model(model, extraction, output, report)
         _publish(request, output, plan, report, model)
@@ -132,13 +132,13 @@ def _needs_runner(config: RunConfig, plan: Plan, report: Report) -> bool:
     return not is_little or (bool(plan.shards) and is_asked_for)
 
 
-def _extract(runner: Runner, extraction: Extraction, output: Output, plan: Plan, report: Report) -> None:
+def _extract(runner: Runner, root: Root, extraction: Extraction, output: Output, plan: Plan, report: Report) -> None:
     folder = output.shards(extraction.fingerprint)
     report.images_inferred = plan.images_to_do
     done_before = report.listed - plan.images_to_do
     logger.info("extract: %s images to do, %s done before", f"{plan.images_to_do:,}", f"{done_before:,}")
     task = ExtractShards(
-        root=plan.root,
+        root=root,
         todo=plan.todo,
         shards=plan.shards,
         extraction=extraction,
@@ -194,11 +194,13 @@ def _check_rejects(output: Output, report: Report) -> None:
         )
 
 
-def _measure_fidelity(extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report) -> None:
+def _measure_fidelity(
+    root: Root, extraction: Extraction, collected: Collected, output: Output, plan: Plan, report: Report
+) -> None:
     last = output.last_report()
     is_as_it_was = not plan.shards and last.get("fingerprint") == report.fingerprint
     known = fidelity_in(last) if is_as_it_was else None  # the same images and features
-    report.fidelity = known or measure_fidelity(collected.committed, plan.root, extraction)
+    report.fidelity = known or measure_fidelity(collected.committed, root, extraction)
     logger.info(
         "%s: cosine to float32 %.4f (at least %.4f)",
         extraction.engine.precision,

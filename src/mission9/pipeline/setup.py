@@ -16,18 +16,18 @@ from mission9.output.local import Output
 from mission9.output.tombstones import Tombstones
 from mission9.pca import PCAModel
 from mission9.pipeline.plan import FEW_IMAGES, images_of
+from mission9.pipeline.preflight import RunRequest
 from mission9.results.reader import of_one_model
 from mission9.runners.background import Runners
 from mission9.schema import FEATURES
-from mission9.sources import resolve_root
 from mission9.sources.list_images import has_more_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.extract_shard import GetReady, wake
-from mission9.stages.make_extraction import _with_weights, settle_engine
+from mission9.stages.make_extraction import _with_weights, resolve_engine
 
 
-def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extraction, PCAModel | None]:
+def set_up(request: RunRequest, output: Output, runners: Runners) -> tuple[Extraction, PCAModel | None]:
     """The extraction of a run, and its given model, if any.
 
     For a first run of many images, the runners start in the background.
@@ -36,15 +36,16 @@ def settle(config: RunConfig, output: Output, runners: Runners) -> tuple[Extract
         UsageError: a setting is not possible, or the weights or the model cannot be used.
         SetupError: this machine lacks a device or a package.
     """
+    config = request.config
     check_encryption(output.state, config.encrypt_key, config.output)
-    engine = settle_engine(config)
+    engine = resolve_engine(config)
     check_weights(config.weights)
-    if output.is_empty and has_more_images(config.input, FEW_IMAGES):
+    if output.is_empty and has_more_images(request.root, FEW_IMAGES):
         runners.begin()  # a start takes seconds; this process prepares the rest at the same time
         runners.warm_up(wake)
     extraction = _with_weights(config, engine)
     model, network = _given_model(config, extraction, output)
-    extraction = _calibrated(config, extraction, output, network)
+    extraction = _calibrated(request, extraction, output, network)
     runners.warm_up(GetReady(extraction))
     return extraction, model
 
@@ -80,15 +81,14 @@ def _read_model(folder: Path) -> tuple[PCAModel, ModelFacts, Int8Network | None]
     return model.without_moments(), facts, Int8Network.load(folder) if facts.precision == "int8" else None
 
 
-def _calibrated(config: RunConfig, extraction: Extraction, output: Output, network: Int8Network | None) -> Extraction:
+def _calibrated(request: RunRequest, extraction: Extraction, output: Output, network: Int8Network | None) -> Extraction:
     """The extraction with an int8 network, if its precision is int8: the given one, an earlier run's, or a new one."""
     if extraction.engine.precision != "int8":
         return extraction
     folder = output.calibration(extraction.fingerprint)
     network = network or Int8Network.load(folder)
     if network is None:
-        root = resolve_root(config.input)
-        listing = images_of(root, config, output, ListingCounts())
-        network = calibrate_int8(root, listing, extraction, scratch=output.work)
+        listing = images_of(request, output, ListingCounts())
+        network = calibrate_int8(request.root, listing, extraction, scratch=output.work)
         network.save(folder)
     return replace(extraction, int8=network)

@@ -14,7 +14,8 @@ from functools import partial
 from mission9.decoding.metadata import KINDS, Kind, MetadataReader
 from mission9.errors import ImageError
 from mission9.options import MAX_BYTES
-from mission9.sources import open_source, resolve_root
+from mission9.sources import find_root, open_source
+from mission9.sources.base import Root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import Listing, ListingCounts
 
@@ -35,7 +36,7 @@ def audit_images(place: str, *, all_files: bool = False) -> Audit:
     Raises:
         InputError: the folder does not exist, or cannot be read.
     """
-    root, audit = resolve_root(place), Audit()
+    root, audit = find_root(place), Audit()
     outcomes: Counter[frozenset[Kind] | None] = Counter()
     with ExitStack() as readers, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         work = partial(_kinds, root, threading.local(), readers)
@@ -50,12 +51,12 @@ def audit_images(place: str, *, all_files: bool = False) -> Audit:
     return audit
 
 
-def _paths(root: str, *, all_files: bool) -> Iterator[list[str]]:
+def _paths(root: Root, *, all_files: bool) -> Iterator[list[str]]:
     for batch in list_images(root, ListingCounts(), Listing(all_files=all_files, splits_from="folders")):
         yield batch["path"].to_pylist()
 
 
-def _kinds(root: str, own: threading.local, readers: ExitStack, path: str) -> frozenset[Kind] | None:
+def _kinds(root: Root, own: threading.local, readers: ExitStack, path: str) -> frozenset[Kind] | None:
     """The kinds of metadata of an image; None if it cannot be read. Each thread has its own reader."""
     if not hasattr(own, "reader"):
         own.reader = readers.enter_context(MetadataReader())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NewType, Protocol
 
 from mission9.concurrency.prefetch import PrefetchLimits
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from mission9.sources.deletion import DeletableImages
     from mission9.sources.listing import Listing, ListingCounts
+
+# The place of a source as one text for all folders and processes, which tasks take to workers: never a user's text.
+Root = NewType("Root", str)
 
 
 class Source(Protocol):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from mission9.errors import InputError
-from mission9.sources import open_source, resolve_root
+from mission9.sources import open_source
+from mission9.sources.base import Root
 from mission9.sources.layout import split_named
 from mission9.sources.listing import _LINK, USUAL, Listing, ListingCounts, skipped_as
 
-if TYPE_CHECKING:
-    pass
 
-
-def list_images(root: str, found: ListingCounts, listing: Listing = USUAL) -> Iterator[pa.RecordBatch]:
+def list_images(root: Root, found: ListingCounts, listing: Listing = USUAL) -> Iterator[pa.RecordBatch]:
     """Batches of `schema.LISTING`, sorted by path as bytes; `found` is filled during iteration.
 
     The split is that of a folder found by `layout_of`, else "all". The label is the name of the file's folder, or of
@@ -26,18 +23,17 @@ def list_images(root: str, found: ListingCounts, listing: Listing = USUAL) -> It
     circles. The folder `listing.exclude`, of the results, is skipped. A pack returns the rows from which it was made.
 
     Raises:
-        InputError: `root` is not a folder, a folder in it cannot be read, or its splits are ambiguous.
+        InputError: a folder cannot be read, or the splits are ambiguous.
     """
-    check_folder(root)
-    for rows in open_source(resolve_root(root)).rows(found, listing):
+    for rows in open_source(root).rows(found, listing):
         if listing.splits_from == "auto":
             found.strays.check(root)
         yield rows
 
 
-def has_more_images(root: str, count: int) -> bool:
+def has_more_images(root: Root, count: int) -> bool:
     """Return True if a folder contains more than `count` images, without listing more than needed."""
-    names = open_source(resolve_root(root)).names()
+    names = open_source(root).names()
     images = (name for name in names if skipped_as(name, next_to_splits=False) is None)
     return next(islice(images, count, None), None) is not None
 
@@ -60,12 +56,3 @@ def check_links(place: str, found: ListingCounts) -> None:
             f"{names} in {place} are links that lead out of it, or in circles, and are not followed: pass "
             "--follow-links, or replace them by their targets"
         )
-
-
-def check_folder(root: str) -> None:
-    """Refuse a place that cannot contain images.
-
-    Raises:
-        InputError: it does not exist, or is not a folder.
-    """
-    open_source(root).check()

@@ -15,6 +15,7 @@ from mission9.errors import InputError
 from mission9.models.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibrate
 from mission9.models.extraction import Extraction
 from mission9.sampling import Reservoir
+from mission9.sources.base import Root
 from mission9.stages.prepare_images import ImageRow, Pixels, prepare
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _CANDIDATES = 2 * CALIBRATION_IMAGES  # some may not be decodable
 
 
 def calibrate_int8(
-    root: str, listing: Iterable[pa.RecordBatch], extraction: Extraction, *, scratch: Path | None = None
+    root: Root, listing: Iterable[pa.RecordBatch], extraction: Extraction, *, scratch: Path | None = None
 ) -> Int8Network:
     """The int8 network of an extraction; the same listing of `root` gives the same sample of images.
 

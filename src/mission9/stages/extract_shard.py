@@ -14,6 +14,7 @@ import pyarrow as pa
 from mission9.models.extraction import Extraction
 from mission9.output.shards import Shard, commit, read_marker
 from mission9.output.tables import read_group
+from mission9.sources.base import Root
 from mission9.stages.infer_features import get_ready, infer_features
 from mission9.stages.prepare_images import ImageRow
 
@@ -40,7 +41,7 @@ class ExtractShards:
     that an earlier attempt of the task has committed.
     """
 
-    root: str
+    root: Root
     todo: Path
     shards: tuple[Shard, ...]
     extraction: Extraction
@@ -75,7 +76,7 @@ class ExtractShards:
             commit(self.folder, shard, features, rejects)
 
 
-def _image_rows(rows: pa.Table, root: str) -> Iterator[ImageRow]:
+def _image_rows(rows: pa.Table, root: Root) -> Iterator[ImageRow]:
     columns = (rows[name].to_pylist() for name in ("path", "split", "label", "bytes"))
     return (ImageRow(path, split, label, size, root) for path, split, label, size in zip(*columns, strict=True))
 

@@ -17,10 +17,10 @@ def make_extraction(config: RunConfig) -> Extraction:
         UsageError: a setting is not possible, or the weights cannot be used.
         SetupError: this machine lacks a device or a package.
     """
-    return _with_weights(config, settle_engine(config))
+    return _with_weights(config, resolve_engine(config))
 
 
-def settle_engine(config: RunConfig) -> EngineSpec:
+def resolve_engine(config: RunConfig) -> EngineSpec:
     """The engine of a run, from the settings and this machine alone: no weights are read, and no process starts.
 
     Raises:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mission9.models.extraction import Extraction
 from mission9.sampling import evenly
 from mission9.schema import NO_SPLIT, vectors
+from mission9.sources.base import Root
 from mission9.stages.collect_shards import Rows
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow
@@ -32,7 +33,7 @@ class Fidelity:
     accuracy_1nn_float32: float
 
 
-def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: str, extraction: Extraction) -> dict[str, float]:
+def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: Root, extraction: Extraction) -> dict[str, float]:
     """`Fidelity` on at most 200 images, the same in each call; empty if none of them can be read any more."""
     paths, labels, low = _sample([rows for split in features.values() for rows in split])
     exact = replace(extraction, engine=replace(extraction.engine, precision="float32", batch_size=_BATCH), int8=None)

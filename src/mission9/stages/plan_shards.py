@@ -36,13 +36,12 @@ Ends = Callable[[pa.RecordBatch], list[int]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The files of a plan, its parts, its shards to compute, and the root of the images."""
+    """The files of a plan, its parts, and its shards to compute."""
 
     images: Path
     todo: Path
     parts: tuple[Shard, ...]
     shards: tuple[Shard, ...]
-    root: str = ""
 
     @property
     def images_to_do(self) -> int:

@@ -21,6 +21,7 @@ from mission9.errors import ImageError, Reason
 from mission9.models.extraction import Extraction
 from mission9.schema import SPLITS
 from mission9.sources import open_source
+from mission9.sources.base import Root
 from mission9.storage.local.names import label_folder
 
 # The most bytes of images decoded in one call, not counting the last image.
@@ -36,7 +37,7 @@ class ImageRow(NamedTuple):
     split: str
     label: str
     size: int
-    root: str = ""
+    root: Root = Root("")
     content: bytes | None = None
 
 

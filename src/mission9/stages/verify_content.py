@@ -15,6 +15,7 @@ from mission9.errors import ImageError
 from mission9.output.shards import committed_features
 from mission9.output.tables import read_table
 from mission9.sources import open_source
+from mission9.sources.base import Root
 
 _READERS = 16  # threads that wait for disks and networks
 
@@ -26,7 +27,7 @@ class VerifyContent:
     A rejected image has no recorded digest, and counts as changed.
     """
 
-    root: str
+    root: Root
     folder: Path
     max_bytes: int
 

@@ -20,6 +20,7 @@ from mission9.datasets.fetch.check_entries import Checked, checked
 from mission9.datasets.fetch.find_layout import Folder, Variant, find_layout
 from mission9.datasets.fetch.kaggle import DATASET, VERSION, dataset_page, download
 from mission9.errors import ConservationError, InputError, OutputError, StorageError
+from mission9.sources import find_root
 from mission9.sources.layout import split_named
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import Listing, ListingCounts
@@ -270,7 +271,7 @@ def _count(images: Path, files: int) -> dict[str, int]:
     """The number of images by split, after a check that no file is missing."""
     found: ListingCounts = ListingCounts()
     splits: Counter[str] = Counter()
-    for batch in list_images(str(images), found, Listing(splits_from="folders")):
+    for batch in list_images(find_root(str(images)), found, Listing(splits_from="folders")):
         splits.update(batch["split"].to_pylist())
     if found.total != files:
         raise ConservationError(f"{files} files were unpacked to {images}, and {found.total} are there")
