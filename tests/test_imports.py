@@ -126,6 +126,15 @@ FACTORIES = {"storage/location.py", "storage/file_store.py", "sources/__init__.p
 DEFINITIONS = {"storage/s3/address.py", "sources/pack/layout.py"}
 
 
+def test_no_stage_resolves_a_place() -> None:
+    """Stages take a `Root`, an output and a model, which the pipeline made once of the texts that a user gave."""
+    package = Path(mission9.__file__).parent / "stages"
+    resolves = re.compile(r"\b(find_root|resolve_root|output_at|existing_output|address_of|local_path)\b")
+    files = list(package.glob("*.py"))
+    assert len(files) > 15
+    assert [file.name for file in files if resolves.search(file.read_text())] == []
+
+
 def test_four_modules_ask_what_kind_of_place_a_text_names() -> None:
     package = Path(mission9.__file__).parent
     asking = {file.relative_to(package).as_posix() for file in package.rglob("*.py") if KINDS.search(file.read_text())}
