@@ -17,6 +17,7 @@ from mission9 import pca
 from mission9.config import RunConfig
 from mission9.dataframes import image_table, scores_table
 from mission9.errors import ConfigError, InputError, OutputError, TooManyRejects
+from mission9.output.csv_scores import csv_file
 from mission9.output.layout import REPORT, scores_folder
 from mission9.output.local import Output
 from mission9.output.open import output_at
@@ -177,9 +178,9 @@ class SparkImagePipeline:
         written = sorted(df.orderBy("path").mapInArrow(write, "number long, file string").collect())
         tables = (pq.read_table(row.file) for row in written)
         components = len(df.select("pca").take(1)[0].pca)
-        name = scores_folder(split)
+        parquet, csv = place.work / scores_folder(split), place.work / csv_file(split)
         fixed = (table.cast(projected(components)) for table in tables)
-        save_results(fixed, place.work / name, place.work / f"{name}_csv", components=components)
+        save_results(fixed, parquet, csv, components=components)
         shutil.rmtree(chunks)
 
     def _check_counts(self, df: DataFrame) -> str:

@@ -18,6 +18,7 @@ from mission9.output.csv_text import guarded, unguarded
 from mission9.schema import projected
 from mission9.stages.save_results import save_results
 
+CSV = "part-00000.csv"
 BLANKS = " \t\r\n\v\f\0\u00a0\u1680\u2000\u200b\u200f\u2028\u202e\u2800\u3000\u3164\ufeff\u00ad\u0301'\""
 SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
 HARD = [
@@ -52,8 +53,8 @@ def test_what_needs_no_apostrophe_gets_none() -> None:
 
 def test_a_search_for_an_erased_path_finds_it_as_the_csv_has_it(tmp_path: Path) -> None:
     for number, name in enumerate(("a/x;=1.jpg", "'a/1;'2.jpg", '=a/"1".jpg')):
-        save_results([_rows(name)], tmp_path / f"p{number}", tmp_path / f"c{number}", components=1)
-        file = tmp_path / f"c{number}" / "part-00000.csv"
+        save_results([_rows(name)], tmp_path / f"p{number}", tmp_path / f"c{number}" / CSV, components=1)
+        file = tmp_path / f"c{number}" / CSV
         assert Search([name], lambda _: ()).is_in(file), name
         assert holds_erased_paths(file, partial(pc.equal, pa.scalar(name))), name
 

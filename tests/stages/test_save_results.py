@@ -17,6 +17,8 @@ from mission9.stages.save_results import LabelWriter, save_results
 from mission9.storage.local.files import make_folder
 from mission9.storage.local.names import label_of_folder
 
+CSV = "part-00000.csv"
+
 
 def chunk(labels: list[str]) -> pa.Table:
     rows = [{"path": f"{n}.jpg", "split": "all", "label": label, "pca": [n, 0.1]} for n, label in enumerate(labels)]
@@ -24,12 +26,12 @@ def chunk(labels: list[str]) -> pa.Table:
 
 
 def test_one_file_a_label_and_one_csv(tmp_path: Path) -> None:
-    save_results([chunk(["a", "a", "b"]), chunk(["b", "c"])], tmp_path / "p", tmp_path / "c", components=2)
+    save_results([chunk(["a", "a", "b"]), chunk(["b", "c"])], tmp_path / "p", tmp_path / "c" / CSV, components=2)
     files = sorted(str(file.relative_to(tmp_path / "p")) for file in (tmp_path / "p").rglob("*.parquet"))
     assert files == [f"label={label}/part-00000.parquet" for label in "abc"]
     assert pq.read_schema(tmp_path / "p" / files[0]).names == ["path", "split", "pca"]
-    assert [file.name for file in (tmp_path / "c").iterdir()] == ["part-00000.csv"]
-    table = pd.read_csv(tmp_path / "c" / "part-00000.csv")
+    assert [file.name for file in (tmp_path / "c").iterdir()] == [CSV]
+    table = pd.read_csv(tmp_path / "c" / CSV)
     assert list(table.columns) == ["path", "label", "pc_1", "pc_2"]
     assert table["pc_2"].dtype == np.float64
     assert len(table) == 5
@@ -38,27 +40,25 @@ def test_one_file_a_label_and_one_csv(tmp_path: Path) -> None:
 def test_labels_that_come_and_go_lose_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OPEN_LABELS", 2)
     labels = list("abcabcabc")
-    save_results([chunk(labels), chunk(labels)], tmp_path / "p", tmp_path / "c", components=2)
+    save_results([chunk(labels), chunk(labels)], tmp_path / "p", tmp_path / "c" / CSV, components=2)
     counts = {label: len(pq.read_table(tmp_path / "p" / f"label={label}")) for label in "abc"}
     assert counts == {"a": 6, "b": 6, "c": 6}
 
 
 def test_csv_survives_hostile_text(tmp_path: Path) -> None:
     labels = ['a,"b"\nc', " a ", "007", "NULL", "=1+1", "é🍑", "line\r\nend"]
-    save_results([chunk(labels)], tmp_path / "p", tmp_path / "c", components=2, plain_csv=True)
-    table = pd.read_csv(tmp_path / "c" / "part-00000.csv", dtype={"label": str}, keep_default_na=False)
+    save_results([chunk(labels)], tmp_path / "p", tmp_path / "c" / CSV, components=2, plain_csv=True)
+    table = pd.read_csv(tmp_path / "c" / CSV, dtype={"label": str}, keep_default_na=False)
     assert table["label"].tolist() == labels
 
 
 def test_no_text_in_the_csv_is_a_formula_and_each_comes_back(tmp_path: Path) -> None:
     texts = ["=1+1", "@SUM(A1)", "-1", "+1", "\t=x", " =x", "'=x", "''@", "'quoted'", "a=b", "", "7", "\r+1"]
     texts += ["x;=cmd|calc!A0;y", "x;'y", "\uff1d1", "\u3000=1"]
-    save_results([chunk(texts)], tmp_path / "p", tmp_path / "c", components=2)
-    save_results([chunk(texts)], tmp_path / "q", tmp_path / "d", components=2, plain_csv=True)
+    save_results([chunk(texts)], tmp_path / "p", tmp_path / "c" / CSV, components=2)
+    save_results([chunk(texts)], tmp_path / "q", tmp_path / "d" / CSV, components=2, plain_csv=True)
     safe, plain = (
-        pd.read_csv(
-            tmp_path / name / "part-00000.csv", dtype={"label": str}, keep_default_na=False, lineterminator="\n"
-        )
+        pd.read_csv(tmp_path / name / CSV, dtype={"label": str}, keep_default_na=False, lineterminator="\n")
         for name in ("c", "d")
     )
     assert plain["label"].tolist() == texts
@@ -110,5 +110,5 @@ def test_labels_that_a_disk_takes_for_one_are_kept_apart(labels: tuple[str, ...]
 
 @pytest.mark.usefixtures("folding")
 def test_labels_that_cannot_be_kept_apart_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="the label ä and another are one folder"):
+    with pytest.raises(OutputError, match="so the label ä and another share a folder"):
         write_labels(tmp_path / "t", "Ä", "ä")

@@ -62,6 +62,7 @@ def demo(*, output: Path = Path("data/demo")) -> None:
         Folder for the photographs (fruits/) and the results (Results/).
     """
     from mission9.datasets.demo import write_sample
+    from mission9.output.csv_scores import csv_file
     from mission9.pipeline.run import run as run_pipeline
 
     images, results = output / "fruits", output / "Results"
@@ -71,7 +72,7 @@ def demo(*, output: Path = Path("data/demo")) -> None:
     _print_report(report)
     print("\nOpen them in Python:\n")
     print("    import pandas as pd")
-    say(f'    scores = pd.read_csv("{results}/training_pca_csv/part-00000.csv")')
+    say(f'    scores = pd.read_csv("{results / csv_file("Training")}")')
     print('    print(scores.groupby("label")[["pc_1", "pc_2", "pc_3"]].mean())')
 
 

@@ -17,8 +17,8 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
+from mission9.output.csv_scores import TEXTS, read_csv
 from mission9.output.csv_text import guarded_text, unguarded
 from mission9.output.tables import opened
 from mission9.storage.local.files import open_to_read
@@ -30,8 +30,6 @@ _BLOCK = 1 << 24
 _BINARY = (".parquet", ".safetensors", ".bin")
 
 PATH = "path"
-_PATHS = pa.csv.ConvertOptions(include_columns=[PATH], column_types={PATH: pa.string()}, strings_can_be_null=False)
-_LINES = pa.csv.ParseOptions(newlines_in_values=True)
 
 _IN_WORDS = re.compile(rb"[A-Za-z0-9+/=_.-]")
 
@@ -133,10 +131,7 @@ def holds_erased_paths(file: Path, is_erased: Callable[[pa.ChunkedArray | pa.Arr
 def _paths_of_csv(file: Path) -> Iterator[pa.Array]:
     """The paths in a CSV, as stored, and without the apostrophes that guard against formulas."""
     try:
-        with (
-            open_to_read(file) as content,
-            pa.csv.open_csv(content, parse_options=_LINES, convert_options=_PATHS) as batches,
-        ):
+        with read_csv(file, TEXTS, only=[PATH]) as batches:
             for batch in batches:
                 yield batch[PATH]
                 yield unguarded(batch[PATH])

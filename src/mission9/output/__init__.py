@@ -7,6 +7,7 @@ open         outputs and results by user-supplied names
 bucket       an output in a bucket
 shards       committed shards: features, rejects and a marker
 tables       mission9's Parquet files
+csv_scores   the CSV of scores: place, writer, reader
 csv_text     CSV texts, guarded against formulas
 run_report   counts that must add up -> run.json
 report_file  `report.html`: the result that it belongs to, and its integrity

@@ -32,7 +32,7 @@ def done_file(folder: Path) -> Path:
 
 
 def scores_folder(split: str) -> str:
-    """The name of the folder of a split's scores; `_csv` is appended for that of its CSV.
+    """The name of the folder of a split's scores.
 
     Raises:
         OutputError: mission9 has no such split.
@@ -44,8 +44,13 @@ def scores_folder(split: str) -> str:
     return f"{split.lower()}_pca"
 
 
+def csv_folder(split: str) -> str:
+    """The name of the folder of the CSV of a split's scores."""
+    return f"{scores_folder(split)}_csv"
+
+
 # Every name that a result may use besides `run.json`, `report.html` and the state.
 TABLES = frozenset(
     [FEATURES_FOLDER, REJECTS_FOLDER, MODEL_FOLDER]
-    + [scores_folder(split) + ending for split in SPLITS for ending in ("", "_csv")]
+    + [name(split) for split in SPLITS for name in (scores_folder, csv_folder)]
 )

@@ -11,16 +11,16 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 from numpy.typing import NDArray
 
+from mission9.output.csv_scores import csv_columns, csv_file, read_csv
 from mission9.output.csv_text import guarded
-from mission9.output.layout import scores_folder
+from mission9.output.layout import csv_folder, scores_folder
 from mission9.output.local import Output
 from mission9.output.tables import read_table
 from mission9.pca import PCAModel
 from mission9.schema import is_as_written, projected, vectors
-from mission9.storage.local.files import files_below, files_in, open_to_read
+from mission9.storage.local.files import files_below, files_in
 from mission9.storage.local.names import label_of_folder
 
 # Scores are stored in float32. This is their tolerance, relative to the longest vector of scores of a part.
@@ -55,8 +55,8 @@ class ScoresCheck:
             yield from self._check_label(split, label, paths, wanted[chosen.to_numpy()], tolerance)
 
     def _check_csv(self, split: str, part: pa.Table, wanted: NDArray[Any], tolerance: float) -> Iterator[str]:
-        name = f"{scores_folder(split)}_csv"
-        lines = self._lines.setdefault(split, _Lines(self._output.root / name / "part-00000.csv", wanted.shape[1]))
+        name = csv_folder(split)
+        lines = self._lines.setdefault(split, _Lines(self._output.root / csv_file(split), wanted.shape[1]))
         found = lines.take(len(part))
         texts = [part[name].combine_chunks() for name in ("path", "label")]
         plain = found is not None and all(found[n].combine_chunks().equals(texts[n]) for n in (0, 1))
@@ -91,7 +91,7 @@ class ScoresCheck:
         """Yield the tables with rows of scores that belong to no image."""
         for split, lines in self._lines.items():
             if lines.take(1) is not None:
-                yield f"{scores_folder(split)}_csv holds rows of no image"
+                yield f"{csv_folder(split)} holds rows of no image"
             folder = self._output.root / scores_folder(split)
             files = files_below(folder) if folder.exists() else ()
             rows = sum(len(_scores_of(file, lines.components)) for file in files)
@@ -104,16 +104,10 @@ class _Lines:
 
     def __init__(self, file: Path, components: int) -> None:
         self.components = components
-        types = {"path": pa.string(), "label": pa.string()}
-        types |= {f"pc_{n + 1}": pa.float64() for n in range(components)}
-        options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-        parsing = pa.csv.ParseOptions(newlines_in_values=True)
         self._open = ExitStack()
         try:
-            source = self._open.enter_context(open_to_read(file))
-            reader = pa.csv.open_csv(source, parse_options=parsing, convert_options=options)
-            self._reader = self._open.enter_context(reader)
-        except (pa.ArrowInvalid, OSError):  # its checksum reports it
+            self._reader = self._open.enter_context(read_csv(file, csv_columns(components)))
+        except (pa.ArrowException, KeyError, OSError):  # its checksum reports it
             self._reader = None
         self._waiting: pa.Table | None = None
 

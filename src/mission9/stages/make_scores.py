@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mission9.crypto.parquet import for_writing
+from mission9.output.csv_scores import csv_file
 from mission9.output.layout import scores_folder
 from mission9.output.local import Output
 from mission9.pca import PCAModel
@@ -17,7 +18,8 @@ def make_scores(runner: Runner, model: PCAModel, collected: Collected, output: O
     """Make the tables of scores from the collected features, in `output.work`."""
     chunks = output.state / "chunks"
     for split, scores in project(runner, model, collected.features, chunks).items():
-        name = scores_folder(split)
-        csv = None if for_writing() else output.work / f"{name}_csv"  # a CSV would reveal the encrypted values
-        save_results(scores, output.work / name, csv, components=model.n_components_, plain_csv=plain_csv)
+        csv = None if for_writing() else output.work / csv_file(split)  # a CSV would reveal the encrypted values
+        save_results(
+            scores, output.work / scores_folder(split), csv, components=model.n_components_, plain_csv=plain_csv
+        )
     remove_folder(chunks)

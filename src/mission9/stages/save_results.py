@@ -8,16 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
 from mission9.errors import ImageError, OutputError
-from mission9.output.csv_text import guarded
+from mission9.output.csv_scores import write_csv
 from mission9.output.tables import TableWriter
-from mission9.schema import projected, vectors
-from mission9.storage.local.files import files_in, make_folder, open_to_write, retry_io
+from mission9.schema import projected
+from mission9.storage.local.files import files_in, make_folder, retry_io
 from mission9.storage.local.names import label_folder
 
 # Labels with an open file. Rows come in order of path, so one is enough unless a label has several separate folders.
@@ -28,25 +26,18 @@ _OPEN_LABELS = 100
 def save_results(
     chunks: Iterable[pa.Table], parquet: Path, csv: Path | None, *, components: int, plain_csv: bool = False
 ) -> None:
-    """Write the rows (path, split, label, pca) of one split as `parquet`/label=.../ and one file in `csv`, if any.
+    """Write the rows (path, split, label, pca) of one split as `parquet`/label=.../ and into the file `csv`, if any.
 
     In the CSV, an apostrophe keeps spreadsheets from evaluating texts (`output.csv_text`), unless `plain_csv`.
     """
     make_folder(parquet)
-    schema = pa.schema([("path", pa.string()), ("label", pa.string()), *_score_fields(components)])
     with LabelWriter(parquet, components) as labels, ExitStack() as opened:
-        lines = _csv_writer(csv, schema, opened) if csv else None
+        lines = opened.enter_context(write_csv(csv, components, plain=plain_csv)) if csv else None
         for chunk in chunks:
             for batch in chunk.to_batches():
                 labels.write(batch)
                 if lines is not None:
-                    lines.write_batch(_csv_batch(batch, schema, plain=plain_csv))
-
-
-def _csv_writer(csv: Path, schema: pa.Schema, opened: ExitStack) -> pa.csv.CSVWriter:
-    make_folder(csv)
-    file = opened.enter_context(open_to_write(csv / "part-00000.csv"))
-    return opened.enter_context(pa.csv.CSVWriter(file, schema))
+                    lines.write(batch)
 
 
 class LabelWriter:
@@ -102,14 +93,3 @@ class LabelWriter:
             f"the file system of {self._folder} ignores case or accents, so the label {label} and another share a "
             "folder: rename one, or give another --output"
         )
-
-
-def _score_fields(components: int) -> list[pa.Field]:
-    return [pa.field(f"pc_{n + 1}", pa.float32()) for n in range(components)]
-
-
-def _csv_batch(rows: pa.RecordBatch, schema: pa.Schema, *, plain: bool) -> pa.RecordBatch:
-    texts = [rows[name] if plain else guarded(rows[name]) for name in ("path", "label")]
-    scores = np.asfortranarray(vectors(rows["pca"]))
-    columns = [pa.array(scores[:, n]) for n in range(scores.shape[1])]
-    return pa.record_batch([*texts, *columns], schema=schema)
