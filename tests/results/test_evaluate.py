@@ -94,7 +94,7 @@ def test_labels_that_were_never_seen_are_counted_and_not_judged(
     assert told.endswith("not judged: 1 images of labels that Training does not have: other\n")
     page = (results.root / PAGE).read_text()
     assert "Not judged are 1 images of labels that Training does not have: other." in page
-    assert "2 images of Test, each told" in page
+    assert "2 images of Test, each classified" in page
 
 
 def test_where_no_label_is_shared_nothing_is_judged(

@@ -39,7 +39,7 @@ def make_plan(request: RunRequest, extraction: Extraction, output: Output, repor
     """
     config, found, folder = request.config, ListingCounts(), output.shards(extraction.fingerprint)
     if real_root(config.input) == output.place:
-        raise OutputError(f"the output {config.input} is the folder of the images: give another --output")
+        raise OutputError(f"the results would be among the images in {config.input}: pass another --output")
     output.download_shards(extraction.fingerprint)
     rows = images_of(request, output, found)
     check = VerifyContent(request.root, folder, extraction.max_bytes) if config.verify_content else None
