@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -51,9 +52,14 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
+@cache
+def _tree(file: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
 def _nodes(files: list[Path]) -> Iterator[tuple[str, ast.AST]]:
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in _tree(file):
             yield f"{file.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 1)}", node
 
 
