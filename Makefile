@@ -61,6 +61,7 @@ test-spark35: $(SPARK35)/.ready  ## Run the Spark tests on Spark 3.5, in an envi
 # pyproject.toml asks of pytest would fail where a plug-in is absent, or where a library of the GPU's warns.
 .PHONY: test-gpu
 test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/models/engines/test_gpu.py says what it needs)
+	PYTHONPATH=src $(PYTHON) -c 'import sys; from mission9.devices import why_no_cuda; sys.exit(why_no_cuda() or 0)'
 	PYTHONPATH=src $(PYTHON) -m pytest -o addopts=-ra -o filterwarnings=default tests/models/engines/test_gpu.py
 
 .PHONY: bench-gpu

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from mission9 import devices
 from mission9.concurrency.prefetch import READERS
 from mission9.datasets.demo import VARIETIES, draw, jpeg
+from mission9.decoding.pixels import pixels_digest
 from mission9.errors import InputError, Mission9Error, SetupError
 from mission9.models.engines import choose_engine, make_engine
 from mission9.models.engines.torch_engine import TorchEngine
@@ -156,6 +157,7 @@ def float32_on(device: Device, weights: str, batch_size: int | None) -> Extracti
         preprocess="stretch",
         max_pixels=MAX_PIXELS,
         max_bytes=MAX_BYTES,
+        pixels=pixels_digest(),
     )
 
 

@@ -100,11 +100,13 @@ from mission9.datasets.demo import VARIETIES, draw, jpeg
 from mission9.models.extraction import Extraction
 from mission9.stages.infer_features import infer_features
 from mission9.stages.prepare_images import ImageRow
+from mission9.decoding.pixels import pixels_digest
 from mission9.models.weights import load_weights
 
 extraction = Extraction(
     engine=choose_engine(engine="torch", device="cpu"),
     weights=load_weights("demo"), preprocess="stretch", max_pixels=10**6, max_bytes=10**6,
+    pixels=pixels_digest(),
 )
 contents = [jpeg(draw(variety, stream=0, number=0)) for variety in VARIETIES[:3]] + [b"bad"]
 rows = [ImageRow(f"{n}", "all", "a", len(content), content=content) for n, content in enumerate(contents)]

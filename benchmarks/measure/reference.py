@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.measure.child import run_module
 from numpy.typing import NDArray
 
+from mission9.decoding.pixels import pixels_digest
 from mission9.models.engines import choose_engine, make_engine
 from mission9.models.extraction import Extraction
 from mission9.models.weights import load_weights
@@ -54,6 +55,7 @@ def main() -> None:
         preprocess="stretch",
         max_pixels=MAX_PIXELS,
         max_bytes=MAX_BYTES,
+        pixels=pixels_digest(),
     )
     listed = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     rows = [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in listed]

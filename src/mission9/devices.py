@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import importlib.util
 import os
 import socket
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +18,14 @@ from mission9.errors import SetupError
 if TYPE_CHECKING:
     from pyspark import TaskContext
 
-# The number, from 0, of each worker process in a run without Spark. The underscore distinguishes the variable from a
-# user's setting.
-WORKER_VARIABLE = "_MISSION9_WORKER"
+# Set for each worker process of a run without Spark: how many there are. The underscore distinguishes the variable from
+# a user's setting.
+WORKERS_VARIABLE = "_MISSION9_WORKERS"
 
-# One of them exists if a driver is loaded, the second under WSL2. The check is cheaper than an import of torch.
-_DRIVER_FILES = (Path("/proc/driver/nvidia/version"), Path("/dev/dxg"))
+_MAX_CLAIMS = 64  # processes that share a GPU
+
+# Spark's addresses and NVIDIA_VISIBLE_DEVICES count as nvidia-smi does. By default, CUDA begins with the fastest GPU.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
 def has_cuda() -> bool:
@@ -32,7 +37,7 @@ def why_no_cuda() -> str:
     """The reason why torch cannot use a GPU; empty if it can."""
     if os.environ.get("NVIDIA_VISIBLE_DEVICES", "all") in ("", "none", "void"):
         return "NVIDIA_VISIBLE_DEVICES hides every GPU"
-    if not any(path.exists() for path in _DRIVER_FILES):
+    if not _has_driver():
         return "no NVIDIA driver is loaded (see nvidia-smi)"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed: pip install 'mission9[torch]'"
@@ -43,6 +48,16 @@ def why_no_cuda() -> str:
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} was built for CUDA {torch.version.cuda}, and finds no GPU that suits it"
     return ""
+
+
+@cache
+def _has_driver() -> bool:
+    """True if the driver's library can be loaded: sandboxes have it too, and torch takes longer to ask."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def gpus_here() -> int:
@@ -65,7 +80,7 @@ def workers_here(device: str) -> int:
 def cuda_index() -> int:
     """The GPU for this process, in torch's numbering: the one that Spark assigned, else one of the visible ones.
 
-    Without Spark, or if Spark schedules no GPUs, workers share the visible ones by their number.
+    Without Spark, or if Spark schedules no GPUs, a process takes the one that the fewest other processes have taken.
 
     Raises:
         SetupError: no GPU is visible here, although the machine that started the run has one.
@@ -77,18 +92,22 @@ def cuda_index() -> int:
             "--device cpu does without"
         )
     assigned = _assigned_device()
-    return visible[_worker_number(os.getpid()) % len(visible)] if assigned is None else assigned
+    return _claimed(tuple(visible), os.getpid()) if assigned is None else assigned
 
 
 def decode_threads() -> int:
-    """The number of threads that decode images for this process's GPU: one per core of the process, at least 2.
+    """The number of threads that decode images for this process's GPU, at least 2: one per core of the process.
 
-    Its cores are those that Spark gave the task, if more than one, else an equal part of this machine's for each GPU.
+    Its cores are those that Spark gave the task, or an equal part of this machine's: for each GPU if Spark assigned
+    one, else for each GPU or each worker process, whichever are more.
     """
-    task = _spark_task()
-    if task is not None and task.cpus() > 1:
-        return task.cpus()
-    return max(2, len(os.sched_getaffinity(0)) // max(1, len(_visible_devices())))
+    import loky
+
+    task, gpus = _spark_task(), max(1, len(_visible_devices()))
+    if task is not None and (task.cpus() > 1 or _assigned_device() is None):
+        return max(2, task.cpus())
+    sharing = gpus if task is not None else max(gpus, int(os.environ.get(WORKERS_VARIABLE, "1")))
+    return max(2, int(loky.cpu_count()) // sharing)
 
 
 def _visible_devices() -> list[int]:
@@ -117,10 +136,30 @@ def _assigned_device() -> int | None:
 
 
 @cache
-def _worker_number(process: int) -> int:  # noqa: ARG001 - a forked worker must not take its parent's
-    """The number of this process among those that share the GPUs; cached, so that later tasks stay on its GPU."""
-    task = _spark_task()
-    return int(os.environ.get(WORKER_VARIABLE, "0")) if task is None else task.partitionId()
+def _claimed(visible: tuple[int, ...], process: int) -> int:
+    """The visible GPU with the fewest claims; `process`, which is this one, holds its claim, a lock, until it ends."""
+    folder = Path(tempfile.gettempdir()) / f"mission9-gpus-{os.getuid()}"
+    names = _machine_names(max(visible) + 1)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for claims in range(_MAX_CLAIMS):
+            for index in visible:
+                file = os.open(folder / f"{names[index]}-{claims}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(file)
+                else:
+                    return index
+    except OSError:  # no such folder is possible here
+        pass
+    return visible[process % len(visible)]
+
+
+def _machine_names(count: int) -> list[str]:
+    """The machine's names of the GPUs that torch counts from 0."""
+    listed = [item.strip() for item in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if item.strip()]
+    return listed if len(listed) >= count else [str(index) for index in range(count)]
 
 
 def _listed_devices(count: int) -> list[int]:

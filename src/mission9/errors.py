@@ -41,6 +41,10 @@ class SetupError(Mission9Error):
     """The machine lacks a requirement: Java, a Python package, a GPU, the network."""
 
 
+class DeviceError(SetupError):
+    """A GPU failed, and the process that used it cannot use it any more."""
+
+
 class UsageError(Mission9Error):
     """The request is not possible as given; mission9 has written nothing."""
 

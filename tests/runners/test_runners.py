@@ -18,7 +18,7 @@ import pytest
 
 from mission9.concurrency.watchdog import Patience, progress, watched
 from mission9.config import RunConfig
-from mission9.errors import StorageError, TaskError
+from mission9.errors import DeviceError, StorageError, TaskError
 from mission9.runners.background import BackgroundRunner
 from mission9.runners.base import InProcessRunner, Runner
 from mission9.runners.factory import works_elsewhere
@@ -99,6 +99,19 @@ def test_a_task_that_fails_once_is_tried_again(runner: Runner, tmp_path: Path) -
         return b"done"
 
     assert runner.map(task, 2) == [b"done"] * 2
+
+
+def test_a_worker_whose_gpu_failed_ends_and_another_goes_on(runner: Runner, tmp_path: Path) -> None:
+    failed = tmp_path / "failed"
+
+    def task(_: int) -> bytes:
+        if not failed.exists():
+            failed.write_text(str(os.getpid()))
+            raise DeviceError("cuda:0 failed: CUDA error: unspecified launch failure")
+        return str(os.getpid()).encode()
+
+    assert runner.map(task, 1) != [failed.read_bytes()]
+    assert not Path(f"/proc/{failed.read_text()}").exists()
 
 
 def test_after_a_disk_that_is_full_no_other_task_is_begun(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from mission9.concurrency.prefetch import AHEAD_BYTES
+from mission9.decoding.pixels import pixels_digest
 from mission9.decoding.worker import MAX_IMAGES
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.models.engines import choose_engine, make_engine
@@ -36,6 +37,7 @@ def extraction(demo_weights: Weights) -> Extraction:
         preprocess="stretch",
         max_pixels=MAX_PIXELS,
         max_bytes=MAX_BYTES,
+        pixels=pixels_digest(),
     )
 
 

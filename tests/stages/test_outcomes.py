@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from mission9.decoding.pixels import pixels_digest
 from mission9.models.engines import choose_engine
 from mission9.models.extraction import Extraction
 from mission9.models.weights import Weights
@@ -41,6 +42,7 @@ def test_a_single_number_that_is_not_finite_costs_its_image_alone(
         preprocess="stretch",
         max_pixels=MAX_PIXELS,
         max_bytes=MAX_BYTES,
+        pixels=pixels_digest(),
     )
     rows = [ImageRow(f"{n}.jpg", "all", "a", 1, content=pictures[n]) for n in range(3)]
     table = pa.Table.from_batches(infer_features(rows, extraction))

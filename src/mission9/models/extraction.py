@@ -22,7 +22,8 @@ SHARD_IMAGES = {"cpu": 256, "cuda": 8192}
 class Extraction:
     """The settings that travel to the workers; small, except for the weights' 9 MB.
 
-    `int8` is the network in that precision; without it, the weights themselves are the network.
+    `int8` is the network in that precision; without it, the weights themselves are the network. `pixels` identifies
+    the pixels that the driver's decoder gives (`decoding.pixels`).
     """
 
     engine: EngineSpec
@@ -31,6 +32,7 @@ class Extraction:
     preprocess: Preprocess
     max_pixels: int
     max_bytes: int
+    pixels: str
 
     @property
     def shard_images(self) -> int:
@@ -44,6 +46,7 @@ class Extraction:
             "version": FEATURES_VERSION,
             "weights": self.weights.sha256,
             "preprocess": self.preprocess,
+            "pixels": self.pixels,
             "engine": self.engine.engine,
             "device": self.engine.device,
             "precision": self.engine.precision,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from mission9.errors import DeviceError
 from mission9.storage.local.errors import translate_errors
 from mission9.storage.local.files import retry_io
 
@@ -33,10 +36,15 @@ class InProcessRunner:
 
 
 def carry_out(task: Task, number: int) -> bytes:
-    """Run a task on a worker.
+    """Run a task on a worker; if its GPU fails, end this process, so that the next attempt has another.
 
     Raises:
         StorageError: a disk fails permanently.
     """
-    with translate_errors(only_final=True):
-        return task(number)
+    try:
+        with translate_errors(only_final=True):
+            return task(number)
+    except DeviceError as error:
+        sys.stderr.write(f"mission9: {error}; this worker ends, and another retries its task\n")
+        sys.stderr.flush()
+        os._exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -22,7 +21,7 @@ import cloudpickle
 import loky
 
 from mission9.concurrency.watchdog import PATIENCE, Patience, look_after, watched
-from mission9.devices import WORKER_VARIABLE
+from mission9.devices import WORKERS_VARIABLE
 from mission9.errors import SetupError, StorageError, TaskError
 from mission9.runners.base import Task, carry_out
 from mission9.runners.environment import WORKERS, safe_path
@@ -88,7 +87,7 @@ class LocalRunner:
     def _new_pool(self) -> loky.ProcessPoolExecutor:
         # Workers grow with their images, and loky replaces those that have grown, or ended.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"loky\.process_executor")
-        beginning = (os.getpid(), self._patience)
+        beginning = (os.getpid(), self.parallelism, self._patience)
         try:
             return loky.ProcessPoolExecutor(self.parallelism, env=WORKERS, initializer=_begin, initargs=beginning)
         except OSError as error:
@@ -125,10 +124,10 @@ def _describe_failure(error: BaseException | None) -> str:
     return describe_error(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
-def _begin(run: int, patience: Patience) -> None:
+def _begin(run: int, workers: int, patience: Patience) -> None:
     # Ctrl-C reaches every process of the terminal; the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ[WORKER_VARIABLE] = multiprocessing.current_process().name.rpartition("-")[2]
+    os.environ[WORKERS_VARIABLE] = str(workers)
     look_after(os.getpid(), patience.stop)
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mission9.decoding.pixels import check_pixels
 from mission9.decoding.worker import MAX_IMAGES
 from mission9.models.engines import make_engine
 from mission9.models.engines.base import Engine
@@ -30,7 +31,11 @@ def infer_features(
     """Batches of `schema.OUTCOME`, a row for each row given, in the same order, inferred on `threads` threads.
 
     The CPU seconds of reading and decoding are added to `cpu_seconds`.
+
+    Raises:
+        SetupError: this machine's Pillow gives other pixels than the driver's.
     """
+    check_pixels(extraction.pixels)
     engine = _engine(extraction, threads)
     images = prepare_ahead(rows, extraction, batch_size=engine.batch_size)
     # A GPU waits for at most one batch of images.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mission9.config import RunConfig
+from mission9.decoding.pixels import pixels_digest
 from mission9.models.engines import check_cpu, choose_engine
 from mission9.models.engines.base import EngineSpec
 from mission9.models.extraction import Extraction
@@ -47,4 +48,5 @@ def _with_weights(config: RunConfig, engine: EngineSpec) -> Extraction:
         preprocess=config.preprocess,
         max_pixels=config.max_pixels,
         max_bytes=config.max_bytes,
+        pixels=pixels_digest(),
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mission9 import devices
-from mission9.errors import ConfigError, ModelError, SetupError
+from mission9.errors import ConfigError, DeviceError, ModelError, SetupError
 from mission9.models.engines import check_cpu, choose_engine, make_engine
 from mission9.models.engines.int8 import Int8Network, calibrate
 from mission9.models.engines.openvino_engine import MICRO_BATCHES, OpenVINOEngine
@@ -104,19 +104,55 @@ def torch_engine(tensors: Tensors, *, batch_size: int) -> TorchEngine:
         RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
 )
-def test_too_little_memory_halves_the_batch_for_good(
+def test_too_little_memory_halves_the_batch(
     error: RuntimeError, images: Pixels, demo_tensors: Tensors, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = torch_engine(demo_tensors, batch_size=7)(images)
     engine = torch_engine(demo_tensors, batch_size=16)
     tried = small_memory(engine, 2, error)
-    for _ in range(2):
+    for _ in range(3):
         np.testing.assert_allclose(engine(images), right, rtol=1e-5, atol=1e-5)
-    assert engine.batch_size == 1
-    assert tried == [7, 3, *[1] * 14]
+    assert engine.batch_size == 2
+    assert tried == [7, 3, *[1] * 7, 4, 2, 2, 2, 1, 2, 2, 2, 1]
     assert [record.getMessage() for record in caplog.records] == [
-        "cpu has not the memory for 16 images at a time: 1 from now on"
+        f"cpu lacks memory: at most {size} images at a time for now" for size in (4, 2)
     ]
+
+
+def test_the_rest_of_a_shard_does_not_set_the_size_of_batches(images: Pixels, demo_tensors: Tensors) -> None:
+    engine = torch_engine(demo_tensors, batch_size=256)
+    tried = small_memory(engine, 2, torch.OutOfMemoryError("out of memory"))
+    assert len(engine(images[:3])) == 3
+    assert (tried, engine.batch_size) == ([3, 1, 1, 1], 128)
+
+
+def test_batches_grow_again(images: Pixels, demo_tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mission9.models.engines.torch_engine._GROW_AFTER", 1)
+    engine = torch_engine(demo_tensors, batch_size=8)
+    memory = [1]
+
+    def allocate(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        if len(arguments[0]) > memory[0]:
+            raise torch.OutOfMemoryError("out of memory")
+
+    engine._model.register_forward_pre_hook(allocate)
+    engine(images)
+    reduced = engine.batch_size
+    memory[0] = 100
+    sizes = [engine.batch_size for _ in range(40) if len(engine(images[:1])) == 1]
+    assert reduced < 8
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 8
+
+
+def test_a_gpu_that_failed_is_no_fault_of_the_images(
+    images: Pixels, demo_tensors: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = torch_engine(demo_tensors, batch_size=4)
+    tried = small_memory(engine, 0, torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel"))
+    with pytest.raises(DeviceError, match="cpu failed: CUDA error: unspecified launch failure$"):
+        engine(images)
+    assert tried == [4]
 
 
 def test_too_little_memory_in_the_middle_loses_no_image(images: Pixels, demo_tensors: Tensors) -> None:
@@ -199,6 +235,13 @@ def test_the_fastest_micro_batch_is_probed_once_for_a_machine(
     np.testing.assert_allclose(first(images), second(images), rtol=1e-5, atol=1e-5)
     notes.write_text("damaged")
     assert OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=None).batch_size in MICRO_BATCHES
+
+
+def test_each_micro_batch_gives_equal_features(demo_tensors: Tensors, images: Pixels) -> None:
+    engines = [OpenVINOEngine(features_graph(demo_tensors), threads=1, batch_size=size) for size in MICRO_BATCHES]
+    first, *others = [engine(images) for engine in engines]
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-5, atol=1e-5)
 
 
 def test_a_probe_that_cannot_be_noted_is_no_failure(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mission9 import devices
 from mission9.datasets.demo import VARIETIES, draw, jpeg
+from mission9.decoding.pixels import pixels_digest
 from mission9.errors import SetupError
 from mission9.models.engines import choose_engine, make_engine
 from mission9.models.engines.torch_engine import TorchEngine
@@ -126,6 +127,7 @@ def test_files_to_features_as_on_the_cpu(demo_weights: Weights) -> None:
         preprocess="stretch",
         max_pixels=MAX_PIXELS,
         max_bytes=MAX_BYTES,
+        pixels=pixels_digest(),
     )
     on_cpu = replace(on_gpu, engine=choose_engine(engine="torch", device="cpu"))
     found, right = (

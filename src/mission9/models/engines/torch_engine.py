@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mission9.concurrency.watchdog import progress
-from mission9.errors import SetupError
+from mission9.errors import DeviceError, SetupError
 from mission9.models.engines.base import Images
 from mission9.models.engines.torch_model import MobileNetV2Features
 from mission9.models.preprocess import MEAN, STD
@@ -21,6 +21,9 @@ from mission9.schema import FEATURES
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = {"cpu": 16, "cuda": 256}
+
+# Calls without a shortage of memory until a reduced batch size is doubled; each shortage doubles the number itself.
+_GROW_AFTER = 8
 
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,10 +38,12 @@ class TorchEngine:
     `device` is "cpu" or "cuda:<index>"; `threads` is for the CPU, 0 for all cores, and applies to the whole process.
     `precision` (float32, bfloat16, float16) is that of the convolutions; normalisation and pooling are in float32.
 
-    If the device lacks memory for `batch_size` images at a time, the engine permanently halves it until they fit.
+    If the device lacks memory, the engine halves `batch_size`, and doubles it again after some calls: the memory may
+    have been another process's.
 
     Raises:
         SetupError: on a call, if the device lacks memory for one image.
+        DeviceError: on a call, if the GPU fails, after which this process cannot use it.
     """
 
     def __init__(
@@ -52,7 +57,8 @@ class TorchEngine:
     ) -> None:
         self._device = torch.device(device)
         self._type = _TYPES[precision]
-        self.batch_size = batch_size or BATCH_SIZES[self._device.type]
+        self.batch_size = self._largest = self._smallest = batch_size or BATCH_SIZES[self._device.type]
+        self._fitting, self._grow_after = 0, _GROW_AFTER
         torch.set_num_threads(threads or os.cpu_count() or 1)
         model = MobileNetV2Features()
         model.load_tensors({name: torch.from_numpy(array.copy()) for name, array in tensors.items()})
@@ -66,17 +72,30 @@ class TorchEngine:
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
         features = np.empty((len(images), FEATURES), np.float32)
-        at, wanted = 0, self.batch_size
+        at, size = 0, self.batch_size
         while at < len(images):
-            part = self._infer_or_halve(images[at : at + self.batch_size])
+            part = self._infer_if_they_fit(images[at : at + size])
             progress()
-            if part is not None:
+            if part is None:
+                size = min(size, len(images) - at) // 2
+                self._shrink()
+            else:
                 features[at : at + len(part)] = part
                 at += len(part)
-        if self.batch_size < wanted:
-            told = "%s has not the memory for %d images at a time: %d from now on"
-            logger.warning(told, self._device, wanted, self.batch_size)
+        self._grow()
         return features
+
+    def _shrink(self) -> None:
+        self.batch_size = max(1, self.batch_size // 2)
+        self._fitting, self._grow_after = 0, 2 * self._grow_after
+
+    def _grow(self) -> None:
+        if self.batch_size < self._smallest:
+            self._smallest = self.batch_size
+            logger.warning("%s lacks memory: at most %d images at a time for now", self._device, self.batch_size)
+        self._fitting += 1
+        if self.batch_size < self._largest and self._fitting >= self._grow_after:
+            self.batch_size, self._fitting = min(self._largest, 2 * self.batch_size), 0
 
     @torch.inference_mode()
     def on_device(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -87,18 +106,19 @@ class TorchEngine:
             features: torch.Tensor = self._model(x.to(self._type))
             return features
 
-    def _infer_or_halve(self, images: Images) -> NDArray[np.float32] | None:
-        """The features; None if memory runs out, with `batch_size` set to half the images that did not fit."""
+    def _infer_if_they_fit(self, images: Images) -> NDArray[np.float32] | None:
+        """The features; None if the device lacks memory for so many images."""
         try:
             return self._infer(images)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
+                if isinstance(error, torch.AcceleratorError):
+                    raise DeviceError(f"{self._device} failed: {str(error).partition(chr(10))[0]}") from error
                 raise
             if len(images) == 1:
                 why = str(error).partition("\n")[0]
                 raise SetupError(f"{self._device} cannot infer even one image at a time: {why}") from error
         # Outside the handler, the error is gone, and with it the tensors in the frames that it kept.
-        self.batch_size = len(images) // 2
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return None
