@@ -19,7 +19,7 @@ def main() -> None:
         ("small.jpg", (100, 100), {"quality": 85}),
         ("lossy.webp", (160, 120), {"quality": 70}),
         ("palette.gif", (90, 60), {}),
-        ("deflated.tiff", (60, 90), {"compression": "jpeg"}),
+        ("compressed.tiff", (60, 90), {"compression": "jpeg"}),
     ):
         picture(*size).save(folder / name, **options)
     picture(120, 80).convert("CMYK").save(folder / "print.jpg", quality=70)

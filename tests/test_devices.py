@@ -93,10 +93,12 @@ def test_gpus_are_known_by_the_machines_names(monkeypatch: pytest.MonkeyPatch) -
         assert devices.cuda_index() == index
 
 
-def test_without_a_folder_for_claims_processes_differ(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+def test_a_link_is_no_folder_for_claims(tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    (tmp_path / f"mission9-gpus-{os.getuid()}").symlink_to(others)
     assert [devices._claimed((0, 1, 2), process) for process in (30, 31, 32)] == [0, 1, 2]
+    assert list(others.iterdir()) == []
 
 
 def test_the_workers_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:

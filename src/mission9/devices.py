@@ -7,11 +7,13 @@ import fcntl
 import importlib.util
 import os
 import socket
+import stat
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mission9.errors import SetupError
 
@@ -138,22 +140,35 @@ def _assigned_device() -> int | None:
 @cache
 def _claimed(visible: tuple[int, ...], process: int) -> int:
     """The visible GPU with the fewest claims; `process`, which is this one, holds its claim, a lock, until it ends."""
-    folder = Path(tempfile.gettempdir()) / f"mission9-gpus-{os.getuid()}"
-    names = _machine_names(max(visible) + 1)
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder = _claims_folder()
+        names = [quote(name, "") for name in _machine_names(max(visible) + 1)]
         for claims in range(_MAX_CLAIMS):
             for index in visible:
-                file = os.open(folder / f"{names[index]}-{claims}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    os.close(file)
-                else:
+                if _try_lock(folder / f"{names[index]}-{claims}"):
                     return index
-    except OSError:  # no such folder is possible here
+    except OSError:  # no folder of this user's is possible here
         pass
     return visible[process % len(visible)]
+
+
+def _claims_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"mission9-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if (found := folder.lstat()).st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise PermissionError(f"{folder} is another user's, or a link")
+    return folder
+
+
+def _try_lock(path: Path) -> bool:
+    """Lock a file until this process ends; return False if another process holds the lock."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    return True
 
 
 def _machine_names(count: int) -> list[str]:

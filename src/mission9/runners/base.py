@@ -45,6 +45,6 @@ def carry_out(task: Task, number: int) -> bytes:
         with translate_errors(only_final=True):
             return task(number)
     except DeviceError as error:
-        sys.stderr.write(f"mission9: {error}; this worker ends, and another retries its task\n")
+        sys.stderr.write(f"mission9: {error}. This worker ends, and another retries its task\n")
         sys.stderr.flush()
         os._exit(1)

@@ -21,7 +21,7 @@ def find_root(place: str) -> Root:
     Raises:
         InputError: it does not exist, is not a folder, or is a damaged pack, or a bucket does not answer.
     """
-    open_source(Root(place)).check()
+    open_source(Root(place)).check()  # not resolved, so that errors name the place as given
     return resolve_root(place)
 
 

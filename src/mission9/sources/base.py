@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mission9.sources.deletion import DeletableImages
     from mission9.sources.listing import Listing, ListingCounts
 
-# The place of a source as one text for all folders and processes, which tasks take to workers: never a user's text.
+# The place of a source as one text for all folders and processes, which tasks take to workers (`find_root`).
 Root = NewType("Root", str)
 
 

@@ -113,7 +113,10 @@ class TorchEngine:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 if isinstance(error, torch.AcceleratorError):
-                    raise DeviceError(f"{self._device} failed: {str(error).partition(chr(10))[0]}") from error
+                    why = str(error).partition("\n")[0]
+                    raise DeviceError(
+                        f"{self._device} failed ({why}): rerun the same command to resume, and check nvidia-smi"
+                    ) from error
                 raise
             if len(images) == 1:
                 why = str(error).partition("\n")[0]
