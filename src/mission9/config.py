@@ -65,7 +65,7 @@ _SECTIONS = {
     ),
     "Features": ("weights", "preprocess", "precision", "device", "engine", "batch_size"),
     "PCA": ("components", "pca_model"),
-    "Who does the work": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
+    "Runner": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
     "Data protection": ("policy", "pseudonymise", "encrypt_key"),
     "Tracking": ("mlflow", "estimate"),
@@ -108,26 +108,32 @@ class RunConfig(BaseSettings):
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
     preprocess: Preprocess = Field("stretch", description="stretch: both sides to 224 pixels; crop: the middle.")
     components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")
-    device: Device = Field("auto", description="Where features are computed; auto: a GPU if any.")
-    engine: EngineName = Field("auto", description="What computes them; auto: openvino on a CPU, torch on a GPU.")
+    device: Device = Field("auto", description="Device that computes the features; auto: a GPU if any.")
+    engine: EngineName = Field(
+        "auto", description="Engine that computes them; auto: openvino on a CPU, torch on a GPU."
+    )
     precision: Precision = Field("float32", description="Arithmetic: also bf16, int8 (CPU); bfloat16, float16 (GPU).")
-    batch_size: int | None = Field(None, ge=1, description="Images a step; by default what suits the engine.")
-    runner: RunnerName = Field("auto", description="Who does the work: Spark, or worker processes without Java.")
+    batch_size: int | None = Field(None, ge=1, description="Images at a time; default: chosen by the engine.")
+    runner: RunnerName = Field(
+        "auto", description="spark, or local: worker processes without Java; auto: spark if possible."
+    )
     workers: int | None = Field(None, ge=1, description="Worker processes of --runner local; default: one a core.")
     master: str | None = Field(None, description="Spark master: local[4], spark://..., yarn; default: all cores here.")
-    spark_ui: Flag = Field(False, description="Spark's web page, which asks nobody for a password, while it works.")
+    spark_ui: Flag = Field(False, description="Serve Spark's web page, without a password, during the run.")
     max_reject_rate: float = Field(0.05, ge=0, le=1, description="Fail when more than this share is rejected.")
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=2 * MAX_PIXELS, description="Reject pictures of more pixels.")
     max_bytes: int = Field(MAX_BYTES, ge=1, description="Reject files of more bytes.")
-    verify_content: Flag = Field(False, description="Read every file to see what changed, not just sizes and times.")
-    pca_model: str | None = Field(None, description="Folder pca_model of an earlier run: project into it, fit none.")
+    verify_content: Flag = Field(False, description="Detect changes by content, instead of by size and time.")
+    pca_model: str | None = Field(
+        None, description="Folder pca_model of an earlier run, to use instead of a new model."
+    )
     mlflow: str | None = Field(
         None,
         description="MLflow server to log the run to, or local for mlflow.db and mlruns/ here "
         "[env: MLFLOW_TRACKING_URI].",
         validation_alias="MLFLOW_TRACKING_URI",
     )
-    estimate: str | None = Field(None, description="File of mission9 estimate --save, to hold this run against.")
+    estimate: str | None = Field(None, description="File of mission9 estimate --save, to compare this run with.")
     policy: PolicyName | None = Field(
         None,
         description="eu: buckets must be in the EU, encrypted, not public, and ask for TLS; no other stores; default: "
@@ -135,17 +141,17 @@ class RunConfig(BaseSettings):
     )
     pseudonymise: str | None = Field(
         None,
-        description="Key, env:NAME or a file: published tables hold pseudonyms in the place of paths.",
+        description="Key, env:NAME or a file: published tables hold pseudonyms instead of paths.",
     )
     encrypt_key: str | None = Field(
         None,
         description="Key, env:NAME or a file: all Parquet files are encrypted, and neither CSV nor page is written.",
     )
-    all_files: Flag = Field(False, description="List every file: also by other names, and in folders of tools.")
+    all_files: Flag = Field(False, description="List every file, with any extension, also in folders of tools.")
     splits: SplitsFrom = Field(
         "auto",
         description="Folders like Training, valid or test_set are splits; auto: where that is clear; folders: also "
-        "beside labels; none: all are labels.",
+        "next to labels; none: all are labels.",
     )
     label_level: int | None = Field(
         None,
@@ -156,7 +162,7 @@ class RunConfig(BaseSettings):
     follow_links: Flag = Field(False, description="Follow links that lead out of the input.")
     plain_csv: Flag = Field(False, description="No apostrophe in the CSV before labels and paths like =SUM(A1).")
     no_report: Flag = Field(False, description="Write no report.html; mission9 report writes it later.")
-    overwrite: Flag = Field(False, description="Compute everything again; write beside files that are not ours.")
+    overwrite: Flag = Field(False, description="Compute everything again; allow an output with other files.")
     driver_memory: str = Field(
         "8g",
         pattern=_MEMORY,
@@ -169,7 +175,7 @@ class RunConfig(BaseSettings):
         description="Spark executor memory [env: SPARK_EXECUTOR_MEMORY].",
         validation_alias="SPARK_EXECUTOR_MEMORY",
     )
-    config: Path | None = Field(None, description="TOML file of settings: max_reject_rate = 0.1, say.")
+    config: Path | None = Field(None, description="TOML file of settings, such as max_reject_rate = 0.1.")
 
     def __init__(self, **settings: Any) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The sections that `mission9 --help` shows, and the commands in each."""
+"""The application, and the sections of `mission9 --help`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ app = App(
     help="""Turn folders of labelled images into MobileNetV2 features and a compact PCA space.
 
     To begin: `mission9 demo` needs neither images nor a network. Then: `mission9 run --input IMAGES --output RESULTS`.
-    `mission9 COMMAND --help` tells more, with examples.
+    `mission9 COMMAND --help` describes a command, with examples.
     """,
     group_commands=USE,  # of commands that name no other
     version=__version__,

@@ -1,4 +1,4 @@
-"""Print what a command says: results on standard output, all else on standard error, each on one line."""
+"""Print results on standard output and messages on standard error, each on one line."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ def set_up_logging() -> None:
 
 
 class _OneLine(logging.Formatter):
-    """A message on one line: no file's name can make it look like two."""
+    """A formatter that keeps each message on one line, even if a file name contains line breaks."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return shown(super().formatMessage(record))
 
 
 class _ConsoleHandler(logging.Handler):
-    """Lines above the bar, if there is one."""
+    """A handler that prints lines above the progress bar, if any."""
 
     def emit(self, record: logging.LogRecord) -> None:
         console.print(self.format(record), markup=False)
 
 
 def fail(message: str, code: int) -> int:
-    """Say why a command ends with an exit code, and return that."""
+    """Print why a command fails, and return its exit code."""
     console.print(f"mission9: {shown(message)}", markup=False)
     return code
 
 
 def take_any_text() -> None:
-    """Have what the encoding of an output lacks be escaped there: nothing fails for its words when its work is done."""
+    """Escape characters that the output's encoding lacks, so that no command fails on its messages."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 
 def say_json(found: Any) -> None:
-    """Print a line of JSON, its letters as they are where the output has them."""
+    """Print a line of JSON; characters that the output's encoding lacks are escaped."""
     is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     print(json.dumps(found, ensure_ascii=not is_unicode), flush=True)
 

@@ -35,28 +35,28 @@ app.command(deploy)
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class EmrOptions:
-    """The options of a run on EMR: where, with what, and for how long."""
+    """The options of a run on EMR: the place, the machines and the time limit."""
 
     region: str = "eu-west-1"
-    """Where; in the European Union."""
+    """Region, in the European Union."""
     stack: str = "mission9"
     """Name of the stack."""
     serverless: Flag = False
-    """EMR Serverless, which has no GPUs, instead of a cluster."""
+    """Use EMR Serverless, which has no GPUs, instead of a cluster."""
     max_hours: float = Job.max_hours
-    """Hours that the run may take."""
+    """Time limit of the run, in hours."""
     gpu_type: str = Machines.gpu
-    """Machines that compute."""
+    """Type of the machines that compute."""
     spot_nodes: int = Machines.spot
-    """How many of them beside the first, at the price of the day; they may be taken away."""
+    """Number of additional spot machines, which Amazon may reclaim."""
     primary_type: str = Machines.primary
-    """Machine that hands out the work."""
+    """Type of the machine that distributes the work."""
     release: str = Job.release
-    """EMR's release."""
+    """Release of EMR."""
     wheel: Path = Path("dist/mission9.zip")
-    """What make wheel built."""
+    """The archive that make wheel builds."""
     folder: Path = Path("data/logs")
-    """Where logs go."""
+    """Folder for the logs."""
 
 
 @deploy.command
@@ -71,8 +71,8 @@ def emr(
 ) -> int:
     """Run on Amazon's EMR, in the stack of deploy/emr/stack.yaml; takes the options of `mission9 run`.
 
-    One of --dry-run, --submit and --logs says what to do. The cluster ends with its run; Amazon ends it when it is idle
-    for 15 minutes, and after --max-hours and its start.
+    Pass one of --dry-run, --submit and --logs. The cluster ends with its run; Amazon ends it after 15 idle minutes, and
+    at the latest after --max-hours and its start.
 
     ```bash
     mission9 deploy emr --dry-run --input s3://bucket/images --output s3://bucket/results --weights demo
@@ -86,15 +86,15 @@ def emr(
     config:
         The settings of the run; its input, output and weights are in buckets.
     dry_run:
-        Print the requests to Amazon, and what they may cost; nothing is asked.
+        Print the requests to Amazon and their maximum cost, without sending them.
     submit:
-        Do it, and print the id of the cluster or job.
+        Send the requests, and print the id of the cluster or job.
     logs:
-        Bring the logs of a cluster (j-…), or of a job of EMR Serverless, into --folder.
+        Download the logs of a cluster (j-…), or of a job of EMR Serverless, into --folder.
     wait:
-        Stay until it has ended, and bring its logs.
+        Wait for the end, and download the logs.
     options:
-        Where, with what, and for how long.
+        The place, the machines and the time limit.
     """
     from mission9.deploy import aws
 

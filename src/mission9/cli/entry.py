@@ -1,4 +1,4 @@
-"""A command line -> what it asks for -> an exit code."""
+"""A command line -> its command -> an exit code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ INTERRUPTED, TERMINATED = 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """The system asks the program to end: in all else it is as Ctrl-C."""
+    """A signal to terminate; handled like Ctrl-C, with another exit code."""
 
 
 def program() -> NoReturn:
-    """Be the program `mission9`: carry out this process's command line, and exit."""
+    """Run this process's command line as the program `mission9`, and exit."""
     os.environ.update(SAFE_PATH)
     _set_home()
     _take_names_as_utf8()
@@ -39,10 +39,10 @@ def program() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process without taking Python apart.
+    """Exit without finalizing the interpreter.
 
-    Arrow's threads may still hold a file of Python's; one that asks for Python while it is taken apart ends the process
-    with SIGABRT, or keeps it for ever (https://github.com/apache/arrow/issues/34314).
+    Arrow's threads may still hold a Python file. One that needs the interpreter during finalization aborts the process,
+    or blocks it forever (https://github.com/apache/arrow/issues/34314).
     """
     atexit._run_exitfuncs()
     try:
@@ -54,13 +54,13 @@ def _leave(code: int) -> NoReturn:
 
 
 def task() -> None:
-    """Carry out this process's command line as a task of Databricks, which takes any `SystemExit` for a failure."""
+    """Carry out this process's command line as a task of Databricks, which treats any `SystemExit` as a failure."""
     if code := main():
         sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
+    """Run a command line and return its exit code: 0 done, 2 usage, 3 too many rejects, 1 anything else."""
     take_any_text()
     set_up_logging()
     try:

@@ -26,9 +26,9 @@ def estimate(
 ) -> None:
     """Predict how long a run takes and what it costs, by a probe of 200 images; takes the options of `mission9 run`.
 
-    A line for this machine, and one for each --machine, with bounds: the minutes of the run, those with the machines'
-    start, and the dollars for these. What other machines do is assumed from what this one did; docs/how-to/estimate.md
-    says how.
+    It prints a line for this machine and one for each --machine, with bounds: the minutes of the run, the minutes with
+    the machines' start, and their price in dollars. docs/how-to/estimate.md explains the assumptions about other
+    machines.
 
     ```bash
     mission9 estimate --input photos --weights demo
@@ -39,13 +39,13 @@ def estimate(
     Parameters
     ----------
     config:
-        What the run would be given.
+        The settings of the run.
     images:
-        How many images the run would have; by default as many as there are.
+        Number of images of the run; default: all images of the input.
     machine:
-        A type of machine of Amazon's, as often as you like.
+        A machine type of Amazon; may be repeated.
     count:
-        How many machines of that type.
+        Number of machines of each type.
     price:
         Your price of a machine, TYPE=USD an hour, in the place of the list's.
     save:

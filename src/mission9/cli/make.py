@@ -1,4 +1,4 @@
-"""The commands that make a result, or what one is made of."""
+"""The commands that make a result, a dataset or a pack."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def demo(*, output: Path = Path("data/demo")) -> None:
 def doctor(
     *, config: RunConfig | None = None, json_: Annotated[bool, Parameter(name="--json", negative="")] = False
 ) -> int:
-    """Look at what of this machine would keep a run from going well; takes the options of `mission9 run`.
+    """Check this machine for problems that would stop a run; takes the options of `mission9 run`.
 
-    A line each: ok, warning or problem, with what to do. The exit code is 1 if there is a problem.
+    It prints a line for each finding: ok, warning or problem, with a remedy. The exit code is 1 if there is a problem.
 
     ```bash
     mission9 doctor --input photos --output results
@@ -91,7 +91,7 @@ def doctor(
     Parameters
     ----------
     config:
-        What the run would be given.
+        The settings of the run.
     json_:
         Print a line of JSON for each finding.
     """
@@ -119,9 +119,10 @@ def subset(
     output: Path = Path("dataset/subsets"),
     copy: Flag = False,
 ) -> int:
-    """Make a smaller dataset: a share of the images of every label, always the same ones.
+    """Make a smaller dataset: the same share of the images of every label, always the same images.
 
-    A subset holds all smaller ones. The images are hard links where the file system allows: they take no room.
+    A subset contains all smaller ones. Its images are hard links, which take no space, or copies if the file system has
+    no links.
 
     ```bash
     mission9 subset --input photos --output subsets --percentage 10
@@ -135,7 +136,7 @@ def subset(
     all_:
         Make the usual subsets: 1, 5, 10, 25 and 50 percent.
     list_:
-        List the subsets there are.
+        List the existing subsets.
     input_:
         The dataset.
     output:
@@ -186,7 +187,7 @@ def pack(
     Parameters
     ----------
     input_:
-        Folder of images, s3://BUCKET/PREFIX, or a URL of fsspec; with --reader spark whatever Spark can read.
+        Folder of images, s3://BUCKET/PREFIX, or a URL of fsspec; with --reader spark any URL that Spark can read.
     output:
         Folder for the pack, or s3://BUCKET/PREFIX; made if absent.
     splits:
@@ -238,7 +239,7 @@ def fetch(
     variant: Variant | None = None,
     version: int = VERSION,
 ) -> int:
-    """Get Fruits-360 from Kaggle, or from an archive at hand, to where `mission9 run` without --input finds it.
+    """Download Fruits-360 from Kaggle, or unpack a local archive, to the default --input of `mission9 run`.
 
     No archive is trusted: one with links, bombs, or names that lead elsewhere is refused as a whole. The folder
     appears once it is complete, with licence, author and the SHA-256 of the archive in files next to it.
@@ -253,9 +254,9 @@ def fetch(
     output:
         Folder to put fruits-360_dataset/fruits-360 in.
     archive:
-        A .zip, .tar or .tar.gz file to take instead of Kaggle's.
+        A local .zip, .tar or .tar.gz file to unpack instead of a download.
     variant:
-        Which one, where there are several: the images of 100x100 pixels, or those of their original size.
+        Images of 100x100 pixels, or of their original size, if the archive has both.
     version:
         The version of Kaggle's dataset.
     """

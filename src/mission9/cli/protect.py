@@ -1,4 +1,4 @@
-"""The commands that protect data: what images carry, and what a result must not keep."""
+"""The commands that protect data: audit metadata, and erase images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Input = Annotated[str | None, Parameter("--input")]
 def audit(place: str, /, *, all_files: Flag = False, json_: _Json = False) -> int:
     """Count the images that carry EXIF, GPS, XMP, IPTC or comments.
 
-    Pixels are not decoded, and no name is printed.
+    It decodes no pixels and prints no names.
 
     ```bash
     mission9 audit photos
@@ -39,7 +39,7 @@ def audit(place: str, /, *, all_files: Flag = False, json_: _Json = False) -> in
     place:
         Folder of images, or s3://BUCKET/PREFIX.
     all_files:
-        Look at every file, not just those that look like images by name.
+        Read every file, not only those with the extension of an image.
     json_:
         Print the counts as JSON.
     """
@@ -67,10 +67,10 @@ def erase(
     input_: _Input = None,
     pseudonymise: str | None = None,
 ) -> None:
-    """Take images out of a result for good: features, rejects, scores, CSV, model, report and state.
+    """Erase images from a result: features, rejects, scores, CSV, model, report and state.
 
-    The model is refitted without them, every file left is searched for their names, and a receipt records it without
-    a name. No later run into this output takes them in again. A second call does nothing; a killed one is resumed.
+    It refits the model without them, searches every remaining file for their names, and records a receipt without
+    names. Later runs into this output exclude them. To resume a killed erasure, rerun the same command.
 
     ```bash
     mission9 erase results --ids ids.txt
@@ -85,9 +85,9 @@ def erase(
     ids:
         File with a path of the tables a line.
     older_than:
-        Erase the images whose file, or object, changed last more than so many days ago, in the place of --ids.
+        Erase the images whose file or object was last changed more than this many days ago, instead of --ids.
     source:
-        Delete the images too; of objects, all versions.
+        Also delete the image files, or all versions of the objects.
     input_:
         Where the images are now; by default where the run read them.
     pseudonymise:

@@ -1,4 +1,4 @@
-"""A mistake in a command line -> one line in mission9's own words."""
+"""Describe a mistake in a command line in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mission9.config import explain
 
 
 def describe_error(error: CycloptsError) -> str:
-    """Say which word is wrong, and what to give."""
+    """Name the wrong argument, and the remedy."""
     if isinstance(error.__cause__, ValidationError):
         return explain(error.__cause__)
     command = " ".join((app.name[0], *(error.command_chain or ())))
@@ -27,7 +27,7 @@ def describe_error(error: CycloptsError) -> str:
 
 
 def _too_many(command: str, words: list[str]) -> str:
-    """Name the words that the command does not take; most often one is a folder without its option."""
+    """Name the arguments that the command does not accept; most often one is a folder without its option."""
     asked = reduce(lambda above, name: above[name], command.split()[1:], app)
     names = {name for argument in asked.assemble_argument_collection(parse_docstring=False) for name in argument.names}
     remedy = f"is it --input {shlex.quote(words[0])}? " if "--input" in names else ""

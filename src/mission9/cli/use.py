@@ -33,7 +33,7 @@ def verify(output: str = "data/Results", /, *, pseudonymise: str | None = None) 
     output:
         The output of an earlier run: a folder, or s3://BUCKET/PREFIX.
     pseudonymise:
-        Key of the pseudonyms in the tables, env:NAME or a file, to hold them against the listing by name.
+        Key of the pseudonyms in the tables, env:NAME or a file, to check them against the listing by name.
     """
     from mission9.crypto.pseudonyms import Pseudonyms
     from mission9.results.verify import verify_output
@@ -84,7 +84,7 @@ def evaluate(
 
 @app.command
 def export(output: str = "data/Results", /, *, onnx: Path) -> None:
-    """Write features and PCA as one ONNX graph: pictures of 224 by 224 pixels go in, scores come out.
+    """Write features and PCA as one ONNX graph: its input is pictures of 224 by 224 pixels, its output scores.
 
     ```bash
     mission9 export results --onnx model.onnx
@@ -180,9 +180,9 @@ def project(
     model:
         The folder pca_model in an earlier run's output, also s3://BUCKET/PREFIX/pca_model.
     device:
-        Where features are computed.
+        Device that computes the features.
     engine:
-        What computes them.
+        Engine that computes them.
     """
     from mission9.results.projector import Projector
 
