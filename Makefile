@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPARK35 := .venv-spark35
 SOURCES := pyproject.toml requirements.txt scripts/setup.sh
+NATIVE := scripts/native.sh native/pyproject.toml $(wildcard native/src/mission9_native/*)
 # Where it is set, each process compiles all that it imports again: uv, other than pip, does not at installation.
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -153,13 +154,15 @@ JAVA := scripts/java.sh
 	$(JAVA) .venv
 	@touch $@
 
-.venv/.runtime: $(SOURCES)
+.venv/.runtime: $(SOURCES) $(NATIVE)
 	$(SETUP) .venv -r requirements.txt --editable .
+	scripts/native.sh .venv
 	$(JAVA) .venv
 	@touch .venv/.demo $@
 
-.venv/.dev: $(SOURCES) requirements-dev.txt
+.venv/.dev: $(SOURCES) $(NATIVE) requirements-dev.txt
 	$(SETUP) .venv -r requirements.txt -r requirements-dev.txt --editable .
+	scripts/native.sh .venv
 	$(JAVA) .venv
 	@touch .venv/.demo .venv/.runtime $@
 

@@ -5,7 +5,7 @@
 Needs torch, Pillow, pyarrow, numpy and safetensors; no Spark and no network. Every rate is in images a second, the
 median of several passes after one that is not counted:
 
-decode      the thread pool alone: files are read, decoded and resized
+decode      reader processes alone: files are read, decoded and resized
 model       the network alone, at so many images a step (*: the number that infer_features takes); pixels lie on the
             device already
 end to end  files to features, through `infer_features`
@@ -39,7 +39,6 @@ from benchmarks.report import read, save
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.concurrency.prefetch import READERS
 from mission9.datasets.demo import VARIETIES, draw, jpeg
 from mission9.decoding.pixels import pixels_digest
 from mission9.errors import InputError, Mission9Error, SetupError
@@ -52,7 +51,7 @@ from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.infer_features import infer_features
-from mission9.stages.prepare_images import ImageRow, Pixels, PreparedImage, prepare_ahead
+from mission9.stages.prepare_images import ImageRow, Pixels, prepare_ahead
 
 Device = Literal["cuda", "cpu"]
 Features = NDArray[np.float32]
@@ -141,7 +140,7 @@ def measure(arguments: argparse.Namespace) -> Json:
         "distinct": min(count, len(images)),
         "repeats": arguments.repeats,
         "cudnn_benchmark": arguments.cudnn_benchmark,
-        "decode_threads": devices.decode_threads() if device == "cuda" else READERS,
+        "readers": devices.decode_threads() if device == "cuda" else 1,
         "decode": bench.decode,
         "precisions": results,
     }
@@ -187,23 +186,19 @@ def listed(folder: str) -> list[ImageRow]:
 
 def prepare_bench(first: Extraction, rows: list[ImageRow], arguments: argparse.Namespace) -> Bench:
     compared = rows[:: -(-len(rows) // COMPARED)]  # of all labels
-    pixels = [image.pixels for image in decoded(compared, first) if image.pixels is not None]
-    if not pixels:
+    pixels = np.concatenate([batch.pixels.copy() for batch in prepare_ahead(compared, first)])
+    if not len(pixels):
         raise InputError(f"none of {len(compared)} images in {arguments.images} can be decoded")
     cpu = make_engine(choose_engine(engine="torch", device="cpu"), first.weights, threads=0)
     return Bench(
         device=arguments.device,
         rows=rows,
-        pixels=np.stack(pixels),
-        right=cpu(np.stack(pixels)),
-        decode=rate(lambda: sum(1 for _ in decoded(rows, first)), arguments.repeats),
+        pixels=pixels,
+        right=cpu(pixels),
+        decode=rate(lambda: sum(len(batch.rows) for batch in prepare_ahead(rows, first)), arguments.repeats),
         batch_sizes=tuple(arguments.batch_sizes or BATCH_SIZES[arguments.device]),
         repeats=arguments.repeats,
     )
-
-
-def decoded(rows: Sequence[ImageRow], extraction: Extraction) -> Iterator[PreparedImage]:
-    return prepare_ahead(rows, extraction, batch_size=engine_of(extraction).batch_size)
 
 
 def engine_of(extraction: Extraction) -> TorchEngine:
@@ -293,7 +288,7 @@ def as_text(report: Json) -> Iterator[str]:
         f"{report['images']:,} images a pass ({report['distinct']:,} distinct, {report['source']}), weights "
         f"{report['weights']}"
     )
-    yield f"decode {report['decode']:,.0f} images/s on {report['decode_threads']} threads"
+    yield f"decode {report['decode']:,.0f} images/s by {report['readers']} readers"
     results = report["precisions"]
     sizes = sorted({size for result in results.values() for size in result["model"]}, key=int)
     heads = [f"model @{size}" for size in sizes] + ["end to end", "of bound", "cosine mean", "min", "error max"]

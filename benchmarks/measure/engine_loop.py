@@ -28,7 +28,7 @@ from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
 from mission9.stages.calibrate_int8 import calibrate_int8
 from mission9.stages.make_extraction import make_extraction
-from mission9.stages.prepare_images import ImageRow, Pixels, prepare
+from mission9.stages.prepare_images import ImageRow, Pixels, prepare_ahead
 
 _DISTINCT = 128
 
@@ -93,8 +93,8 @@ def _decoded(images: str, extraction: Extraction) -> Pixels:
     root = find_root(images)
     listed = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     rows = [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in listed]
-    prepared = (prepare(row, extraction=extraction).pixels for row in rows[:: -(-len(rows) // _DISTINCT)])
-    return np.stack([image for image in prepared if image is not None])
+    chosen = rows[:: -(-len(rows) // _DISTINCT)]
+    return np.concatenate([batch.pixels.copy() for batch in prepare_ahead(chosen, extraction)])
 
 
 def _one_pass(engine: Engine, pixels: Pixels, seconds: float) -> float:

@@ -21,7 +21,7 @@ from tests.support.seeds import Seed, make_seeds
 
 from mission9 import RunConfig
 from mission9.decoding.isolated import Decoded, decode_apart
-from mission9.decoding.worker import MAX_IMAGES, DecoderSettings
+from mission9.decoding.protocol import MAX_IMAGES, DecoderSettings
 from mission9.errors import REASONS, ImageError
 from mission9.models.extraction import Extraction
 from mission9.models.mobilenet_v2 import INPUT_SIZE

@@ -20,7 +20,7 @@ from mission9.options import MAX_BYTES, MAX_PIXELS
 from mission9.sources import find_root
 from mission9.sources.list_images import list_images
 from mission9.sources.listing import ListingCounts
-from mission9.stages.prepare_images import ImageRow, prepare
+from mission9.stages.prepare_images import ImageRow, prepare_ahead
 
 COMPARED = 64
 _GOLDEN = "fruits-64.npz"
@@ -59,10 +59,12 @@ def main() -> None:
     )
     listed = [row for batch in list_images(root, ListingCounts()) for row in batch.to_pylist()]
     rows = [ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in listed]
-    images_read = [prepare(row, extraction=extraction) for row in rows[:: -(-len(rows) // COMPARED)]]
-    good = [(image.row.path, image.pixels) for image in images_read if image.pixels is not None]
     engine = make_engine(extraction.engine, extraction.weights, threads=0)
-    np.savez(file, paths=[path for path, _ in good], features=engine(np.stack([pixels for _, pixels in good])))
+    paths, features = [], []
+    for batch in prepare_ahead(rows[:: -(-len(rows) // COMPARED)], extraction):
+        paths += [row.path for at, row in enumerate(batch.rows) if at not in batch.rejected]
+        features.append(engine(batch.pixels))
+    np.savez(file, paths=paths, features=np.concatenate(features))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mission9 import devices
 from mission9.config import RunConfig
 from mission9.decoding.decode import to_picture
 from mission9.decoding.isolated import decode_apart
-from mission9.decoding.worker import DecoderSettings
+from mission9.decoding.protocol import DecoderSettings
 from mission9.errors import ImageError
 from mission9.models.engines import check_cpu, choose_engine, make_engine
 from mission9.models.engines.base import Engine
@@ -23,7 +23,7 @@ from mission9.models.preprocess import to_input
 from mission9.models.weights import Weights, load_weights
 from mission9.options import Device, EngineName, Precision, Preprocess
 from mission9.schema import FEATURES
-from mission9.sources.read_bytes import read_bytes
+from mission9.storage.local.read_bytes import read_bytes
 
 ImageLike = str | Path | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 

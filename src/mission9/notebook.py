@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mission9.config import RunConfig
 from mission9.datasets.demo import write_sample
 from mission9.decoding.isolated import decode_apart
-from mission9.decoding.worker import THUMBNAIL, DecoderSettings
+from mission9.decoding.protocol import THUMBNAIL, DecoderSettings
 from mission9.errors import ConfigError, ImageError, InputError, OutputError
 from mission9.models.preprocess import thumbnail_size
 from mission9.options import MAX_BYTES, MAX_PIXELS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mission9.sources.read_bytes import read_bytes
+from mission9.storage.local.read_bytes import read_bytes
 
 WORKER = """
 import os, signal, sys, time
@@ -37,7 +37,7 @@ def test_a_worker_that_is_stopped_before_its_first_task_is_noticed_by_another() 
 
 def test_each_piece_of_a_large_file_is_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signs: list[None] = []
-    monkeypatch.setattr("mission9.sources.read_bytes.progress", lambda: signs.append(None))
+    monkeypatch.setattr("mission9.storage.local.read_bytes.progress", lambda: signs.append(None))
     content = bytes(range(256)) * (1 << 17)  # 32 MB
     (tmp_path / "large").write_bytes(content)
     assert read_bytes(bytes(tmp_path / "large"), max_bytes=len(content)) == content

@@ -24,20 +24,22 @@ from PIL import Image
 from mission9 import RunConfig, run
 from mission9.concurrency.watchdog import is_stopped
 from mission9.decoding.decode import decode_image
-from mission9.decoding.isolated import Decoded, _turns, decode_apart
-from mission9.decoding.worker import THUMBNAIL, TIME_LIMIT, DecoderSettings
+from mission9.decoding.decoder_process import turns_file
+from mission9.decoding.isolated import Decoded, decode_apart
+from mission9.decoding.protocol import THUMBNAIL, TIME_LIMIT, DecoderSettings
 from mission9.errors import ImageError
 from mission9.models.preprocess import thumbnail_size, to_input, to_thumbnail
 from mission9.runners.base import InProcessRunner
 
-# A decoder that misbehaves in C where an image's comment tells it to; children load it when they start. The time of an
-# image which hangs, or is long work, runs ten times as fast, which is noted; no other image's does, since on a machine
-# that is busy those may take theirs.
+# Decoders that misbehave in C where an image's comment tells them to; children load them when they start. The time of
+# an image which hangs, or is long work, runs ten times as fast, which is noted; no other image's does, since on a
+# machine that is busy those may take theirs.
 MISBEHAVING = """
 import ctypes, os, signal, sys, time
+import simplejpeg
 from PIL import JpegImagePlugin
 
-load = JpegImagePlugin.JpegImageFile.load
+load, decode_jpeg = JpegImagePlugin.JpegImageFile.load, simplejpeg.decode_jpeg
 
 def hurry():
     left = signal.getitimer(signal.ITIMER_REAL)[0]
@@ -47,8 +49,6 @@ def hurry():
 
 def misbehave(image):
     what = image.info.get("comment", b"")
-    if image.width == 7000:
-        hurry()
     if what == b"segfault":
         ctypes.string_at(0)
     if what == b"abort":
@@ -71,7 +71,12 @@ def misbehave(image):
             hoard.append(numpy.empty(1 << 26, numpy.uint8))
     return load(image)
 
-JpegImagePlugin.JpegImageFile.load = misbehave
+def decode(data, *more, **options):
+    if simplejpeg.decode_jpeg_header(data)[1] == 7000:
+        hurry()
+    return decode_jpeg(data, *more, **options)
+
+JpegImagePlugin.JpegImageFile.load, simplejpeg.decode_jpeg = misbehave, decode
 """
 
 
@@ -81,8 +86,10 @@ _unlike = itertools.count()
 @pytest.fixture
 def poison(tmp_path: Path) -> Callable[[str], bytes]:
     def make(what: str) -> bytes:
-        buffer = io.BytesIO()
-        Image.new("RGB", (50, 40), (200, 30, 10)).save(buffer, "JPEG", comment=what.encode())
+        upside_down, buffer = Image.Exif(), io.BytesIO()
+        upside_down[0x0112] = 3  # so that Pillow decodes it
+        picture = Image.new("RGB", (50, 40), (200, 30, 10))
+        picture.save(buffer, "JPEG", comment=what.encode(), exif=upside_down)
         return buffer.getvalue()
 
     return make
@@ -230,9 +237,9 @@ def test_a_stopped_child_is_noticed(
         return [], [], []
 
     child.send_signal(signal.SIGSTOP)
-    monkeypatch.setattr("mission9.decoding.isolated.select", SimpleNamespace(select=look))
+    monkeypatch.setattr("mission9.decoding.decoder_process.select", SimpleNamespace(select=look))
     # Nor does any go by beside that: on a busy machine this process might be thought to have been stopped as well.
-    monkeypatch.setattr("mission9.decoding.isolated.time", SimpleNamespace(monotonic=lambda: sum(looks)))
+    monkeypatch.setattr("mission9.decoding.decoder_process.time", SimpleNamespace(monotonic=lambda: sum(looks)))
     outcomes = decode_apart([pictures[0] + bytes(more), *pictures[1:3]], settings)
     assert TIME_LIMIT < sum(looks) < 2 * TIME_LIMIT
     assert isinstance(outcomes[0], ImageError)
@@ -247,9 +254,9 @@ def test_time_that_all_is_stopped_for_is_not_the_images(
     script = """
 import sys
 from pathlib import Path
-from mission9.decoding import isolated
-from mission9.decoding.worker import DecoderSettings
-isolated._LOOK = 0.1  # seconds, of which a stop takes more than two
+from mission9.decoding import decoder_process, isolated
+from mission9.decoding.protocol import DecoderSettings
+decoder_process.LOOK = 0.1  # seconds, of which a stop takes more than two
 print(isolated.decode_apart([Path(sys.argv[1]).read_bytes()], DecoderSettings("stretch", 10**6))[0].width)
 """
     python_path = os.pathsep.join([str(misbehaving), *sys.path])
@@ -277,7 +284,7 @@ def test_an_answer_that_nobody_waited_for_is_not_the_next_images(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mission9.decoding.isolated.select.select", interrupted)
+        patch.setattr("mission9.decoding.decoder_process.select.select", interrupted)
         with pytest.raises(KeyboardInterrupt):
             decode_apart([pictures[0]], settings)
     np.testing.assert_array_equal(good(decode_apart([pictures[1]], settings))[0].pixels, right[1].pixels)
@@ -317,7 +324,7 @@ def test_what_libraries_say_of_damaged_pictures_does_not_fill_the_disk(settings:
 def test_large_pictures_take_turns(settings: DecoderSettings) -> None:
     large, small = (_png(size) for size in ((5000, 4000), (50, 40)))
     settings = DecoderSettings("stretch", 30_000_000)
-    with Path(f"/proc/self/fd/{_turns(os.getpid())}").open("rb") as turns, ThreadPoolExecutor(1) as pool:
+    with Path(f"/proc/self/fd/{turns_file(os.getpid())}").open("rb") as turns, ThreadPoolExecutor(1) as pool:
         fcntl.flock(turns, fcntl.LOCK_EX)
         waiting = pool.submit(decode_apart, [large], settings)
         good(decode_apart([small], settings))

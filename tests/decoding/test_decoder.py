@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mission9.decoding.isolated import Decoded, decode_apart
-from mission9.decoding.worker import TIME_LIMIT, DecoderSettings
+from mission9.decoding.protocol import TIME_LIMIT, DecoderSettings
 
 MAX_PIXELS = 2_000_000
 MIB = 1024 * 1024
@@ -16,11 +16,11 @@ MIB = 1024 * 1024
 # Children load it when they start; it notes what they may take, and how long the image in hand may still take.
 NOTES = """
 import json, os, resource, signal
-from PIL import JpegImagePlugin
+import simplejpeg
 
-load = JpegImagePlugin.JpegImageFile.load
+decode_jpeg = simplejpeg.decode_jpeg
 
-def noting(image):
+def noting(*data, **options):
     with open("/proc/self/statm") as statm:
         in_use = int(statm.read().split()[0]) * resource.getpagesize()
     with open(os.environ["NOTES"], "w") as notes:
@@ -33,9 +33,9 @@ def noting(image):
             },
             notes,
         )
-    return load(image)
+    return decode_jpeg(*data, **options)
 
-JpegImagePlugin.JpegImageFile.load = noting
+simplejpeg.decode_jpeg = noting
 """
 
 
@@ -50,7 +50,7 @@ def limits(pictures: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> d
         patch.setattr("mission9.decoding.isolated._idle", idle)  # the child is a new one, and no other test's
         (outcome,) = decode_apart([pictures[0]], DecoderSettings("stretch", MAX_PIXELS))
     for children in idle.values():
-        children.get_nowait().end()
+        children.get_nowait().decoder.end()
     assert isinstance(outcome, Decoded)
     found: dict[str, Any] = json.loads((folder / "notes.json").read_bytes())
     return found

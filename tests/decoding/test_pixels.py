@@ -13,6 +13,7 @@ from PIL import Image
 from mission9.config import RunConfig
 from mission9.decoding.pixels import check_pixels, pixels_digest
 from mission9.errors import SetupError
+from mission9.models.resize import native_resize
 from mission9.pipeline.run import run
 from mission9.runners.base import InProcessRunner
 
@@ -26,11 +27,11 @@ def other_order(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return resize(resize(image, (image.width, size[1]), *more), size, *more)
 
     monkeypatch.setattr(Image.Image, "resize", vertical_first)
-    pixels_digest.cache_clear()
-    check_pixels.cache_clear()
+    for found in (pixels_digest, check_pixels, native_resize):
+        found.cache_clear()
     yield
-    pixels_digest.cache_clear()
-    check_pixels.cache_clear()
+    for found in (pixels_digest, check_pixels, native_resize):
+        found.cache_clear()
 
 
 @pytest.fixture

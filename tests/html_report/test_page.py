@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -10,7 +11,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from mission9.cli import main
+from mission9.decoding.feeder import Prepared
 from mission9.errors import SetupError
 from mission9.html_report import write_report, write_report_if_possible
 from mission9.html_report.render import to_script
@@ -29,8 +30,9 @@ from mission9.models.extraction import Extraction
 from mission9.output.layout import PAGE
 from mission9.results.reader import Results
 from mission9.schema import FEATURES
+from mission9.sources import open_source
 from mission9.stages import infer_features
-from mission9.stages.prepare_images import ImageRow, PreparedImage, read_image
+from mission9.stages.prepare_images import ImageRow, PreparedBatch
 from tests.html_report.conftest import FILES, LABELS, TEST, TRAINING, results_of
 from tests.test_imports import modules_after
 
@@ -192,11 +194,15 @@ class Noise:
         return self._chance.normal(size=(len(images), FEATURES)).astype(np.float32)
 
 
-def read_alone(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[PreparedImage]:
+def read_alone(rows: Iterable[ImageRow], extraction: Extraction) -> Iterator[PreparedBatch]:
     """Images of 64 times 64 pixels, read and not decoded."""
     for row in rows:
-        read = read_image(row, extraction=extraction)
-        yield replace(read, data=b"", width=64, height=64, pixels=np.empty((0, 0, 4), np.uint8))
+        data = open_source(row.root).read(row.path, max_bytes=extraction.max_bytes)
+        digest = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+        pixels = np.empty((1, 0, 0, 4), np.uint8)
+        side = np.array([64], np.int32)
+        images = Prepared(side, side, np.array([len(data)]), digest[np.newaxis], pixels, [], 0.0, 0.0)
+        yield PreparedBatch([row], images, pixels, {})
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from mission9 import RunConfig, run
 from mission9.errors import ImageError
 from mission9.runners.base import InProcessRunner as Plain
 from mission9.runners.base import Task
-from mission9.sources.read_bytes import read_bytes
+from mission9.storage.local.read_bytes import read_bytes
 from tests.conftest import InProcessRunner
 from tests.support.hostile import is_whole, tables
 
@@ -55,8 +55,8 @@ def test_a_file_that_grows_without_end_is_told(
                 file.write(b"0")
         pieces += 1
 
-    monkeypatch.setattr("mission9.sources.read_bytes.progress", grow)
-    monkeypatch.setattr("mission9.sources.read_bytes._PAUSE", 0)
+    monkeypatch.setattr("mission9.storage.local.read_bytes.progress", grow)
+    monkeypatch.setattr("mission9.storage.local.read_bytes._PAUSE", 0)
     with pytest.raises(ImageError, match=told) as caught:
         read_bytes(os.fsencode(path), max_bytes=3000)
     assert caught.value.reason == reason

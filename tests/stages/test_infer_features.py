@@ -13,9 +13,8 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from mission9.concurrency.prefetch import AHEAD_BYTES
 from mission9.decoding.pixels import pixels_digest
-from mission9.decoding.worker import MAX_IMAGES
+from mission9.decoding.protocol import MAX_IMAGES
 from mission9.feature_extractor import MobileNetV2Extractor
 from mission9.models.engines import choose_engine, make_engine
 from mission9.models.engines.base import Engine, EngineSpec
@@ -26,7 +25,7 @@ from mission9.options import MAX_BYTES, MAX_PIXELS
 from mission9.schema import OUTCOME, vectors
 from mission9.sources.base import Root
 from mission9.stages.infer_features import infer_features
-from mission9.stages.prepare_images import ImageRow, Pixels, prepare_ahead
+from mission9.stages.prepare_images import RUN_BYTES, ImageRow, Pixels, prepare_ahead
 
 
 @pytest.fixture
@@ -123,28 +122,26 @@ def test_a_gpu_gets_whole_batches(
     pictures: list[bytes], extraction: Extraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # torch on the CPU in the GPU's place: what is tested is the way there.
-    engine = Counted(
-        make_engine(choose_engine(engine="torch", device="cpu", batch_size=4), extraction.weights, threads=1)
-    )
+    spec = choose_engine(engine="torch", device="cpu", batch_size=64)
+    engine = Counted(make_engine(spec, extraction.weights, threads=1))
     monkeypatch.setattr("mission9.stages.infer_features.make_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("mission9.devices.decode_threads", lambda: 3)
     on_gpu = Extraction(**{**vars(extraction), "engine": EngineSpec(engine="torch", device="cuda")})
-    rows = [ImageRow(f"{n}.jpg", "all", "a", len(p), content=p) for n, p in enumerate(pictures)]
+    contents = [b"bad" if n in (3, 40, 41) else pictures[n % 10] for n in range(150)]
+    rows = [ImageRow(f"{n}.jpg", "all", "a", len(data), content=data) for n, data in enumerate(contents)]
     table = outcomes(rows, on_gpu)
-    assert engine.given == [4, 4, 2]
-    right = outcomes(rows, extraction)
-    np.testing.assert_allclose(vectors(table["features"]), vectors(right["features"]), rtol=1e-4, atol=1e-4)
+    assert engine.given == [61, 64, 22]
+    good = table.filter(table["reason"].is_null())
+    right = outcomes([row for n, row in enumerate(rows) if contents[n] != b"bad"], extraction)
+    assert good["path"].equals(right["path"])
+    np.testing.assert_allclose(vectors(good["features"]), vectors(right["features"]), rtol=1e-4, atol=1e-4)
 
 
-# A core decodes a run at one go, and has read so far ahead of that.
-@pytest.mark.parametrize(("device", "threads", "ahead"), [("cpu", 2, 64 + MAX_IMAGES), ("cuda", 5, 200 + 1)])
+@pytest.mark.parametrize(("device", "readers"), [("cpu", 1), ("cuda", 3)])
 def test_reading_goes_so_far_ahead_and_no_further(
-    device: Literal["cpu", "cuda"],
-    threads: int,
-    ahead: int,
-    extraction: Extraction,
-    monkeypatch: pytest.MonkeyPatch,
+    device: Literal["cpu", "cuda"], readers: int, extraction: Extraction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mission9.devices.decode_threads", lambda: 5)
+    monkeypatch.setattr("mission9.devices.decode_threads", lambda: readers)
     spec = EngineSpec(engine="torch", device=device)
     extraction = Extraction(**{**vars(extraction), "engine": spec})
     taken = []
@@ -154,12 +151,14 @@ def test_reading_goes_so_far_ahead_and_no_further(
             taken.append(n)
             yield ImageRow(f"{n}.jpg", "all", "a", len(content), content=content)
 
-    for content, count, most in ((b"bad", 300, ahead), (b"b" * AHEAD_BYTES, threads + 3, threads + 1)):
+    batches = 3 * readers
+    for content, size in ((b"bad", MAX_IMAGES), (b"b" * (RUN_BYTES // 2), 3)):
         taken.clear()
-        images = prepare_ahead(rows(content, count), extraction, batch_size=100)
-        assert next(images).row.path == "0.jpg"
-        assert len(taken) == most
-        assert [image.row.path for image in images] == [f"{n}.jpg" for n in range(1, count)]
+        prepared = prepare_ahead(rows(content, 4 * batches * size), extraction)
+        assert [row.path for row in next(prepared).rows] == [f"{n}.jpg" for n in range(size)]
+        assert len(taken) == batches * size
+        paths = [row.path for batch in prepared for row in batch.rows]
+        assert paths == [f"{n}.jpg" for n in range(size, 4 * batches * size)]
 
 
 def test_nothing_in_nothing_out(extraction: Extraction) -> None:

@@ -50,14 +50,20 @@ class _Alarm:
 def watched(patience: Patience) -> Iterator[None]:
     """Run a task in a worker process, ended if the task hangs. Not for a user's own process."""
     look_after(os.getpid(), patience.stop)
-    _Alarm.limit, _Alarm.set_at = patience.hang, 0.0
-    progress()
+    limit_hangs(patience.hang)
     try:
         yield
     finally:
-        with _Alarm.lock:
-            _Alarm.limit = 0.0
+        limit_hangs(0.0)
+
+
+def limit_hangs(seconds: float) -> None:
+    """End this process after so many seconds without progress; 0 ends the limit."""
+    with _Alarm.lock:
+        _Alarm.limit, _Alarm.set_at = seconds, 0.0
+        if not seconds:
             faulthandler.cancel_dump_traceback_later()
+    progress()
 
 
 def progress() -> None:

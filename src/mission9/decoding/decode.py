@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mission9.decoding.plain_jpeg import decode_plain_jpeg, is_upright
 from mission9.decoding.png_chunks import PNG_SIGNATURE, without_ornament
 from mission9.errors import ImageError
 
@@ -84,6 +85,9 @@ def to_picture(image: Image.Image) -> Image.Image:
         ImageError: the image is rejected.
     """
     try:
+        plain = decode_plain_jpeg(image)
+        if plain is not None:
+            return plain
         image.load()
         return to_rgb(image)
     except ImageError:
@@ -151,8 +155,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         # Pillow would copy a picture that is upright already.
-        is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return image if is_upright else ImageOps.exif_transpose(image)
+        return image if is_upright(image) else ImageOps.exif_transpose(image)
     except Exception:  # broken metadata says nothing about the picture
         return image
 

@@ -1,40 +1,40 @@
-"""The child's side of `decode_apart`: encoded images come in, pixels go to memory shared with the parent."""
+"""A decoder process: encoded images come in, pixels go to memory shared with others (`protocol`)."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
-import math
 import mmap
 import os
 import resource
 import signal
-import struct
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from mission9.decoding.decode import open_image, to_picture
-from mission9.errors import ImageError
-from mission9.models.mobilenet_v2 import INPUT_SIZE
-from mission9.models.preprocess import INPUT_CHANNELS, THUMBNAIL_SIDE, to_input, to_thumbnail
-from mission9.options import Preprocess
-
-THUMBNAIL: Literal["thumbnail"] = "thumbnail"
-
-TIME_LIMIT = 10.0  # seconds for an image
-
-# Images in a batch. Waking a child for each image would cost a tenth of the speed, and the pixels of larger batches
-# leave the processor's cache before the network reads them.
-MAX_IMAGES = 32
+from mission9.decoding.pixel_memory import view_pixel_memory
+from mission9.decoding.protocol import (
+    DECODED,
+    MAX_MESSAGE,
+    NUMBER,
+    READY,
+    THUMBNAIL,
+    TIME_LIMIT,
+    TO_DECODE,
+    Counters,
+    DecoderSettings,
+    read_numbers,
+)
+from mission9.errors import REASONS, ImageError, Reason
+from mission9.models.preprocess import THUMBNAIL_SIDE, to_input, to_thumbnail
+from mission9.models.resize import native_resize
 
 # Pillow uses 4 bytes a pixel, two such pictures during a conversion, and with some formats one more copy; in addition,
 # the memory that the child uses from the start.
@@ -49,86 +49,47 @@ LARGE_PIXELS = 16_000_000
 # together may take four times as much, Pillow's own limit.
 _MAX_TEXT = 16 * 1024 * 1024
 
-# Every number sent to the child: the count of images, then the length of each.
-NUMBER = struct.Struct("<Q")
-
-READY = b"ready\n"  # a child's first line
-
 # The limit in bytes of a child's stderr file: libtiff writes messages for each line of a damaged picture.
 _MAX_WORDS = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class DecoderSettings:
-    """The settings of a child: pixels for the network, or thumbnails."""
-
-    preprocess: Preprocess | Literal["thumbnail"]
-    max_pixels: int
-
-    @property
-    def side(self) -> int:
-        """The side of an image's slot in shared memory, in pixels."""
-        return THUMBNAIL_SIDE if self.preprocess == THUMBNAIL else INPUT_SIZE
-
-    def to_pixels(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """The pixels of a decoded picture for its slot."""
-        return to_thumbnail(picture) if self.preprocess == THUMBNAIL else to_input(picture, self.preprocess)
-
-
-class Shared(NamedTuple):
-    """Memory shared by parent and child: the current image, True while it waits for its turn, and a slot an image."""
-
-    at: NDArray[np.int64]
-    waiting: NDArray[np.int64]
-    pixels: NDArray[np.uint8]
-
-    @staticmethod
-    def of(memory: mmap.mmap, side: int) -> Shared:
-        counters = np.frombuffer(memory, np.int64, 2)
-        places = MAX_IMAGES, side, side, INPUT_CHANNELS
-        pixels = np.frombuffer(memory, np.uint8, math.prod(places), offset=mmap.PAGESIZE)
-        return Shared(counters[:1], counters[1:], pixels.reshape(places))
-
-
-SHARED_BYTES = mmap.PAGESIZE + MAX_IMAGES * INPUT_SIZE * INPUT_SIZE * INPUT_CHANNELS
-
-
 class Server:
-    """The child's side."""
+    """Answers requests with one memory for pixels."""
 
     def __init__(self, settings: DecoderSettings, memory: int, turns: int) -> None:
         self._settings = settings
-        self._shared = Shared.of(mmap.mmap(memory, SHARED_BYTES), settings.side)
+        self._counters = Counters(memory)
+        self._pixels = view_pixel_memory(memory, settings)
         self._turns = Path(f"/proc/self/fd/{turns}").open("rb")  # noqa: SIM115 - reopened, so that locks exclude
 
     def serve(self, requests: BinaryIO, answers: BinaryIO) -> None:
         """Answer requests until the parent is gone."""
         answers.write(READY)
         answers.flush()
-        while count := _number(requests):
-            lengths = [_number(requests) for _ in range(count)]
+        while header := read_numbers(requests, TO_DECODE):
+            count, first = header
+            lengths = [read_numbers(requests, NUMBER) for _ in range(count)]
             # Read one at a time, so that they are not all in memory.
-            told = [self._answer(at, requests.read(length)) for at, length in enumerate(lengths)]
+            told = [self._answer(at, first, requests.read(length[0])) for at, length in enumerate(lengths) if length]
             _forget_words()
-            answers.write(json.dumps(told).encode() + b"\n")
+            answers.write(NUMBER.pack(sum(map(len, told))) + b"".join(told))
             answers.flush()
 
-    def _answer(self, at: int, data: bytes) -> dict[str, Any]:
+    def _answer(self, at: int, first: int, data: bytes) -> bytes:
         start = time.process_time()
-        self._shared.at[0] = at
+        self._counters.at = at
         # By default the signal ends the process, even in C code, and even if its parent has died.
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
         try:
             image = self._opened(data)
             with self._turn(image):
                 picture = to_picture(image)
-                pixels = self._settings.to_pixels(picture)
-                self._shared.pixels[at, : pixels.shape[0], : pixels.shape[1]] = pixels
-            return {"width": picture.width, "height": picture.height, "seconds": time.process_time() - start}
+                _write_pixels(picture, self._settings, self._pixels[first + at])
+            return DECODED.pack(picture.width, picture.height, time.process_time() - start, 0, 0)
         except ImageError as error:
-            return {"reason": error.reason, "message": str(error)}
+            return _rejection(error.reason, str(error))
         except MemoryError:
-            return {"reason": "out_of_memory", "message": "decoding exceeded the memory limit"}
+            return _rejection("out_of_memory", "decoding exceeded the memory limit")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -144,9 +105,9 @@ class Server:
             yield
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._shared.waiting[0] = 1
+        self._counters.waits = True
         fcntl.flock(self._turns, fcntl.LOCK_EX)
-        self._shared.waiting[0] = 0
+        self._counters.waits = False
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
         try:
             yield
@@ -154,17 +115,24 @@ class Server:
             fcntl.flock(self._turns, fcntl.LOCK_UN)
 
 
+def _write_pixels(picture: Image.Image, settings: DecoderSettings, place: NDArray[np.uint8]) -> None:
+    if settings.preprocess != THUMBNAIL:
+        to_input(picture, settings.preprocess, place)
+        return
+    pixels = to_thumbnail(picture)
+    place[: pixels.shape[0], : pixels.shape[1]] = pixels
+
+
+def _rejection(reason: Reason, message: str) -> bytes:
+    words = message.encode()[:MAX_MESSAGE].decode(errors="ignore").encode()  # cut between characters
+    return DECODED.pack(0, 0, 0, 1 + REASONS.index(reason), len(words)) + words
+
+
 def _forget_words() -> None:
     """Empty the stderr file: messages about harmless images must not be reported after a later crash."""
     with contextlib.suppress(OSError):  # stderr is not a file when the module is run by hand
         os.ftruncate(sys.stderr.fileno(), 0)
         os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
-
-
-def _number(requests: BinaryIO) -> int:
-    """The next number; 0 if the parent is gone."""
-    data = requests.read(NUMBER.size)
-    return int(NUMBER.unpack(data)[0]) if len(data) == NUMBER.size else 0
 
 
 def _limit(settings: DecoderSettings) -> None:
@@ -183,6 +151,7 @@ def main() -> None:
     settings = DecoderSettings(how, int(sys.argv[2]))
     PngImagePlugin.MAX_TEXT_CHUNK = _MAX_TEXT
     server = Server(settings, int(sys.argv[3]), int(sys.argv[4]))
+    native_resize()  # which it takes a moment to choose
     _limit(settings)
     server.serve(sys.stdin.buffer, sys.stdout.buffer)
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mission9.concurrency.prefetch import LOCAL
 from mission9.decoding.isolated import Decoded, decode_apart
-from mission9.decoding.worker import MAX_IMAGES, THUMBNAIL, DecoderSettings
+from mission9.decoding.protocol import MAX_IMAGES, THUMBNAIL, DecoderSettings
 from mission9.errors import ImageError, InputError
 from mission9.models.preprocess import THUMBNAIL_SIDE, thumbnail_size
 from mission9.sampling import evenly

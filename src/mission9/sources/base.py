@@ -46,6 +46,9 @@ class Source(Protocol):
             ConfigError: the store does not support deletion of single images.
         """
 
+    def file(self, path: str) -> bytes | None:
+        """The local file with a `path` from `rows`; None if only `read` reaches it."""
+
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """Read the whole file with a `path` from `rows`.
 

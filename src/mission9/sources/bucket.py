@@ -42,6 +42,9 @@ class Bucket:
 
         return ObjectsToDelete(self._root)
 
+    def file(self, path: str) -> None:  # noqa: ARG002
+        return None
+
     def read(self, path: str, *, max_bytes: int) -> bytes:
         from mission9.sources.read_object import read_object
 

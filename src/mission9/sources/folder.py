@@ -23,6 +23,7 @@ class Folder:
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._folder = os.fsencode(root)
 
     def check(self) -> None:
         from mission9.sources.walk import check_is_folder
@@ -44,7 +45,10 @@ class Folder:
 
         return FilesToDelete(self._root)
 
-    def read(self, path: str, *, max_bytes: int) -> bytes:
-        from mission9.sources.read_bytes import read_bytes
+    def file(self, path: str) -> bytes:
+        return os.path.join(self._folder, from_text(path))
 
-        return read_bytes(os.path.join(os.fsencode(self._root), from_text(path)), max_bytes=max_bytes)
+    def read(self, path: str, *, max_bytes: int) -> bytes:
+        from mission9.storage.local.read_bytes import read_bytes
+
+        return read_bytes(self.file(path), max_bytes=max_bytes)

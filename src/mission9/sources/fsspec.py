@@ -92,6 +92,9 @@ class FsspecSource:
             f"mission9 does not delete images at {self._root}: delete them there, and erase without --source"
         )
 
+    def file(self, path: str) -> None:  # noqa: ARG002
+        return None
+
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The whole content of a file.
 

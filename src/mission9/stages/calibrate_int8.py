@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mission9.models.engines.int8 import CALIBRATION_IMAGES, Int8Network, calibr
 from mission9.models.extraction import Extraction
 from mission9.sampling import Reservoir
 from mission9.sources.base import Root
-from mission9.stages.prepare_images import ImageRow, Pixels, prepare
+from mission9.stages.prepare_images import ImageRow, prepare_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +35,15 @@ def calibrate_int8(
     """
     chosen = _sample(listing, _CANDIDATES)
     rows = (ImageRow(row["path"], row["split"], row["label"], row["bytes"], root) for row in chosen)
-    prepared = (prepare(row, extraction=extraction).pixels for row in rows)
-    pixels: list[Pixels] = list(islice((image for image in prepared if image is not None), CALIBRATION_IMAGES))
-    if not pixels:
+    prepared = [batch.pixels.copy() for batch in prepare_ahead(rows, extraction)]
+    pixels = np.concatenate(prepared)[:CALIBRATION_IMAGES]
+    if not len(pixels):
         raise InputError(
             f"int8 is calibrated on images, and of {len(chosen)} in {root} none can be decoded: see why by a "
             "run with --precision float32, in rejects/"
         )
     logger.info("int8: calibrated on %s images", len(pixels))
-    return calibrate(extraction.weights, np.stack(pixels), scratch)
+    return calibrate(extraction.weights, pixels, scratch)
 
 
 def _sample(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:

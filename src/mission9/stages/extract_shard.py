@@ -49,7 +49,7 @@ class ExtractShards:
     shared: SharedShards | None = None
 
     def __call__(self, number: int) -> bytes:
-        shard, start = self.shards[number], time.process_time()
+        shard = self.shards[number]
         if self._is_committed(shard):
             return b"{}"
         rows = self.shared.rows(shard.number) if self.shared else read_group(self.todo, shard.number)
@@ -59,8 +59,6 @@ class ExtractShards:
         inferred = time.process_time()
         good = outcomes["reason"].is_null()
         self._commit(shard, outcomes.filter(good), outcomes.filter(outcomes["reason"].is_valid()))
-        # Another process decodes the images. The engine computes in its own threads, but reads no files.
-        seconds["infer"] = inferred - start - seconds.get("read", 0.0)
         seconds["write"] = time.process_time() - inferred
         return json.dumps(seconds).encode()
 

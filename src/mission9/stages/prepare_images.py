@@ -1,11 +1,10 @@
-"""Rows -> the input pixels of the network, read ahead on a worker, or the reason of a rejection."""
+"""Rows -> the input pixels of the network, prepared ahead on a worker, or the reason of a rejection."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -14,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.concurrency.prefetch import AHEAD_IMAGES, LOCAL, PrefetchLimits, prefetch_map
-from mission9.decoding.isolated import Decoded, decode_apart
-from mission9.decoding.worker import MAX_IMAGES, DecoderSettings
-from mission9.errors import ImageError, Reason
+from mission9.concurrency.prefetch import LOCAL, prefetch_map
+from mission9.decoding.feeder import FeederSettings, Given, Prepared, Rejected, prepare_in_order, start_readers
+from mission9.decoding.protocol import MAX_IMAGES, DecoderSettings
+from mission9.errors import ImageError
 from mission9.models.extraction import Extraction
 from mission9.schema import SPLITS
 from mission9.sources import open_source
 from mission9.sources.base import Root
 from mission9.storage.local.names import label_folder
 
-# The most bytes of images decoded in one call, not counting the last image.
+# The most bytes of images prepared together, not counting the last image.
 RUN_BYTES = 8 * 1024 * 1024
 
 Pixels = NDArray[np.uint8]
@@ -41,72 +40,96 @@ class ImageRow(NamedTuple):
     content: bytes | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedImage:
-    """An image before inference: first its bytes, then its pixels; or its rejection, in the stage `stage`."""
+class _Found(NamedTuple):
+    """A row, and its bytes or the path of its file; or its rejection, with its stage."""
 
     row: ImageRow
-    size: int
-    data: bytes = b""
-    sha256: str | None = None
-    width: int | None = None
-    height: int | None = None
-    pixels: Pixels | None = None
-    stage: str | None = None
-    reason: Reason | None = None
-    message: str | None = None
-    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    given: Given
+    stage: str = ""
+    error: ImageError | None = None
+    seconds: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return len(self.given.data) if self.given.is_content else self.row.size
 
 
-def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction, *, batch_size: int) -> Iterator[PreparedImage]:
-    """Each row prepared, in order, a bounded number of images ahead of the consumer.
+@dataclass(frozen=True)
+class PreparedBatch:
+    """Rows, and for each its place in the arrays of `Prepared`.
 
-    On a CPU, each core infers. Threads read ahead for it, but images are decoded on request, several in one call,
-    because no other core is free to decode them earlier. For a GPU, all of its CPU cores prepare images two batches
-    ahead: one batch is ready when the GPU becomes free, and one is in preparation.
+    `pixels` are those of the images that are not rejected, in order, (n, 224, 224, 4) uint8; they are valid until the
+    next batch is requested. `rejected` has the rejections by their places. CPU seconds are of reading and decoding in
+    other processes, and of reading in this one.
     """
-    rows = iter(rows)
+
+    rows: list[ImageRow]
+    images: Prepared
+    pixels: Pixels
+    rejected: dict[int, Rejected]
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    seconds_here: float = 0.0
+
+    @property
+    def good(self) -> int:
+        """The number of images that are not rejected."""
+        return len(self.rows) - len(self.rejected)
+
+
+def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction) -> Iterator[PreparedBatch]:
+    """Batches of the rows prepared, in order, a bounded number of images ahead of the consumer.
+
+    Reader processes open local files; this process requests all other images, many at a time. On a CPU, one reader
+    serves each core, which also infers. For a GPU, all of its CPU cores read and decode.
+    """
+    runs: list[list[_Found]] = []
+
+    def batches() -> Iterator[list[Given]]:
+        for run in _runs(_found(iter(rows), extraction)):
+            runs.append(run)
+            yield [found.given for found in run]
+
+    for images in prepare_in_order(batches(), _settings(extraction)):
+        yield _batch(runs.pop(0), images)
+
+
+def start(extraction: Extraction) -> None:
+    """Start the processes of `prepare_ahead` before they are needed."""
+    start_readers(_settings(extraction))
+
+
+def _settings(extraction: Extraction) -> FeederSettings:
+    decoder = DecoderSettings(extraction.preprocess, extraction.max_pixels)
+    readers = devices.decode_threads() if extraction.engine.device == "cuda" else 1
+    return FeederSettings(decoder, extraction.max_bytes, readers)
+
+
+def _found(rows: Iterator[ImageRow], extraction: Extraction) -> Iterator[_Found]:
     first = next(rows, None)
     if first is None:
         return
-    rows, reading = chain([first], rows), open_source(first.root).ahead
-    read = partial(read_image, extraction=extraction)
-    if extraction.engine.device == "cuda":
-        ahead = PrefetchLimits(devices.decode_threads(), max(2 * batch_size, AHEAD_IMAGES))
-        if reading != LOCAL:
-            yield from prefetch_map(
-                prefetch_map(rows, read, reading), partial(_decode_one, extraction=extraction), ahead
-            )
-        else:
-            yield from prefetch_map(rows, partial(prepare, extraction=extraction), ahead)
-    else:
-        for run in _runs(prefetch_map(rows, read, reading)):
-            yield from decode(run, extraction=extraction)
+    find, rows = partial(_find, max_bytes=extraction.max_bytes), chain([first], rows)
+    ahead = open_source(first.root).ahead
+    yield from map(find, rows) if ahead == LOCAL else prefetch_map(rows, find, ahead)
 
 
-def prepare(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
-    """Read, decode and resize one image; any error becomes its rejection."""
-    return _decode_one(read_image(row, extraction=extraction), extraction=extraction)
-
-
-def _decode_one(image: PreparedImage, *, extraction: Extraction) -> PreparedImage:
-    return decode([image], extraction=extraction)[0]
-
-
-def read_image(row: ImageRow, *, extraction: Extraction) -> PreparedImage:
-    """The image's bytes and their SHA-256 digest; any error becomes its rejection."""
-    start, stage = time.thread_time(), "list"
+def _find(row: ImageRow, max_bytes: int) -> _Found:
+    """The path of a row's local file, or its bytes; any error becomes its rejection."""
+    stage = "list"
     try:
         _check_keys(row)  # before the image is read
         stage = "read"
-        data = row.content
-        if data is None:
-            data = open_source(row.root).read(row.path, max_bytes=extraction.max_bytes)
+        if row.content is not None:
+            return _Found(row, Given(row.content, is_content=True))
+        source = open_source(row.root)
+        file = source.file(row.path)
+        if file is not None:
+            return _Found(row, Given(file, is_content=False))
+        start = time.thread_time()
+        data = source.read(row.path, max_bytes=max_bytes)
+        return _Found(row, Given(data, is_content=True), seconds=time.thread_time() - start)
     except ImageError as error:
-        return PreparedImage(row=row, size=row.size, stage=stage, reason=error.reason, message=str(error))
-    digest = hashlib.sha256(data).hexdigest()
-    seconds = {"read": time.thread_time() - start}
-    return PreparedImage(row=row, size=len(data), data=data, sha256=digest, cpu_seconds=seconds)
+        return _Found(row, Given(b"", is_content=True), stage, error)
 
 
 def _check_keys(row: ImageRow) -> None:
@@ -122,28 +145,29 @@ def _check_keys(row: ImageRow) -> None:
         raise ImageError("unusable_split", f"the split {row.split} is none of {', '.join(SPLITS)}")
 
 
-def decode(images: Sequence[PreparedImage], *, extraction: Extraction) -> list[PreparedImage]:
-    """The same images, with pixels in place of bytes; any error of an image becomes its rejection."""
-    readable = [image.data for image in images if image.reason is None]
-    settings = DecoderSettings(extraction.preprocess, extraction.max_pixels)
-    found = iter(decode_apart(readable, settings))
-    return [image if image.reason is not None else _with_pixels(image, next(found)) for image in images]
-
-
-def _with_pixels(image: PreparedImage, found: Decoded | ImageError) -> PreparedImage:
-    if isinstance(found, ImageError):
-        return replace(image, data=b"", stage="decode", reason=found.reason, message=str(found))
-    seconds = {**image.cpu_seconds, "decode": found.seconds}
-    return replace(image, data=b"", width=found.width, height=found.height, pixels=found.pixels, cpu_seconds=seconds)
-
-
-def _runs(images: Iterable[PreparedImage]) -> Iterator[list[PreparedImage]]:
-    """The same images in lists, each to be decoded in one call."""
-    run: list[PreparedImage] = []
+def _runs(images: Iterable[_Found]) -> Iterator[list[_Found]]:
+    """The same images in lists, each to be prepared together."""
+    run: list[_Found] = []
+    size = 0
     for image in images:
         run.append(image)
-        if len(run) == MAX_IMAGES or sum(len(image.data) for image in run) > RUN_BYTES:
+        size += image.size
+        if len(run) == MAX_IMAGES or size > RUN_BYTES:
             yield run
-            run = []
+            run, size = [], 0
     if run:
         yield run
+
+
+def _batch(run: list[_Found], images: Prepared) -> PreparedBatch:
+    rejected = {one.at: one for one in images.rejected}
+    for at, found in enumerate(run):
+        if found.error is not None:  # prepared as an image of no bytes
+            rejected[at] = Rejected(at, found.stage, found.error.reason, str(found.error))
+    pixels = images.pixels
+    if rejected:
+        read = np.flatnonzero(images.size >= 0)
+        pixels = pixels[[at not in rejected for at in read.tolist()]]
+    here = sum(found.seconds for found in run)
+    seconds = {"read": images.read_seconds + here, "decode": images.decode_seconds}
+    return PreparedBatch([found.row for found in run], images, pixels, rejected, seconds, here)

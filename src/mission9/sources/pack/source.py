@@ -74,6 +74,9 @@ class PackSource:
             f"{self._place} is a pack: delete the images from its source, pack them again, and erase without --source"
         )
 
+    def file(self, path: str) -> None:  # noqa: ARG002
+        return None
+
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """The image as it was packed, byte for byte.
 

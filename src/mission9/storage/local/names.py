@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import string
+from functools import lru_cache
 from urllib.parse import unquote
 
 from mission9.errors import ImageError
@@ -61,6 +62,7 @@ def label_of_folder(name: str) -> str:
     return unquote(name.removeprefix("label="))
 
 
+@lru_cache(4096)
 def label_folder(label: str, *, with_letters_escaped: bool = False) -> str:
     """The name of a label's partition folder, `label=...`, as Spark writes it.
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 import pytest
 
 from mission9.errors import ImageError
-from mission9.sources import read_bytes as module
-from mission9.sources.read_bytes import read_bytes
+from mission9.storage.local import read_bytes as module
+from mission9.storage.local.read_bytes import read_bytes
 
 SIZE = 2 << 20  # more than a reader takes ahead
 OLD, NEW = b"o" * SIZE, b"n" * SIZE

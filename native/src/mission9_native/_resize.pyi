@@ -1,0 +1,3 @@
+from typing_extensions import Buffer
+
+def resize(pixels: Buffer, size: tuple[int, int], out: Buffer, out_size: tuple[int, int], /) -> None: ...
