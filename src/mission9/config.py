@@ -21,6 +21,7 @@ from mission9.errors import ConfigError
 from mission9.options import (
     MAX_BYTES,
     MAX_PIXELS,
+    Decode,
     Device,
     EngineName,
     PolicyName,
@@ -63,7 +64,7 @@ _SECTIONS = {
         *("input", "output", "config", "splits", "label_level", "all_files", "follow_links", "verify_content"),
         *("overwrite", "plain_csv", "no_report"),
     ),
-    "Features": ("weights", "preprocess", "precision", "device", "engine", "batch_size"),
+    "Features": ("weights", "preprocess", "decode", "precision", "device", "engine", "batch_size"),
     "PCA": ("components", "pca_model"),
     "Runner": ("runner", "workers", "master", "driver_memory", "executor_memory", "spark_ui"),
     "Limits": ("max_reject_rate", "max_pixels", "max_bytes"),
@@ -107,6 +108,7 @@ class RunConfig(BaseSettings):
     output: str = Field("data/Results", description="Folder for the results, or s3://BUCKET/PREFIX; made if absent.")
     weights: str = Field("imagenet", description="imagenet, demo, or a .pth or .safetensors file.")
     preprocess: Preprocess = Field("stretch", description="stretch: both sides to 224 pixels; crop: the middle.")
+    decode: Decode = Field("exact", description="fast: large JPEGs at a reduced size, for almost the same features.")
     components: int | float = Field(50, description="PCA components, or the share of variance to keep (0.95).")
     device: Device = Field("auto", description="Device that computes the features; auto: a GPU if any.")
     engine: EngineName = Field(

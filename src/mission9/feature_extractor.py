@@ -21,7 +21,7 @@ from mission9.models.engines.base import Engine
 from mission9.models.engines.int8 import Int8Network
 from mission9.models.preprocess import to_input
 from mission9.models.weights import Weights, load_weights
-from mission9.options import Device, EngineName, Precision, Preprocess
+from mission9.options import Decode, Device, EngineName, Precision, Preprocess
 from mission9.schema import FEATURES
 from mission9.storage.local.read_bytes import read_bytes
 
@@ -32,8 +32,9 @@ class MobileNetV2Extractor:
     """An extractor of 1280 float32 features from each image.
 
     Settings have the names and checks of `RunConfig`. As there, a setting that is not given comes from the environment
-    (MISSION9_DEVICE, MISSION9_BATCH_SIZE, MISSION9_WEIGHTS, MISSION9_PREPROCESS, MISSION9_ENGINE, MISSION9_PRECISION,
-    MISSION9_MAX_PIXELS, MISSION9_MAX_BYTES, MISSION9_CONFIG). `int8` is the network of features in that precision.
+    (MISSION9_DEVICE, MISSION9_BATCH_SIZE, MISSION9_WEIGHTS, MISSION9_PREPROCESS, MISSION9_DECODE, MISSION9_ENGINE,
+    MISSION9_PRECISION, MISSION9_MAX_PIXELS, MISSION9_MAX_BYTES, MISSION9_CONFIG). `int8` is the network of features in
+    that precision.
 
     An extractor can be pickled, for example for a pandas UDF: it holds settings and weights, and each process creates
     its engine once.
@@ -50,6 +51,7 @@ class MobileNetV2Extractor:
         *,
         weights: str | Path | Weights | None = None,
         preprocess: Preprocess | None = None,
+        decode: Decode | None = None,
         engine: EngineName | None = None,
         precision: Precision | None = None,
         int8: Int8Network | None = None,
@@ -59,6 +61,7 @@ class MobileNetV2Extractor:
             "batch_size": batch_size,
             "weights": None if isinstance(weights, Weights) else weights,
             "preprocess": preprocess,
+            "decode": decode,
             "engine": engine,
             "precision": "int8" if int8 else precision,
         }
@@ -68,7 +71,7 @@ class MobileNetV2Extractor:
         )
         check_cpu(self.spec)
         self.weights = weights if isinstance(weights, Weights) else load_weights(config.weights)
-        self.preprocess, self.int8 = config.preprocess, int8
+        self.preprocess, self.decode, self.int8 = config.preprocess, config.decode, int8
         self._limits = config.max_pixels, config.max_bytes
         self._engine()
 
@@ -111,7 +114,7 @@ class MobileNetV2Extractor:
         """The pixels of a file, decoded in a child process as in a run, since the file is untrusted."""
         max_pixels, max_bytes = self._limits
         data = read_bytes(os.fsencode(image), max_bytes=max_bytes) if isinstance(image, str | Path) else bytes(image)
-        (found,) = decode_apart([data], DecoderSettings(self.preprocess, max_pixels))
+        (found,) = decode_apart([data], DecoderSettings(self.preprocess, max_pixels, self.decode))
         if isinstance(found, ImageError):
             raise found
         return found.pixels

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 from mission9.errors import ModelError
-from mission9.options import Preprocess
+from mission9.options import Decode, Preprocess
 from mission9.pca import PCAModel
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Weights by name and SHA-256, preprocessing and precision of the features that a model was fitted on.
+    """Weights by name and SHA-256, preprocessing, precision and decoding of the features of a model.
 
     The precision is empty if the model does not record it and the caller does not need it.
     """
@@ -22,6 +22,7 @@ class ModelFacts:
     weights_sha256: str
     preprocess: Preprocess
     precision: str
+    decode: Decode
 
     @staticmethod
     def of(model: PCAModel, place: str | Path, *, needs_precision: bool = True) -> ModelFacts:
@@ -34,15 +35,17 @@ class ModelFacts:
             weights, preprocess = model.facts["weights"], model.facts["preprocess"]
             engine = model.facts["engine"] if needs_precision else {"precision": "", **model.facts.get("engine", {})}
             found = (weights["name"], weights["sha256"], preprocess, engine["precision"])
+            decode = model.facts.get("decode", "exact")
         except (KeyError, TypeError) as error:
             raise _untold(place) from error
         if not all(isinstance(text, str) for text in found):
             raise _untold(place)
-        if preprocess not in get_args(Preprocess):
-            raise ModelError(
-                f"the PCA model in {place} was made with preprocessing that there is not: {preprocess}; run again"
-            )
-        return ModelFacts(*found)
+        for value, known in ((preprocess, Preprocess), (decode, Decode)):
+            if value not in get_args(known):
+                raise ModelError(
+                    f"the PCA model in {place} was made with preprocessing that there is not: {value}; run again"
+                )
+        return ModelFacts(*found, decode)
 
 
 def _untold(place: str | Path) -> ModelError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+Decode = Literal["exact", "fast"]
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "torch", "openvino"]
 PolicyName = Literal["eu", "none"]

@@ -147,7 +147,8 @@ def test_thumbnails_are_those_of_decoding_here(pictures: list[bytes]) -> None:
     found = decode_apart([*pictures, b"no image", wide.getvalue()], DecoderSettings(THUMBNAIL, 10**6))
     for one, content in zip(found, pictures, strict=False):
         assert isinstance(one, Decoded)
-        pixels = to_thumbnail(decode_image(content, max_pixels=10**6))
+        picture = decode_image(content, max_pixels=10**6)
+        pixels = to_thumbnail(picture, picture.size)
         assert thumbnail_size(one.width, one.height) == (pixels.shape[1], pixels.shape[0])
         np.testing.assert_array_equal(one.pixels[: pixels.shape[0], : pixels.shape[1], :3], pixels[..., :3])
     assert isinstance(found[-2], ImageError)

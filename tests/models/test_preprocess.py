@@ -58,4 +58,6 @@ def test_any_shape_fits(size: tuple[int, int], how: Preprocess) -> None:
 def test_a_thumbnail_is_the_whole_picture_in_its_own_shape(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     image = picture(*size)
     assert thumbnail_size(*size) == wanted
-    np.testing.assert_array_equal(rgb(to_thumbnail(image)), np.asarray(image.resize(wanted, Image.Resampling.BILINEAR)))
+    np.testing.assert_array_equal(
+        rgb(to_thumbnail(image, size)), np.asarray(image.resize(wanted, Image.Resampling.BILINEAR))
+    )

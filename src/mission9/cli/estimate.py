@@ -55,7 +55,7 @@ def estimate(
     from mission9.estimate.instances import find_instances, note
     from mission9.estimate.predict import file_to_keep, predict_here, predict_there
     from mission9.estimate.predict import save as keep
-    from mission9.estimate.probe import describe_rejects, probe
+    from mission9.estimate.probe import FAST_HINT, describe_rejects, probe
 
     instances = find_instances(machine or [], price or [])
     if count < 1 or (images is not None and images < 1):
@@ -71,6 +71,8 @@ def estimate(
     )
     if measured.rejected:
         say(f"rejected of these: {describe_rejects(measured.rejected)}; a run lists each in its table of rejects")
+    if measured.wants_fast:
+        say(f"{measured.large_jpegs:.0%} are large JPEGs: {FAST_HINT}")
     for prediction in found:
         say(_line(prediction, many))
     if instances:

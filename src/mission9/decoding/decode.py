@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from mission9.decoding.plain_jpeg import decode_plain_jpeg, is_upright
 from mission9.decoding.png_chunks import PNG_SIGNATURE, without_ornament
 from mission9.errors import ImageError
+from mission9.models.mobilenet_v2 import INPUT_SIZE
+from mission9.models.preprocess import CROP_RESIZE
+from mission9.options import Preprocess
 
 # The parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -49,6 +54,8 @@ _BEGINNINGS = (
     *((start, "TIFF") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
 )
 
+_ON_ITS_SIDE = (5, 6, 7, 8)  # values of EXIF's orientation
+
 _WHITE = (255, 255, 255, 255)
 _STRIP_PIXELS = 1_000_000
 
@@ -76,6 +83,28 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
     if image.width * image.height > most:
         raise ImageError("too_many_pixels", f"{image.width} x {image.height} exceeds the limit of {most} pixels")
     return image
+
+
+def fast_side(preprocess: Preprocess) -> int:
+    """The side in pixels that a JPEG keeps at least when it is decoded fast: twice that of the resize after it.
+
+    With half of that, the mean cosine to exact features is 0.9988; with twice that, decoding takes 1.4 times as long.
+    """
+    return 2 * (CROP_RESIZE if preprocess == "crop" else INPUT_SIZE)
+
+
+def reduce_jpeg(image: Image.Image, side: int) -> None:
+    """Let a large JPEG be decoded at a half, a quarter or an eighth, at least `side` pixels wide and high."""
+    if isinstance(image, JpegImageFile) and min(image.size) >= 2 * side:
+        image.draft(None, (side, side))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """The width and height of an image from `open_image` once it is upright."""
+    with suppress(Exception):  # broken metadata says nothing about the picture
+        if image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE:
+            return image.height, image.width
+    return image.size
 
 
 def to_picture(image: Image.Image) -> Image.Image:

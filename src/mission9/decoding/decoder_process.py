@@ -102,7 +102,7 @@ class Decoder:
             _kill(process)
 
     def _new(self) -> subprocess.Popen[bytes]:
-        arguments = [self._settings.preprocess, str(self._settings.max_pixels), *map(str, self._files)]
+        arguments = [*self._settings.arguments, *map(str, self._files)]
         self._is_new = True
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-m", "mission9.decoding.worker", *arguments],

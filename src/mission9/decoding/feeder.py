@@ -137,7 +137,7 @@ class _Reader:
         decoder = settings.decoder
         memory_file, self._pixels = make_pixel_memory(decoder, _BATCHES * MAX_IMAGES)
         files = memory_file, turns_file(os.getpid())
-        arguments = [decoder.preprocess, decoder.max_pixels, settings.max_bytes, *files]
+        arguments = [*decoder.arguments, settings.max_bytes, *files]
         self._free = deque(range(0, len(self._pixels), MAX_IMAGES))
         self._sent: deque[int] = deque()
         self._is_new = True

@@ -10,10 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
-from mission9.options import Preprocess
+from mission9.options import Decode, Preprocess
 
 THUMBNAIL: Literal["thumbnail"] = "thumbnail"
 
@@ -54,6 +55,18 @@ class DecoderSettings:
 
     preprocess: Preprocess | Literal["thumbnail"]
     max_pixels: int
+    decode: Decode = "exact"
+
+    @property
+    def arguments(self) -> list[str]:
+        """The settings as words of a command."""
+        return [self.preprocess, str(self.max_pixels), self.decode]
+
+    @staticmethod
+    def of(arguments: Sequence[Any]) -> DecoderSettings:
+        """The settings in the first words of a command."""
+        preprocess, max_pixels, decode = arguments[:3]
+        return DecoderSettings(preprocess, int(max_pixels), decode)
 
 
 class Counters:

@@ -116,13 +116,12 @@ def _packed(records: list[bytes], read: float, decode: float, **text: Any) -> by
 
 
 def main() -> None:
-    """Run `python -m mission9.decoding.reader PREPROCESS MAX_PIXELS MAX_BYTES MEMORY TURNS`."""
-    how: Any
-    how, max_pixels, max_bytes, memory, turns = sys.argv[1:]
+    """Run `python -m mission9.decoding.reader PREPROCESS MAX_PIXELS DECODE MAX_BYTES MEMORY TURNS`."""
+    max_bytes, memory, turns = map(int, sys.argv[4:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
-    decoder = Decoder(DecoderSettings(how, int(max_pixels)), int(memory), int(turns))
+    decoder = Decoder(DecoderSettings.of(sys.argv[1:]), memory, turns)
     try:
-        Reader(decoder, int(max_bytes)).serve(sys.stdin.buffer, sys.stdout.fileno())
+        Reader(decoder, max_bytes).serve(sys.stdin.buffer, sys.stdout.fileno())
     except BrokenPipeError:  # the parent is gone
         os._exit(1)
 

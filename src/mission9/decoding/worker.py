@@ -12,13 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from mission9.decoding.decode import open_image, to_picture
+from mission9.decoding.decode import fast_side, open_image, reduce_jpeg, to_picture, upright_size
 from mission9.decoding.pixel_memory import view_pixel_memory
 from mission9.decoding.protocol import (
     DECODED,
@@ -81,11 +81,12 @@ class Server:
         # By default the signal ends the process, even in C code, and even if its parent has died.
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
         try:
-            image = self._opened(data)
+            image = open_image(data, max_pixels=self._settings.max_pixels)
+            size = upright_size(image)
+            self._reduce(image)
             with self._turn(image):
-                picture = to_picture(image)
-                _write_pixels(picture, self._settings, self._pixels[first + at])
-            return DECODED.pack(picture.width, picture.height, time.process_time() - start, 0, 0)
+                self._write_pixels(to_picture(image), size, self._pixels[first + at])
+            return DECODED.pack(*size, time.process_time() - start, 0, 0)
         except ImageError as error:
             return _rejection(error.reason, str(error))
         except MemoryError:
@@ -93,11 +94,18 @@ class Server:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _opened(self, data: bytes) -> Image.Image:
-        image = open_image(data, max_pixels=self._settings.max_pixels)
+    def _reduce(self, image: Image.Image) -> None:
         if self._settings.preprocess == THUMBNAIL:
-            image.draft(None, (THUMBNAIL_SIDE, THUMBNAIL_SIDE))  # a large JPEG is decoded at reduced size
-        return image
+            reduce_jpeg(image, THUMBNAIL_SIDE)
+        elif self._settings.decode == "fast":
+            reduce_jpeg(image, fast_side(self._settings.preprocess))
+
+    def _write_pixels(self, picture: Image.Image, size: tuple[int, int], place: NDArray[np.uint8]) -> None:
+        if self._settings.preprocess != THUMBNAIL:
+            to_input(picture, self._settings.preprocess, place)
+            return
+        pixels = to_thumbnail(picture, size)
+        place[: pixels.shape[0], : pixels.shape[1]] = pixels
 
     @contextlib.contextmanager
     def _turn(self, image: Image.Image) -> Iterator[None]:
@@ -113,14 +121,6 @@ class Server:
             yield
         finally:
             fcntl.flock(self._turns, fcntl.LOCK_UN)
-
-
-def _write_pixels(picture: Image.Image, settings: DecoderSettings, place: NDArray[np.uint8]) -> None:
-    if settings.preprocess != THUMBNAIL:
-        to_input(picture, settings.preprocess, place)
-        return
-    pixels = to_thumbnail(picture)
-    place[: pixels.shape[0], : pixels.shape[1]] = pixels
 
 
 def _rejection(reason: Reason, message: str) -> bytes:
@@ -146,11 +146,10 @@ def _limit(settings: DecoderSettings) -> None:
 
 
 def main() -> None:
-    """Run `python -m mission9.decoding.worker PREPROCESS MAX_PIXELS MEMORY TURNS`."""
-    how: Any = sys.argv[1]
-    settings = DecoderSettings(how, int(sys.argv[2]))
+    """Run `python -m mission9.decoding.worker PREPROCESS MAX_PIXELS DECODE MEMORY TURNS`."""
+    settings, (memory, turns) = DecoderSettings.of(sys.argv[1:]), map(int, sys.argv[4:])
     PngImagePlugin.MAX_TEXT_CHUNK = _MAX_TEXT
-    server = Server(settings, int(sys.argv[3]), int(sys.argv[4]))
+    server = Server(settings, memory, turns)
     native_resize()  # which it takes a moment to choose
     _limit(settings)
     server.serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
 import pooch
@@ -20,6 +21,7 @@ from mission9 import devices
 from mission9.config import RunConfig
 from mission9.doctor.finding import Finding, Status
 from mission9.errors import Mission9Error
+from mission9.estimate.probe import FAST_HINT, is_jpeg
 from mission9.models.engines import check_cpu, choose_engine
 from mission9.models.weights import IMAGENET_URL, check_weights, load_weights
 from mission9.output.local import Output
@@ -55,6 +57,7 @@ _FLOORS = {
 
 _PORTS = {4040: "Spark's web page", 4049: "Spark's, outside a container", 5009: "MLflow", 8889: "Jupyter"}
 _LITTLE_ROOM = 2 * 2**30
+_LARGE_JPEG = 1_000_000  # bytes: as of five megapixels and more
 
 
 def examine(config: RunConfig) -> Iterator[Finding]:
@@ -182,7 +185,9 @@ def _temporary(config: RunConfig) -> Iterator[Finding]:  # noqa: ARG001
 
 def _input(config: RunConfig) -> Iterator[Finding]:
     root, found = find_root(config.input), ListingCounts()
-    for _ in list_images(root, found, Listing.of(config, exclude=config.output)):
+    sizes: list[int] = []
+    for batch in list_images(root, found, Listing.of(config, exclude=config.output)):
+        sizes += [row["bytes"] for row in batch.select(["path", "bytes"]).to_pylist() if is_jpeg(row["path"])]
         # Test/ sorts before Training/, and may exceed the first batch.
         if config.pca_model or any(found.listed[split] for split in FITTING):
             break
@@ -195,6 +200,8 @@ def _input(config: RunConfig) -> Iterator[Finding]:
         fitting_split(found.listed)
     splits = ", ".join(f"{count:,} of {split}" for split, count in found.listed.items())
     yield Finding("input", "ok", f"images: {splits}, among the first ones found; {found.understood}")
+    if config.decode == "exact" and sizes and median(sizes) >= _LARGE_JPEG:
+        yield Finding("input", "ok", f"JPEGs of {size_text(int(median(sizes)))} each; {FAST_HINT}")
     if skipped := found.in_brackets(folders_only=True):
         yield Finding("input", "warning", f"skipped among them:{skipped}", "pass --all-files if they are images")
 

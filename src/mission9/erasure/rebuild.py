@@ -202,4 +202,4 @@ def _save_model(model: PCAModel, report: Report, old: Path, new: Path) -> None:
         if not file.name.startswith("pca."):
             write_atomic(new / file.name, read_whole(file))
     facts = {"fingerprint": report.fingerprint, "weights": report.weights, "engine": report.engine}
-    model.save(new, facts | {"preprocess": report.config["preprocess"]})
+    model.save(new, facts | {name: report.config[name] for name in ("preprocess", "decode")})

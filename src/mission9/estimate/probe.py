@@ -7,10 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from mission9.config import RunConfig
+from mission9.decoding.decode import fast_side
 from mission9.devices import workers_here
 from mission9.errors import ConfigError, InputError
 from mission9.estimate.interval import Interval
@@ -28,6 +30,8 @@ from mission9.stages.prepare_images import ImageRow
 from mission9.storage.location import real_root
 
 SAMPLE = 200
+_MANY = 0.25  # a share of images, or of the time, that deserves a hint
+FAST_HINT = "--decode fast decodes large JPEGs in half of the time or less, to almost the same features"
 _FEWEST_PARTS = 8  # of the sample, so that their times vary as those of shards do
 
 
@@ -36,7 +40,8 @@ class Probe:
     """The measurements of a probe.
 
     `seconds` are of one worker for each image, while all workers are busy, `cpu_seconds` their part in reading and
-    decoding, and `list_seconds` of the whole listing; `rejected` counts the sample's rejects by reason.
+    decoding, and `list_seconds` of the whole listing; `rejected` counts the sample's rejects by reason. `large_jpegs`
+    is the share of JPEGs that --decode fast would decode at a reduced size.
     """
 
     images: int
@@ -47,16 +52,28 @@ class Probe:
     seconds: Interval
     cpu_seconds: float
     list_seconds: float
+    large_jpegs: float = 0.0
+
+    @property
+    def wants_fast(self) -> bool:
+        """True if much of the time is spent on decoding large JPEGs exactly."""
+        return self.large_jpegs >= _MANY and self.cpu_seconds >= _MANY * self.seconds.mid
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Measurements of a part of the sample: its time, and its rejects by reason."""
+    """Measurements of a part of the sample: its time, its large JPEGs, and its rejects by reason."""
 
     images: int
     seconds: float
     cpu_seconds: float
     rejected: Mapping[str, int]
+    large_jpegs: int
+
+
+def is_jpeg(path: str) -> bool:
+    """True if a name is that of a JPEG."""
+    return path.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif"))
 
 
 def probe(config: RunConfig) -> Probe:
@@ -85,6 +102,7 @@ def probe(config: RunConfig) -> Probe:
         seconds=Interval.of_mean([part.seconds / part.images for part in counted]),
         cpu_seconds=sum(part.cpu_seconds for part in counted) / sum(part.images for part in counted),
         list_seconds=listed,
+        large_jpegs=sum(part.large_jpegs for part in (*woken, *counted)) / len(rows),
     )
 
 
@@ -135,12 +153,26 @@ class _Extract:
 
     def __call__(self, number: int) -> bytes:
         rows, cpu, rejected = self.parts[number % len(self.parts)], dict[str, float](), Counter[str]()
+        large = 0
         start = time.monotonic()
         for outcomes in infer_features(rows, self.extraction, cpu_seconds=cpu):
             rejected.update(outcomes["reason"].drop_null().to_pylist())
+            large += sum(map(self._is_large_jpeg, outcomes.select(["path", "width", "height"]).to_pylist()))
         seconds = time.monotonic() - start
-        part = _Part(images=len(rows), seconds=seconds, cpu_seconds=sum(cpu.values()), rejected=dict(rejected))
+        part = _Part(
+            images=len(rows),
+            seconds=seconds,
+            cpu_seconds=cpu["read"] + cpu["decode"],
+            rejected=dict(rejected),
+            large_jpegs=large,
+        )
         return json.dumps(asdict(part)).encode()
+
+    def _is_large_jpeg(self, row: Mapping[str, Any]) -> bool:
+        """True if only exact decoding keeps the image at its full size."""
+        smallest = 2 * fast_side(self.extraction.preprocess)
+        is_exact = self.extraction.decode == "exact"
+        return is_exact and is_jpeg(row["path"]) and min(row["width"] or 0, row["height"] or 0) >= smallest
 
 
 def _measure(extraction: Extraction, parts: list[list[ImageRow]], workers: int) -> tuple[list[_Part], list[_Part]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mission9.models.engines.base import EngineSpec
 from mission9.models.engines.int8 import Int8Network
 from mission9.models.weights import Weights
-from mission9.options import Preprocess
+from mission9.options import Decode, Preprocess
 
 # Raise this if a change of the code gives other features for the same image.
 FEATURES_VERSION = 3
@@ -30,6 +30,7 @@ class Extraction:
     weights: Weights
     int8: Int8Network | None = None
     preprocess: Preprocess
+    decode: Decode = "exact"
     max_pixels: int
     max_bytes: int
     pixels: str
@@ -40,12 +41,18 @@ class Extraction:
         return SHARD_IMAGES[self.engine.device]
 
     @property
+    def is_exact(self) -> bool:
+        """True if the features are those of the exact pixels, in float32."""
+        return self.engine.precision == "float32" and self.decode == "exact"
+
+    @property
     def fingerprint(self) -> str:
         """The identifier of the features that this extraction computes; each fingerprint has its own table."""
         facts = {
             "version": FEATURES_VERSION,
             "weights": self.weights.sha256,
             "preprocess": self.preprocess,
+            "decode": self.decode,
             "pixels": self.pixels,
             "engine": self.engine.engine,
             "device": self.engine.device,

@@ -40,9 +40,12 @@ def to_input(image: Image.Image, how: Preprocess, out: NDArray[np.uint8] | None 
     return out
 
 
-def to_thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    """The thumbnail of an RGB picture in its own aspect ratio, (height, width, 4) uint8; the fourth byte is unused."""
-    return resize(image, thumbnail_size(*image.size))
+def to_thumbnail(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The thumbnail of an RGB picture, (height, width, 4) uint8; the fourth byte is unused.
+
+    `size` is that of the original, whose aspect ratio the thumbnail has.
+    """
+    return resize(image, thumbnail_size(*size))
 
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def run(config: RunConfig, runner: Runner | None = None, *, console: Console | N
             model = model or fit_pca(runners.now, collected.features.get(report.fitted_on, []), config.components)
         with stage("project"):
             make_scores(runners.now, model, collected, output, plain_csv=config.plain_csv)
-        if extraction.engine.precision != "float32":
+        if not extraction.is_exact:
             with stage("fidelity"):
                 _measure_fidelity(request.root, extraction, collected, output, plan, report)
         with stage("save_model"):
@@ -202,8 +202,9 @@ def _measure_fidelity(
     known = fidelity_in(last) if is_as_it_was else None  # the same images and features
     report.fidelity = known or measure_fidelity(collected.committed, root, extraction)
     logger.info(
-        "%s: cosine to float32 %.4f (at least %.4f)",
+        "%s, decode %s: cosine to exact features %.5f (at least %.5f)",
         extraction.engine.precision,
+        extraction.decode,
         report.fidelity["cosine_mean"],
         report.fidelity["cosine_min"],
     )
@@ -212,7 +213,7 @@ def _measure_fidelity(
 def _save_model(model: PCAModel, extraction: Extraction, output: Output, report: Report) -> None:
     folder = output.work / MODEL_FOLDER
     facts = {"fingerprint": report.fingerprint, "weights": redact_values(report.weights), "engine": report.engine}
-    model.save(folder, facts | {"preprocess": extraction.preprocess})
+    model.save(folder, facts | {"preprocess": extraction.preprocess, "decode": extraction.decode})
     write_atomic(folder / SAVED_FILE, extraction.weights.data)
     if extraction.int8:
         extraction.int8.save(folder)

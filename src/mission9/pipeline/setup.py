@@ -66,9 +66,11 @@ def _given_model(
             f"the PCA model in {config.pca_model} may have seen images erased from {config.output}: erase them from "
             "its output too, or drop --pca-model"
         )
-    theirs = (facts.weights_sha256, facts.preprocess, facts.precision)
-    if theirs != (extraction.weights.sha256, extraction.preprocess, extraction.engine.precision):
+    theirs = (facts.weights_sha256, facts.preprocess, facts.precision, facts.decode)
+    ours = (extraction.weights.sha256, extraction.preprocess, extraction.engine.precision, extraction.decode)
+    if theirs != ours:
         options = f"--weights {facts.weights} --preprocess {facts.preprocess} --precision {facts.precision}"
+        options += f" --decode {facts.decode}"
         raise ConfigError(
             f"the PCA model in {config.pca_model} was fitted on different features: give {options}, or drop --pca-model"
         )

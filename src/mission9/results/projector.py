@@ -30,7 +30,13 @@ class Projector:
     def __init__(self, model: str | Path, *, device: Device = "auto", engine: EngineName = "auto") -> None:
         self.model, facts, weights, int8 = of_one_model(model, _read)
         self._extractor = MobileNetV2Extractor(
-            device, weights=weights, preprocess=facts.preprocess, engine=engine, precision="float32", int8=int8
+            device,
+            weights=weights,
+            preprocess=facts.preprocess,
+            decode=facts.decode,
+            engine=engine,
+            precision="float32",
+            int8=int8,
         )
 
     def __call__(self, image: ImageLike) -> NDArray[np.float32]:

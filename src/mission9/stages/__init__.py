@@ -14,5 +14,5 @@ fit_pca         Training features -> moments -> PCA model        (moments on the
 project         features -> scores                               (on the workers)
 make_scores     scores -> all tables of scores
 save_results    scores of a split -> Parquet by label, one CSV
-measure_fidelity  features in a low precision -> their similarity to float32
+measure_fidelity  features that are not exact -> their similarity to the exact ones
 """

@@ -39,7 +39,7 @@ def infer_features(
         SetupError: this machine's Pillow gives other pixels than the driver's.
         RuntimeError: a reader process fails, which is no image's fault.
     """
-    check_pixels(extraction.pixels)
+    check_pixels(extraction.pixels, extraction.decode)
     engine, spent = _engine(extraction, threads), {} if cpu_seconds is None else cpu_seconds
     start, here = time.process_time(), 0.0
     for batch, vectors in _inferred(prepare_ahead(rows, extraction), engine):

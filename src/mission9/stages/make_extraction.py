@@ -46,7 +46,8 @@ def _with_weights(config: RunConfig, engine: EngineSpec) -> Extraction:
         engine=engine,
         weights=load_weights(config.weights),
         preprocess=config.preprocess,
+        decode=config.decode,
         max_pixels=config.max_pixels,
         max_bytes=config.max_bytes,
-        pixels=pixels_digest(),
+        pixels=pixels_digest(config.decode),
     )

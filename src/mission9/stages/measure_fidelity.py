@@ -1,4 +1,4 @@
-"""Compare features in a low precision with those in float32, on a sample of the images."""
+"""Compare features in a low precision, or of fast decoding, with the exact ones, on a sample of the images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mission9.decoding.pixels import pixels_digest
 from mission9.models.extraction import Extraction
 from mission9.sampling import evenly
 from mission9.schema import NO_SPLIT, vectors
@@ -24,7 +25,7 @@ _BATCH = 4  # fixed, to save the search for the best size
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Cosines of features to those in float32, and the share of images whose nearest neighbour has the same label."""
+    """Cosines to the exact features in float32, and the shares of images whose nearest neighbour has their label."""
 
     images: int
     cosine_mean: float
@@ -36,7 +37,8 @@ class Fidelity:
 def measure_fidelity(features: Mapping[str, Sequence[Rows]], root: Root, extraction: Extraction) -> dict[str, float]:
     """`Fidelity` on at most 200 images, the same in each call; empty if none of them can be read any more."""
     paths, labels, low = _sample([rows for split in features.values() for rows in split])
-    exact = replace(extraction, engine=replace(extraction.engine, precision="float32", batch_size=_BATCH), int8=None)
+    engine = replace(extraction.engine, precision="float32", batch_size=_BATCH)
+    exact = replace(extraction, engine=engine, int8=None, decode="exact", pixels=pixels_digest())
     images = (ImageRow(path, NO_SPLIT, str(label), 0, root) for path, label in zip(paths, labels, strict=True))
     outcomes = list(infer_features(images, exact, threads=0))
     good = np.concatenate([batch["features"].is_valid().to_numpy(zero_copy_only=False) for batch in outcomes])

@@ -99,7 +99,7 @@ def start(extraction: Extraction) -> None:
 
 
 def _settings(extraction: Extraction) -> FeederSettings:
-    decoder = DecoderSettings(extraction.preprocess, extraction.max_pixels)
+    decoder = DecoderSettings(extraction.preprocess, extraction.max_pixels, extraction.decode)
     readers = devices.decode_threads() if extraction.engine.device == "cuda" else 1
     return FeederSettings(decoder, extraction.max_bytes, readers)
 
