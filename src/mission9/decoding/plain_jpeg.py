@@ -35,6 +35,11 @@ def decode_plain_jpeg(image: Image.Image) -> Image.Image | None:
 
 def is_upright(image: Image.Image) -> bool:
     """True if a picture's EXIF data, if any, asks for no turn."""
+    if image.format == "AVIF":
+        # Its container alone decides, which Pillow's EXIF data repeat; without a turn, Pillow would ask the XMP data.
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return bool(exif.get(ExifTags.Base.Orientation, 1) == 1)
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from mission9.decoding.decode import open_image, to_picture
+from mission9.decoding.formats import load_decoders
 from mission9.decoding.pixel_memory import view_pixel_memory
 from mission9.decoding.protocol import (
     DECODED,
@@ -152,6 +153,7 @@ def main() -> None:
     PngImagePlugin.MAX_TEXT_CHUNK = _MAX_TEXT
     server = Server(settings, int(sys.argv[3]), int(sys.argv[4]))
     native_resize()  # which it takes a moment to choose
+    load_decoders()
     _limit(settings)
     server.serve(sys.stdin.buffer, sys.stdout.buffer)
 
