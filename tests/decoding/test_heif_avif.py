@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, features
 
+from mission9 import RunConfig, run
 from mission9.decoding import formats
 from mission9.decoding.decode import decode_image, open_image, to_picture
 from mission9.decoding.isolated import Decoded, decode_apart
 from mission9.decoding.metadata import kinds_of
 from mission9.decoding.protocol import DecoderSettings
 from mission9.errors import REASONS, ImageError
+from mission9.runners.base import InProcessRunner
 from tests.support.mutate import blocks_of, fields_of, mutate
 from tests.support.seeds import make_seeds
 
@@ -241,3 +246,29 @@ def test_metadata_is_found_and_an_orientation_alone_is_none(kind: str, scene: Im
     exif[0x0112] = 6
     if kind == "AVIF":  # whose encoder writes it into the container
         assert kinds_of(encoded(scene, kind, exif=exif)) == set()
+
+
+@needs_heif
+def test_a_second_run_tries_again_just_what_the_first_lacked_a_decoder_for(scene: Image.Image, tmp_path: Path) -> None:
+    lacking, folder = tmp_path / "lacking", tmp_path / "images" / "a"
+    lacking.mkdir()
+    (lacking / "sitecustomize.py").write_text("import sys; sys.modules['pillow_heif'] = None")
+    folder.mkdir(parents=True)
+    for number in range(3):
+        scene.rotate(number).save(folder / f"{number}.jpg")
+        (folder / f"{number}.heic").write_bytes(encoded(scene.rotate(number), "HEIF"))
+    (folder / "page.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    settings = {"input": str(tmp_path / "images"), "output": str(tmp_path / "out"), "weights": "demo", "components": 2}
+    command = [sys.executable, "-P", "-m", "mission9", "run", "--runner", "local", "--workers", "1", "--no-report"]
+    command += [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    path = os.pathsep.join([str(lacking), *filter(None, [os.environ.get("PYTHONPATH")])])
+    first = subprocess.run(
+        [*command, "--max-reject-rate", "0.9"], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert first.returncode == 0, first.stderr
+    messages = pq.read_table(tmp_path / "out" / "rejects")["message"].to_pylist()
+    assert sum("pip install 'mission9[heic]'" in message for message in messages) == 3
+    config = RunConfig(**settings, max_reject_rate=0.9, no_report=True)
+    assert run(config, InProcessRunner()).images_inferred == 3
+    assert pq.read_table(tmp_path / "out" / "rejects")["path"].to_pylist() == ["a/page.eps"]
+    assert run(config, InProcessRunner()).images_inferred == 0
