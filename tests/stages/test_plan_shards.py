@@ -14,6 +14,7 @@ from mission9.output.shards import Shard, clear_away, commit, read_features, rea
 from mission9.output.tables import read_group
 from mission9.schema import FEATURES_TABLE, LISTING, REJECTS_TABLE
 from mission9.stages import plan_shards as module
+from mission9.stages import reuse
 from mission9.stages.compact_shards import CompactParts
 from mission9.stages.plan_shards import (
     MAX_PART_IMAGES,
@@ -43,13 +44,13 @@ def plan(rows: list[dict[str, Any]], folder: Path, batch: int = 1000) -> Plan:
     return plan_shards(listing(rows, batch), ReusableShards(folder), folder, MOST)
 
 
-def extract(made: Plan, folder: Path, *, only: int | None = None, rejected: tuple[str, str] | None = None) -> None:
-    """Commit the shards to do, each image with its number as features, or all `rejected` at a stage for a reason."""
+def extract(made: Plan, folder: Path, *, only: int | None = None, rejected: tuple[str, ...] | None = None) -> None:
+    """Commit the shards to do, each image with its number as features, or all `rejected`: stage, reason, message."""
     for shard in made.shards[:only]:
         rows = read_group(made.todo, shard.number)
         keys = {name: rows[name] for name in ("path", "split", "label", "bytes")}
         if rejected:
-            extra = {name: [value] * len(rows) for name, value in zip(REJECTED, (*rejected, "m"), strict=True)}
+            extra = {name: [value] * len(rows) for name, value in zip(REJECTED, (*rejected, "m")[:3], strict=True)}
             rejects = pa.table(keys | extra).select(REJECTS_TABLE.names).cast(REJECTS_TABLE)
             commit(folder, shard, FEATURES_TABLE.empty_table(), rejects)
         else:
@@ -168,6 +169,32 @@ def test_what_may_go_well_another_time_is_tried_again(tmp_path: Path, rejected: 
         extract(second, tmp_path)
         assert len(compact(second, tmp_path)) == 30
         assert len(read_rejects(tmp_path, second.parts[0].key)) == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "installed", "again"),
+    [
+        ("HEIC is not supported: pip install 'mission9[heic]', or convert it to one of JPEG", ["AVIF", "HEIC"], 30),
+        ("HEIC is not supported: convert it to one of JPEG", ["HEIC"], 30),
+        ("HEIC is not supported: convert it to one of JPEG", ["AVIF"], 0),
+        ("AVIF is not supported: convert it to one of JPEG", ["AVIF"], 30),
+        ("AVIF is not supported: convert it to one of JPEG", [], 0),
+        ("EPS is not supported: convert it to one of JPEG", ["AVIF", "HEIC"], 0),
+    ],
+)
+def test_an_unsupported_format_is_tried_again_once_its_decoder_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, installed: list[str], again: int
+) -> None:
+    rows = [row(n) for n in range(30)]
+    others = [row(n, label="b") for n in range(100, 400)]
+    monkeypatch.setattr(reuse, "installed_formats", list)
+    first = plan(rows, tmp_path)
+    extract(first, tmp_path, rejected=("decode", "unsupported_format", message))
+    more = plan([*rows, *others], tmp_path)
+    extract(more, tmp_path)
+    monkeypatch.setattr(reuse, "installed_formats", lambda: installed)
+    second = plan([*rows, *others], tmp_path)
+    assert [row for shard in second.shards for row in read_group(second.todo, shard.number).to_pylist()] == rows[:again]
 
 
 def test_what_a_check_denies_is_planned_again(tmp_path: Path) -> None:

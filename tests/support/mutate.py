@@ -30,6 +30,11 @@ _NUMBERS = (
     0x80000000,
     2**32 - 1,
 )
+# The boxes of AVIF and HEIC that hold others, and the bytes of a version or a count before those.
+_HOLDERS = {
+    b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6, b"iref": 4, b"dinf": 0, b"grpl": 0,
+    b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8,
+}  # fmt: skip
 _CHANGES = (1, 1, 1, 2, 2, 3, 4)
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -149,6 +154,8 @@ def fields_of(data: bytes) -> Iterator[Field]:
     for begin, find in _FIELDS.items():
         if data.startswith(begin):
             yield from find(data)
+    if data[4:8] == b"ftyp":
+        yield from _box_fields(data)
 
 
 def _png_fields(data: bytes) -> Iterator[Field]:
@@ -194,6 +201,8 @@ def blocks_of(data: bytes) -> Iterator[tuple[int, int]]:
         yield from _gif_blocks(data)
     elif data.startswith(b"RIFF"):
         yield from _riff_chunks(data)
+    elif data[4:8] == b"ftyp":
+        yield from ((start, end) for start, _, end in _boxes(data))
     elif data[:4] in (b"II*\0", b"MM\0*"):
         yield from ((at, at + 12) for at in _tiff_entries(data))
 
@@ -225,6 +234,27 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[int, int]]:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         yield at, min(at + 8 + length, len(data))
         at += 8 + length + length % 2
+
+
+def _boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Return each box of AVIF or HEIC, those within others too: its start, the start of its content, its end."""
+    at, end = start, len(data) if end is None else end
+    while at + 8 <= end:
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if length < 8 or at + length > end:
+            return
+        yield at, at + 8, at + length
+        if kind in _HOLDERS:
+            yield from _boxes(data, at + 8 + _HOLDERS[kind], at + length)
+        at += length
+
+
+def _box_fields(data: bytes) -> Iterator[Field]:
+    for start, content, end in _boxes(data):
+        yield Field(start, 4, big=True)
+        if data[start + 4 : start + 8] not in (*_HOLDERS, b"mdat"):
+            yield from (Field(at, 1, big=True) for at in range(content, min(end, content + 32)))
+            yield from (Field(at, 4, big=True) for at in range(content, min(end, content + 32) - 3, 4))
 
 
 def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from mission9.datasets.demo import VARIETIES, draw
+from mission9.decoding.formats import load_decoders
 from tests.support.mutate import PNG
 
 _TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
@@ -30,7 +31,9 @@ class Seed(NamedTuple):
 def make_seeds(photographs: Path | None = None) -> list[Seed]:
     """The same seeds each time; with some of the JPEGs in a folder, if there is one."""
     picture = Image.fromarray(draw(VARIETIES[0], stream=9, number=0)).resize((48, 40))
-    makers = (_jpegs, _pngs, _webps, _bmps, _gifs, _tiffs)
+    makers = [_jpegs, _pngs, _webps, _bmps, _gifs, _tiffs]
+    makers += [_avifs] if features.check("avif") else []
+    makers += [_heifs] if _writes_heif() else []
     seeds = [Seed(maker.__name__[1:-1].upper(), name, data) for maker in makers for name, data in maker(picture)]
     if photographs is not None and photographs.is_dir():
         files = sorted(photographs.rglob("*.jpg"))
@@ -121,6 +124,38 @@ def _tiffs(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
     yield "tiles", encoded(picture, "TIFF", compression="tiff_lzw", tiffinfo=tiles)
     yield "big", encoded(picture, "TIFF", big_tiff=True)
     yield "turned", encoded(picture, "TIFF", tiffinfo={274: 5})
+
+
+def _avifs(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "mission9"
+    yield "plain", encoded(picture, "AVIF")
+    yield "grey", encoded(picture.convert("L"), "AVIF")
+    yield "full colour", encoded(picture, "AVIF", subsampling="4:4:4", quality=95)
+    yield "with alpha", encoded(_with_alpha(picture), "AVIF")
+    yield "turned", encoded(picture, "AVIF", exif=exif, icc_profile=b"no profile" * 20)
+    frames = [picture.rotate(angle) for angle in (90, 180)]
+    yield "animated", encoded(picture, "AVIF", save_all=True, append_images=frames, duration=50)
+
+
+def _heifs(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "mission9"
+    fast = {"enc_params": {"preset": "ultrafast"}}
+    yield "plain", encoded(picture, "HEIF", **fast)
+    yield "grey", encoded(picture.convert("L"), "HEIF", **fast)
+    yield "full colour", encoded(picture, "HEIF", chroma="444", quality=95)
+    yield "10 bits", encoded(_deep(picture), "HEIF", **fast)
+    yield "with alpha", encoded(_with_alpha(picture), "HEIF", **fast)
+    yield "turned", encoded(picture, "HEIF", exif=exif, **fast)
+    yield "tiles", encoded(picture.resize((160, 140)), "HEIF", tile_size=64, **fast)
+    pages = [picture.rotate(90, expand=True)]
+    yield "pages", encoded(picture, "HEIF", save_all=True, append_images=pages, thumbnails=[16], **fast)
+
+
+def _writes_heif() -> bool:
+    load_decoders()
+    return "HEIF" in Image.SAVE
 
 
 def _deep(picture: Image.Image) -> Image.Image:

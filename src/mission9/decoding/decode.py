@@ -4,55 +4,25 @@ from __future__ import annotations
 
 import io
 import struct
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from mission9.decoding.plain_jpeg import decode_plain_jpeg, is_upright
+from mission9.decoding.formats import parsers_for, unidentified
+from mission9.decoding.plain_jpeg import decode_plain_jpeg, is_upright, orientation
 from mission9.decoding.png_chunks import PNG_SIGNATURE, without_ornament
 from mission9.errors import ImageError
 from mission9.models.mobilenet_v2 import INPUT_SIZE
 from mission9.models.preprocess import CROP_RESIZE
 from mission9.options import Preprocess
 
-# The parsers that Pillow may use. Others, such as EPS, which starts a program, never see a byte.
-ACCEPTED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-
 # Pillow decodes these in Python, and fills in the missing bytes of a truncated file one by one, for seconds.
 _SLOW_CODECS = ("bmp_rle",)
 _MAX_SLOW_PIXELS = 10_000_000
-
-# Magic numbers of other formats, with their offsets: reported by name, and never parsed.
-_OTHER_FORMATS = (
-    (0, b"%!PS", "EPS"),
-    (0, b"%PDF", "PDF"),
-    (0, b"8BPS", "PSD"),
-    (0, b"DDS ", "DDS"),
-    (0, b"\x00\x00\x01\x00", "ICO"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"SIMPLE  =", "FITS"),
-    (0, b"<svg", "SVG"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-    *((0, b"P%d" % number, "PPM") for number in range(1, 8)),
-)
-
-# Magic numbers of accepted formats: with one of them, an unreadable header is damaged.
-_BEGINNINGS = (
-    (PNG_SIGNATURE, "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"GIF8", "GIF"),
-    *((start, "TIFF") for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-)
 
 _ON_ITS_SIDE = (5, 6, 7, 8)  # values of EXIF's orientation
 
@@ -93,18 +63,16 @@ def fast_side(preprocess: Preprocess) -> int:
     return 2 * (CROP_RESIZE if preprocess == "crop" else INPUT_SIZE)
 
 
-def reduce_jpeg(image: Image.Image, side: int) -> None:
-    """Let a large JPEG be decoded at a half, a quarter or an eighth, at least `side` pixels wide and high."""
-    if isinstance(image, JpegImageFile) and min(image.size) >= 2 * side:
-        image.draft(None, (side, side))
+def reduce_jpeg(image: Image.Image, side: int) -> tuple[int, int] | None:
+    """Let a large JPEG be decoded at a half, a quarter or an eighth, at least `side` pixels wide and high.
 
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """The width and height of an image from `open_image` once it is upright."""
-    with suppress(Exception):  # broken metadata says nothing about the picture
-        if image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE:
-            return image.height, image.width
-    return image.size
+    Its own width and height, once it is upright, are returned; None if the image is decoded as it is.
+    """
+    if not isinstance(image, JpegImageFile) or min(image.size) < 2 * side:
+        return None
+    width, height = image.size
+    image.draft(None, (side, side))
+    return (height, width) if orientation(image) in _ON_ITS_SIDE else (width, height)
 
 
 def to_picture(image: Image.Image) -> Image.Image:
@@ -117,7 +85,7 @@ def to_picture(image: Image.Image) -> Image.Image:
         plain = decode_plain_jpeg(image)
         if plain is not None:
             return plain
-        image.load()
+        _load(image)
         return to_rgb(image)
     except ImageError:
         raise
@@ -127,33 +95,31 @@ def to_picture(image: Image.Image) -> Image.Image:
         raise _decode_error(error) from error
 
 
+def _load(image: Image.Image) -> None:
+    declared = image.size
+    image.load()
+    if image.width * image.height > declared[0] * declared[1]:  # of which the limit of pixels was checked
+        raise ImageError("corrupt", f"it has {image.width} x {image.height} pixels, not {declared[0]} x {declared[1]}")
+
+
 def _open(data: bytes) -> Image.Image:
     if data.startswith(PNG_SIGNATURE):
         data = without_ornament(data)
+    parsers = parsers_for(data)
     try:
-        return Image.open(io.BytesIO(data), formats=ACCEPTED_FORMATS)
+        return Image.open(io.BytesIO(data), formats=parsers)
     except UnidentifiedImageError as error:
-        raise _unidentified(data) from error
+        raise unidentified(data) from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except Exception as error:
         raise _decode_error(error) from error
 
 
-def _unidentified(data: bytes) -> ImageError:
-    accepted = ", ".join(ACCEPTED_FORMATS)
-    for start, magic, name in _OTHER_FORMATS:
-        if data.startswith(magic, start):
-            return ImageError("unsupported_format", f"{name} is not supported: convert it to one of {accepted}")
-    for magic, name in _BEGINNINGS:
-        if data.startswith(magic):
-            return ImageError("corrupt", f"it begins like a {name}, but its header is damaged or truncated")
-    return ImageError("not_an_image", f"it begins like none of {accepted}")
-
-
 def _decode_error(error: Exception) -> ImageError:
     text = str(error) or type(error).__name__
-    cut_short = isinstance(error, EOFError | struct.error) or "truncated" in text.lower()
+    says_so = any(words in text.lower() for words in ("truncated", "end of file"))
+    cut_short = says_so or isinstance(error, EOFError | struct.error)
     return ImageError("truncated" if cut_short else "corrupt", text.splitlines()[0][:200])
 
 

@@ -22,6 +22,7 @@ from PIL.Image import Exif
 
 from mission9._package import python_path
 from mission9.decoding.decode import open_image
+from mission9.decoding.formats import load_decoders
 from mission9.decoding.png_chunks import PNG_SIGNATURE, PNG_TEXTS, inflated
 from mission9.errors import ImageError
 from mission9.options import MAX_PIXELS
@@ -66,7 +67,7 @@ def _kinds(image: ImageFile.ImageFile, data: bytes) -> set[Kind]:
     exif = image.getexif()
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or tags.get(_XMP_TAG) or b""
     found: set[Kind] = set()
-    if _TELLING.intersection(exif) if image.format == "TIFF" else len(exif) > 0 or "exif" in info:
+    if _has_exif(image, exif):
         found.add("exif")
     if exif.get_ifd(ExifTags.IFD.GPSInfo) or b"GPSL" in (xmp.encode() if isinstance(xmp, str) else bytes(xmp)):
         found.add("gps")
@@ -77,6 +78,14 @@ def _kinds(image: ImageFile.ImageFile, data: bytes) -> set[Kind]:
     if info.get("comment"):
         found.add("comment")
     return found | _kinds_of_chunks(data) if data.startswith(PNG_SIGNATURE) else found
+
+
+def _has_exif(image: ImageFile.ImageFile, exif: Exif) -> bool:
+    if image.format == "TIFF":
+        return bool(_TELLING.intersection(exif))
+    if image.format == "AVIF":  # Pillow itself adds the orientation, which is that of the container
+        return bool(set(exif) - {ExifTags.Base.Orientation})
+    return len(exif) > 0 or image.info.get("exif") is not None
 
 
 def _kinds_of_chunks(data: bytes) -> set[Kind]:
@@ -174,6 +183,7 @@ def main() -> None:
     """Run `python -m mission9.decoding.metadata`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    load_decoders()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))

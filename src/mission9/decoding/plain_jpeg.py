@@ -34,8 +34,21 @@ def decode_plain_jpeg(image: Image.Image) -> Image.Image | None:
 
 
 def is_upright(image: Image.Image) -> bool:
-    """True if a picture's EXIF data, if any, asks for no turn."""
-    return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
+    """True if a picture needs no turn."""
+    return orientation(image) == 1
+
+
+def orientation(image: Image.Image) -> int:
+    """The orientation of a picture in its EXIF data; 1, upright, if they are absent or broken."""
+    try:
+        exif = image.getexif()
+        if image.format == "AVIF":
+            # Its container alone decides, which Pillow's EXIF data repeat. Without a turn, Pillow would ask XMP data.
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata says nothing about the picture
+        return 1
 
 
 def _is_plain(image: Image.Image) -> TypeGuard[JpegImageFile]:
@@ -44,7 +57,4 @@ def _is_plain(image: Image.Image) -> TypeGuard[JpegImageFile]:
     is_reduced = bool(image.decoderconfig)  # by Image.draft
     if is_reduced or "adobe" in image.info:
         return False
-    try:
-        return is_upright(image)
-    except Exception:  # broken metadata
-        return False
+    return is_upright(image)

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from mission9.decoding.decode import fast_side, open_image, reduce_jpeg, to_picture, upright_size
+from mission9.decoding.decode import fast_side, open_image, reduce_jpeg, to_picture
+from mission9.decoding.formats import load_decoders
 from mission9.decoding.pixel_memory import view_pixel_memory
 from mission9.decoding.protocol import (
     DECODED,
@@ -82,10 +83,11 @@ class Server:
         signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
         try:
             image = open_image(data, max_pixels=self._settings.max_pixels)
-            size = upright_size(image)
-            self._reduce(image)
+            size = self._reduce(image)
             with self._turn(image):
-                self._write_pixels(to_picture(image), size, self._pixels[first + at])
+                picture = to_picture(image)
+                size = size or picture.size
+                self._write_pixels(picture, size, self._pixels[first + at])
             return DECODED.pack(*size, time.process_time() - start, 0, 0)
         except ImageError as error:
             return _rejection(error.reason, str(error))
@@ -94,11 +96,12 @@ class Server:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _reduce(self, image: Image.Image) -> None:
+    def _reduce(self, image: Image.Image) -> tuple[int, int] | None:
         if self._settings.preprocess == THUMBNAIL:
-            reduce_jpeg(image, THUMBNAIL_SIDE)
-        elif self._settings.decode == "fast":
-            reduce_jpeg(image, fast_side(self._settings.preprocess))
+            return reduce_jpeg(image, THUMBNAIL_SIDE)
+        if self._settings.decode == "fast":
+            return reduce_jpeg(image, fast_side(self._settings.preprocess))
+        return None
 
     def _write_pixels(self, picture: Image.Image, size: tuple[int, int], place: NDArray[np.uint8]) -> None:
         if self._settings.preprocess != THUMBNAIL:
@@ -151,6 +154,7 @@ def main() -> None:
     PngImagePlugin.MAX_TEXT_CHUNK = _MAX_TEXT
     server = Server(settings, memory, turns)
     native_resize()  # which it takes a moment to choose
+    load_decoders()
     _limit(settings)
     server.serve(sys.stdin.buffer, sys.stdout.buffer)
 

@@ -21,7 +21,7 @@ from mission9.errors import ConservationError, NoResultError, OutputError
 from mission9.redact import one_line, redact_values
 from mission9.schema import FEATURES, SPLITS
 
-_PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pyarrow", "pyspark", "torch")
+_PACKAGES = ("mission9", "numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "pyspark", "torch")
 
 
 # The name of `run.json` in errors, the same for a folder and a bucket.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mission9.decoding.formats import installed_formats, unsupported_pattern
 from mission9.output.layout import done_file, plan_file
 from mission9.output.shards import damaged, read_marker, read_rejects
 from mission9.output.tables import row_groups
@@ -24,10 +25,11 @@ logger = logging.getLogger(__name__)
 # Rows and the keys of the shards with their outcomes -> True for each row whose file has unchanged content.
 ContentCheck = Callable[[pa.RecordBatch, pa.Array], pa.Array]
 
-# An unreadable file may be readable now, and the machine may have caused a timeout or a lack of memory. Any other
-# rejection would recur.
+# An unreadable file may be readable now, and the machine may have caused a timeout or a lack of memory. The decoder of
+# an unsupported format may be installed now. Any other rejection would recur.
 _UNREAD = "read"
 _MACHINES_FAULT = pa.array(["timeout", "out_of_memory", "decoder_crashed"])
+_UNSUPPORTED = "unsupported_format"
 
 
 class ReusableShards:
@@ -109,8 +111,15 @@ class PreviousPlan:
         if marker is None or not marker.rejects.rows:
             return pa.array([marker is not None] * len(paths))
         rejects = read_rejects(self._folder, key)
-        passing = pc.or_(pc.equal(rejects["stage"], _UNREAD), pc.is_in(rejects["reason"], value_set=_MACHINES_FAULT))
-        return pc.invert(pc.is_in(paths, value_set=rejects.filter(passing)["path"].combine_chunks()))
+        return pc.invert(pc.is_in(paths, value_set=rejects.filter(_may_pass(rejects))["path"].combine_chunks()))
+
+
+def _may_pass(rejects: pa.Table) -> pa.ChunkedArray:
+    """True for each reject that another attempt may accept."""
+    unread, reason = pc.equal(rejects["stage"], _UNREAD), rejects["reason"]
+    names_installed = pc.match_substring_regex(rejects["message"], unsupported_pattern(installed_formats()))
+    supported = pc.and_(pc.equal(reason, _UNSUPPORTED), names_installed)
+    return reduce(pc.or_, (unread, pc.is_in(reason, value_set=_MACHINES_FAULT), supported))
 
 
 def nothing_is_as_it_was(rows: pa.RecordBatch, keys: pa.Array) -> pa.Array:  # noqa: ARG001 (a ContentCheck)
