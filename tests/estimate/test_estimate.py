@@ -70,7 +70,7 @@ def test_a_gpu_that_cores_cannot_feed_is_no_faster_than_they_are() -> None:
 
 def test_a_gpu_is_no_faster_than_the_process_that_feeds_it() -> None:
     found = predict_there(probe(cpu_seconds=1e-6), 10**6, machine(gpu="L4", vcpus=64), 1)
-    assert found.run_minutes.mid == pytest.approx((10**6 / 1800 + 8 + 300 + 100) / 60)
+    assert found.run_minutes.mid == pytest.approx((10**6 / 7000 + 8 + 300 + 100) / 60)
 
 
 def test_the_network_of_a_gpu_tells_nothing_of_a_machine_without() -> None:
