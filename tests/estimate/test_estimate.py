@@ -68,7 +68,8 @@ def test_a_gpu_that_cores_cannot_feed_is_no_faster_than_they_are() -> None:
     assert starved.run_minutes.mid == pytest.approx((10**6 * 0.01 / 0.8 / 2 + 8 + 300 + 100) / 60)
 
 
-def test_a_gpu_is_no_faster_than_the_process_that_feeds_it() -> None:
+def test_a_gpu_is_no_faster_than_the_process_that_feeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mission9.estimate.predict.gpu_rates", lambda _: (20_000.0, 40_000.0))  # of a later GPU
     found = predict_there(probe(cpu_seconds=1e-6), 10**6, machine(gpu="L4", vcpus=64), 1)
     assert found.run_minutes.mid == pytest.approx((10**6 / 7000 + 8 + 300 + 100) / 60)
 
