@@ -12,7 +12,8 @@ driver          kill -9 of the command itself
 int, term       the signals SIGINT and SIGTERM to it: exit 130 or 143 within 10 seconds
 jvm             kill -9 of Spark's Java
 worker          kill -9 of a process of Python's that works: the run itself goes on
-decoder         kill -9 of a child that decodes: likewise
+reader          kill -9 of a process that reads files for it: likewise
+decoder         kill -9 of a process that decodes: likewise
 stop            SIGSTOP of a process of Python's that works: likewise
 executor        kill -9 of an executor of the standalone cluster: likewise
 cluster-worker  kill -9 of one of its two workers, and its executor with it: likewise

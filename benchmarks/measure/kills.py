@@ -26,13 +26,14 @@ KINDS = {
     "term": (signal.SIGTERM, ""),
     "jvm": (signal.SIGKILL, r"bin/java (?!.*launcher\.Main).*deploy\.SparkSubmit"),  # and not what starts it
     "worker": (signal.SIGKILL, r"loky\.backend\.popen|spark_daemon"),
+    "reader": (signal.SIGKILL, r"mission9\.decoding\.reader"),
     "decoder": (signal.SIGKILL, r"mission9\.decoding\.worker"),
     "stop": (signal.SIGSTOP, r"loky\.backend\.popen|spark_daemon"),
     "executor": (signal.SIGKILL, "CoarseGrainedExecutorBackend"),
     "cluster-worker": (signal.SIGKILL, r"deploy\.worker\.Worker"),
 }
 EXIT_CODES = {"int": 130, "term": 143}
-GOES_ON = ("worker", "decoder", "stop", "executor", "cluster-worker")
+GOES_ON = ("worker", "reader", "decoder", "stop", "executor", "cluster-worker")
 LIMIT = 300  # seconds for a run
 TO_END, TO_LOSE = 10, 15  # seconds that a run may take to end after a signal, and that a hit may cost a core
 

@@ -29,7 +29,7 @@ class Memory:
     """Peaks in bytes by kind of process.
 
     Kinds: `driver` is the command itself; `jvm` its Java; `daemon` the parent of Spark's Python workers; `decoder` a
-    child that decodes; `worker` every other Python.
+    process that reads or decodes; `worker` every other Python.
     """
 
     measure: str
@@ -143,7 +143,7 @@ def kind_of(process: psutil.Process, root: int) -> str:
     command = " ".join(process.cmdline())
     if "resource_tracker" in command:
         return "other"
-    if "decoding.worker" in command:
+    if "mission9.decoding." in command:
         return "decoder"
     parent = process.parent()
     return "daemon" if parent is not None and parent.name() == "java" else "worker"
