@@ -25,8 +25,8 @@ _UNSEEN = Interval(0.75, 1.0, 1.35)
 # Assumed: the speed of a core there relative to one here, and the paid minutes until a cluster starts working.
 _CORE_THERE = Interval(0.5, 0.8, 1.2)
 _START_THERE = Interval(5.0, 9.0, 15.0)
-# Assumed: the seconds of one process for an image that it hands to a GPU, whatever the GPU: to feed, to copy pixels, and
-# to write the table.
+# Assumed: the seconds of one process for an image that it hands to a GPU, whatever the GPU, with the copy of its pixels
+# and its row of the table.
 _FEEDING = Interval(1 / 12000, 1 / 7000, 1 / 3500)
 
 
