@@ -20,7 +20,7 @@ from mission9.decoding.pixels import pixels_digest
 from mission9.decoding.protocol import DecoderSettings
 from mission9.errors import ConfigError
 from mission9.feature_extractor import MobileNetV2Extractor
-from mission9.options import Preprocess
+from mission9.options import Decode, Preprocess
 from mission9.pipeline.run import run
 from mission9.results.projector import Projector
 from mission9.runners.base import InProcessRunner
@@ -37,8 +37,8 @@ def photograph(size: tuple[int, int] = LARGE, form: str = "JPEG", **options: Any
     return buffer.getvalue()
 
 
-def decoded(data: bytes, decode: str, how: Preprocess = "stretch") -> Decoded:
-    (found,) = decode_apart([data], DecoderSettings(how, 10**7, decode))  # type: ignore[arg-type]
+def decoded(data: bytes, decode: Decode, how: Preprocess = "stretch") -> Decoded:
+    (found,) = decode_apart([data], DecoderSettings(how, 10**7, decode))
     assert isinstance(found, Decoded)
     return found
 

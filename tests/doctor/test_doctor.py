@@ -9,7 +9,9 @@ import socket
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mission9 import RunConfig
 from mission9.cli import main
@@ -156,3 +158,14 @@ def test_an_output_that_a_run_would_refuse(tmp_path: Path, monkeypatch: pytest.M
 def test_only_what_is_kept_in_files_is_called_so(uri: str, status: str, told: str) -> None:
     (finding,) = found("mlflow", mlflow=uri)
     assert (finding.status, finding.found) == (status, told)
+
+
+@pytest.mark.parametrize(
+    ("size", "decode", "is_due"), [(1200, "exact", True), (1200, "fast", False), (100, "exact", False)]
+)
+def test_fast_decoding_is_hinted_at_for_large_jpegs(size: int, decode: str, is_due: bool, tmp_path: Path) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "images" / "a" / "0.jpg", quality=95)
+    findings = found("input", input=str(tmp_path / "images"), decode=decode)
+    assert any("--decode fast" in finding.found for finding in findings) == is_due

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mission9.cli import main
 from mission9.config import RunConfig
@@ -237,3 +238,15 @@ def test_a_run_here_takes_about_what_was_told(sample: Path, tmp_path: Path) -> N
     found = run(RunConfig(**settings, estimate=str(kept))).estimate
     low, _, high = found["predicted"]["run_minutes"]
     assert low / 2 < found["actual_minutes"] < high * 2  # other work on the machine may come and go
+
+
+@pytest.mark.parametrize(("words", "is_due"), [([], True), (["--decode", "fast"], False)])
+def test_fast_decoding_is_hinted_at_where_it_pays(
+    words: list[str], is_due: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (4000, 5000, 3), np.uint8)  # longer to decode than to infer
+    for number in range(4):
+        Image.fromarray(noise).save(tmp_path / "images" / "a" / f"{number}.jpg", quality=90)
+    assert main(["estimate", "--input", str(tmp_path / "images"), "--weights", "demo", "--workers", "1", *words]) == 0
+    assert ("100% are large JPEGs: --decode fast" in capsys.readouterr().out) == is_due

@@ -13,6 +13,7 @@ from PIL import Image
 from mission9.models import resize as module
 from mission9.models.preprocess import to_input
 from mission9.models.resize import as_picture, resize, view
+from mission9.options import Preprocess
 
 Pixels = NDArray[np.uint8]
 
@@ -56,16 +57,16 @@ def test_native_refuses_buffers_of_other_sizes() -> None:
 
 
 @pytest.mark.parametrize("how", ["stretch", "crop"])
-def test_inputs_are_the_same_without_it(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_the_same_without_it(how: Preprocess, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     pictures = [random_picture(rng, *size) for size in ((100, 100), (300, 40), (20, 900), (224, 224), (5, 1000))]
-    found = [to_input(picture, how)[..., :3].copy() for picture in pictures]  # type: ignore[arg-type]
+    found = [to_input(picture, how)[..., :3].copy() for picture in pictures]
     monkeypatch.setitem(sys.modules, "mission9_native", None)
     module.native_resize.cache_clear()
     assert module.native_resize() is None
     for picture, pixels in zip(pictures, found, strict=True):
         assert pixels.shape == (224, 224, 3)
-        np.testing.assert_array_equal(to_input(picture, how)[..., :3], pixels)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(to_input(picture, how)[..., :3], pixels)
 
 
 def test_an_implementation_of_other_pixels_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,8 +145,7 @@ def test_readers_end_with_their_parent(pictures: list[bytes], settings: FeederSe
     (decoder,) = reader.children()
     (idle,) = [idle for (found, _), idle in feeder._idle.items() if found == settings]
     (ours,) = idle.get()
-    assert ours._process.stdin is not None
-    ours._process.stdin.close()
+    ours._requests.close()
     assert not psutil.wait_procs([reader, decoder], timeout=60)[1]
     ours.end()
 

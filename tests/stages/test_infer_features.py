@@ -80,6 +80,22 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path, extracti
     assert table["reason"].to_pylist() == ["unreadable"]
 
 
+def test_what_was_not_read_has_the_listed_size_and_no_digest(pictures: list[bytes], extraction: Extraction) -> None:
+    root = Root("memory://nothing-there")
+    rows = [
+        ImageRow("gone.jpg", "all", "a", 777, root),
+        ImageRow("x.jpg", "all", "", 888, content=pictures[0]),
+        ImageRow("y.jpg", "all", "a", 1, content=pictures[1]),
+        ImageRow("z.jpg", "all", "a", 999, content=b""),
+    ]
+    pytest.importorskip("fsspec")
+    table = outcomes(rows, extraction)
+    assert table["stage"].to_pylist() == ["read", "list", None, "decode"]
+    assert table["bytes"].to_pylist() == [777, 888, len(pictures[1]), 0]
+    assert table["sha256"].is_valid().to_pylist() == [False, False, True, True]
+    assert table["width"].to_pylist() == [None, None, 100, None]
+
+
 def test_labels_and_splits_that_no_table_can_hold_are_rejects(pictures: list[bytes], extraction: Extraction) -> None:
     labels = [ImageRow("x.jpg", "all", label, 1, content=pictures[0]) for label in ("x" * 300, "", "fine")]
     splits = [ImageRow("x.jpg", split, "fine", 1, content=pictures[0]) for split in ("../x", "train")]

@@ -52,10 +52,11 @@ def estimate(
         File to keep the estimate in, for mission9 run --estimate.
     """
     from mission9.errors import ConfigError
+    from mission9.estimate.fast import FAST_HINT
     from mission9.estimate.instances import find_instances, note
     from mission9.estimate.predict import file_to_keep, predict_here, predict_there
     from mission9.estimate.predict import save as keep
-    from mission9.estimate.probe import FAST_HINT, describe_rejects, probe
+    from mission9.estimate.probe import describe_rejects, probe
 
     instances = find_instances(machine or [], price or [])
     if count < 1 or (images is not None and images < 1):

@@ -36,7 +36,7 @@ _PATIENCE = 5.0  # seconds beyond an image's time limit, for a decoder that fail
 _MAX_SIDE, _MAX_SECONDS = (1 << 31) - 1, 1e6
 
 
-class Decoded(NamedTuple):
+class Success(NamedTuple):
     """A picture's upright size, and its decoding time in CPU seconds."""
 
     width: int
@@ -63,7 +63,7 @@ class Decoder:
         """Start the process, before it is needed."""
         self._process = self._process or self._new()
 
-    def decode(self, images: Sequence[bytes], first: int = 0, *, again: bool = True) -> list[Decoded | ImageError]:
+    def decode(self, images: Sequence[bytes], first: int = 0, *, again: bool = True) -> list[Success | ImageError]:
         """An outcome for each of at most `MAX_IMAGES` images; pixels are in the memory from the place `first` on.
 
         An image that kills the process is rejected as `timeout` or `decoder_crashed`. With `again`, it is retried: the
@@ -132,7 +132,7 @@ class Decoder:
             raise RuntimeError(f"the decoder process does not start{self._last_words()}")
         self._is_new = False
 
-    def _outcomes(self, process: subprocess.Popen[bytes], images: int) -> list[Decoded | ImageError]:
+    def _outcomes(self, process: subprocess.Popen[bytes], images: int) -> list[Success | ImageError]:
         assert process.stdout is not None  # noqa: S101 (for mypy)
         (length,) = NUMBER.unpack(self._read(process.stdout, process.pid, NUMBER.size))
         if length > images * (DECODED.size + MAX_MESSAGE):
@@ -209,7 +209,7 @@ class Decoder:
         return f" ({words[-1][:200]})" if words else ""
 
 
-def _parsed(answer: bytes) -> Iterator[Decoded | ImageError]:
+def _parsed(answer: bytes) -> Iterator[Success | ImageError]:
     """The outcomes in a decoder's answer.
 
     Raises:
@@ -224,7 +224,7 @@ def _parsed(answer: bytes) -> Iterator[Decoded | ImageError]:
         words, at = answer[at : at + length], at + length
         if reason > len(REASONS) or not 0 <= seconds < _MAX_SECONDS or max(width, height) > _MAX_SIDE:
             raise ValueError("a record holds impossible numbers")
-        yield ImageError(REASONS[reason - 1], words.decode()) if reason else Decoded(width, height, seconds)
+        yield ImageError(REASONS[reason - 1], words.decode()) if reason else Success(width, height, seconds)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

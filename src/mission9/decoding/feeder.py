@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,6 +149,8 @@ class _Reader:
             env=os.environ | {"PYTHONPATH": python_path()},
             bufsize=0,
         )
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 (for mypy)
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         self._memory_file = memory_file
 
     def free(self) -> int:
@@ -156,12 +158,11 @@ class _Reader:
         return len(self._free)
 
     def send(self, batch: Sequence[Given]) -> None:
-        assert self._process.stdin is not None  # noqa: S101 (for mypy)
         first = self._free.popleft()
         self._sent.append(first)
         header = TO_READ.pack(len(batch), first) + b"".join(FILE.pack(one.is_content, len(one.data)) for one in batch)
         try:
-            write_all(self._process.stdin.fileno(), header + b"".join(one.data for one in batch))
+            write_all(self._requests.fileno(), header + b"".join(one.data for one in batch))
         except BrokenPipeError as error:
             raise self._failure() from error
 
@@ -193,30 +194,27 @@ class _Reader:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        with contextlib.suppress(OSError):
-            os.close(self._memory_file)
+        self._requests.close()
+        self._answers.close()
+        os.close(self._memory_file)
 
     def _receive(self, length: int, limit: float | None = None) -> bytes:
-        assert self._process.stdout is not None  # noqa: S101 (for mypy)
         found = b""
         while len(found) < length:
-            self._wait(self._process.stdout, limit)
-            part = self._process.stdout.read(length - len(found))
+            self._wait(limit)
+            part = self._answers.read(length - len(found))
             if not part:
                 raise self._failure()
             found += part
         return found
 
-    def _wait(self, stream: IO[bytes], limit: float | None) -> None:
+    def _wait(self, limit: float | None) -> None:
         """Wait for an answer. Reading and decoding have time limits in the reader; here, only a stop counts.
 
         Checks are counted instead of time, which passes while this process is stopped.
         """
         looks = stopped = 0
-        while not select.select([stream], [], [], LOOK)[0]:
+        while not select.select([self._answers], [], [], LOOK)[0]:
             progress()
             looks, stopped = looks + 1, stopped + 1 if is_stopped(self._process.pid) else 0
             if stopped * LOOK >= PATIENCE.stop or (limit is not None and looks * LOOK >= limit):

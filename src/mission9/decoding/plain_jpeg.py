@@ -1,4 +1,4 @@
-"""Plain JPEGs -> pictures, by simplejpeg: the pixels that Pillow gives, in a third to a half of the time."""
+"""Plain JPEGs -> pictures, by simplejpeg: the pixels that Pillow gives, in half of the time."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from queue import Queue
 from typing import Any, BinaryIO
 
 from mission9.concurrency.watchdog import PATIENCE, limit_hangs
-from mission9.decoding.decoder_process import Decoded, Decoder
+from mission9.decoding.decoder_process import Decoder, Success
 from mission9.decoding.protocol import (
     FILE,
     HAS_READ,
@@ -101,7 +101,7 @@ class Reader:
         for at, (image, outcome) in enumerate(zip(batch.images, decoded, strict=True)):
             size, digest = (-1, b"") if isinstance(image, ImageError) else (len(image[0]), image[1])
             width = height = 0
-            if isinstance(outcome, Decoded):
+            if isinstance(outcome, Success):
                 width, height = outcome.width, outcome.height
                 seconds += outcome.seconds
             else:

@@ -21,7 +21,7 @@ from mission9 import devices
 from mission9.config import RunConfig
 from mission9.doctor.finding import Finding, Status
 from mission9.errors import Mission9Error
-from mission9.estimate.probe import FAST_HINT, is_jpeg
+from mission9.estimate.fast import FAST_HINT, is_jpeg
 from mission9.models.engines import check_cpu, choose_engine
 from mission9.models.weights import IMAGENET_URL, check_weights, load_weights
 from mission9.output.local import Output

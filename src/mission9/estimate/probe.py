@@ -15,6 +15,7 @@ from mission9.config import RunConfig
 from mission9.decoding.decode import fast_side
 from mission9.devices import workers_here
 from mission9.errors import ConfigError, InputError
+from mission9.estimate.fast import is_jpeg
 from mission9.estimate.interval import Interval
 from mission9.models.extraction import Extraction
 from mission9.runners.local import LocalRunner
@@ -31,7 +32,6 @@ from mission9.storage.location import real_root
 
 SAMPLE = 200
 _MANY = 0.25  # a share of images, or of the time, that deserves a hint
-FAST_HINT = "--decode fast decodes large JPEGs in half of the time or less, to almost the same features"
 _FEWEST_PARTS = 8  # of the sample, so that their times vary as those of shards do
 
 
@@ -69,11 +69,6 @@ class _Part:
     cpu_seconds: float
     rejected: Mapping[str, int]
     large_jpegs: int
-
-
-def is_jpeg(path: str) -> bool:
-    """True if a name is that of a JPEG."""
-    return path.lower().endswith((".jpg", ".jpeg", ".jpe", ".jfif"))
 
 
 def probe(config: RunConfig) -> Probe:
@@ -169,7 +164,7 @@ class _Extract:
         return json.dumps(asdict(part)).encode()
 
     def _is_large_jpeg(self, row: Mapping[str, Any]) -> bool:
-        """True if only exact decoding keeps the image at its full size."""
+        """True if --decode fast would decode the image at a reduced size."""
         smallest = 2 * fast_side(self.extraction.preprocess)
         is_exact = self.extraction.decode == "exact"
         return is_exact and is_jpeg(row["path"]) and min(row["width"] or 0, row["height"] or 0) >= smallest

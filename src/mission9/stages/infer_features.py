@@ -17,14 +17,14 @@ from mission9.models.engines import make_engine
 from mission9.models.engines.base import Engine
 from mission9.models.extraction import Extraction
 from mission9.schema import FEATURES, OUTCOME
-from mission9.stages.prepare_images import ImageRow, Pixels, PreparedBatch, prepare_ahead, start
+from mission9.stages.prepare_images import ImageRow, Pixels, PreparedBatch, prepare_ahead, start_processes
 
 Vectors = NDArray[np.float32]
 
 
 def get_ready(extraction: Extraction) -> None:
     """Prepare this process for images: create its engine, of one thread, and its reader and decoder processes."""
-    start(extraction)
+    start_processes(extraction)
     _engine(extraction, threads=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mission9 import devices
-from mission9.concurrency.prefetch import LOCAL, prefetch_map
+from mission9.concurrency.prefetch import prefetch_map
 from mission9.decoding.feeder import FeederSettings, Given, Prepared, Rejected, prepare_in_order, start_readers
 from mission9.decoding.protocol import MAX_IMAGES, DecoderSettings
 from mission9.errors import ImageError
@@ -93,7 +93,7 @@ def prepare_ahead(rows: Iterable[ImageRow], extraction: Extraction) -> Iterator[
         yield _batch(runs.pop(0), images)
 
 
-def start(extraction: Extraction) -> None:
+def start_processes(extraction: Extraction) -> None:
     """Start the processes of `prepare_ahead` before they are needed."""
     start_readers(_settings(extraction))
 
@@ -108,9 +108,9 @@ def _found(rows: Iterator[ImageRow], extraction: Extraction) -> Iterator[_Found]
     first = next(rows, None)
     if first is None:
         return
-    find, rows = partial(_find, max_bytes=extraction.max_bytes), chain([first], rows)
-    ahead = open_source(first.root).ahead
-    yield from map(find, rows) if ahead == LOCAL else prefetch_map(rows, find, ahead)
+    find, rows, source = partial(_find, max_bytes=extraction.max_bytes), chain([first], rows), open_source(first.root)
+    is_read_elsewhere = first.content is not None or source.file(first.path) is not None
+    yield from map(find, rows) if is_read_elsewhere else prefetch_map(rows, find, source.ahead)
 
 
 def _find(row: ImageRow, max_bytes: int) -> _Found:
@@ -160,14 +160,16 @@ def _runs(images: Iterable[_Found]) -> Iterator[list[_Found]]:
 
 
 def _batch(run: list[_Found], images: Prepared) -> PreparedBatch:
-    rejected = {one.at: one for one in images.rejected}
-    for at, found in enumerate(run):
-        if found.error is not None:  # prepared as an image of no bytes
-            rejected[at] = Rejected(at, found.stage, found.error.reason, str(found.error))
+    unread = [Rejected(at, one.stage, one.error.reason, str(one.error)) for at, one in enumerate(run) if one.error]
+    rejected = {one.at: one for one in (*images.rejected, *unread)}
     pixels = images.pixels
     if rejected:
-        read = np.flatnonzero(images.size >= 0)
-        pixels = pixels[[at not in rejected for at in read.tolist()]]
+        readable = np.flatnonzero(images.size >= 0)
+        pixels = pixels[[at not in rejected for at in readable.tolist()]]
+    if unread:  # they were prepared as images of no bytes
+        sizes = images.size.copy()
+        sizes[[one.at for one in unread]] = -1
+        images = replace(images, size=sizes)
     here = sum(found.seconds for found in run)
     seconds = {"read": images.read_seconds + here, "decode": images.decode_seconds}
     return PreparedBatch([found.row for found in run], images, pixels, rejected, seconds, here)
