@@ -58,8 +58,8 @@ def open_image(data: bytes, *, max_pixels: int) -> Image.Image:
 def fast_side(preprocess: Preprocess) -> int:
     """The side in pixels that a JPEG keeps at least when it is decoded fast: twice that of the resize after it.
 
-    With half of that, the mean cosine to exact features is 0.9992 instead of 0.9999; with twice that, decoding takes 1.3
-    times as long (benchmarks/measure/photographs.py).
+    With half of that, the mean cosine to exact features is 0.9992 instead of 0.9999. With twice that, decoding takes
+    1.3 times as long (benchmarks/measure/photographs.py).
     """
     return 2 * (CROP_RESIZE if preprocess == "crop" else INPUT_SIZE)
 

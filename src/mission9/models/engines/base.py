@@ -15,6 +15,11 @@ from mission9.options import Precision
 Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
+def as_array(images: Images) -> NDArray[np.uint8]:
+    """The images as one array, which is the given one if it is an array."""
+    return images if isinstance(images, np.ndarray) else np.stack(images)
+
+
 class Engine(Protocol):
     """N times (224, 224, 4) uint8 RGB -> (N, 1280) float32; `batch_size` is the preferred number of images at a time.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mission9.concurrency.watchdog import progress
 from mission9.errors import SetupError
-from mission9.models.engines.base import Images
+from mission9.models.engines.base import Images, as_array
 from mission9.models.mobilenet_v2 import INPUT_SIZE
 from mission9.models.preprocess import INPUT_CHANNELS
 from mission9.storage.local.files import write_atomic
@@ -49,7 +49,7 @@ class OpenVINOEngine:
 
     def __call__(self, images: Images) -> NDArray[np.float32]:
         steps = range(0, len(images), self.batch_size)
-        features = [self._infer(np.stack(list(images[at : at + self.batch_size]))) for at in steps]
+        features = [self._infer(as_array(images[at : at + self.batch_size])) for at in steps]
         return np.concatenate(features)
 
     def _infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mission9.concurrency.watchdog import progress
 from mission9.errors import DeviceError, SetupError
-from mission9.models.engines.base import Images
+from mission9.models.engines.base import Images, as_array
 from mission9.models.engines.torch_model import MobileNetV2Features
 from mission9.models.preprocess import MEAN, STD
 from mission9.schema import FEATURES
@@ -127,7 +127,7 @@ class TorchEngine:
         return None
 
     def _infer(self, images: Images) -> NDArray[np.float32]:
-        pixels = torch.from_numpy(np.stack(list(images)))
+        pixels = torch.from_numpy(as_array(images))
         if self._device.type == "cuda":
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
         features: NDArray[np.float32] = self.on_device(pixels).cpu().numpy()
