@@ -22,6 +22,7 @@ from mission9._package import python_path
 from mission9.config import RunConfig
 from mission9.devices import workers_here
 from mission9.errors import SetupError
+from mission9.runners.class_archive import java_options
 from mission9.runners.environment import WORKERS, is_databricks, is_submitted
 from mission9.runners.java import check_user, find_java
 
@@ -276,7 +277,8 @@ def _private_folder() -> str:
 
 def _settings(config: RunConfig, master: str, *, for_runner: bool) -> dict[str, str]:
     log4j = files("mission9") / "data" / "log4j2.properties"
-    java = [f"-Dlog4j2.configurationFile={Path(str(log4j)).as_uri()}", *(_FAST_START if for_runner else ())]
+    java = [f"-Dlog4j2.configurationFile={Path(str(log4j)).as_uri()}", *java_options()]
+    java += _FAST_START if for_runner else ()
     settings = {
         "spark.master": master,
         "spark.driver.memory": config.driver_memory,
