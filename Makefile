@@ -13,7 +13,7 @@ help:  ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: install
-install: .venv/.runtime  ## Set up: .venv with everything pinned, mission9, and a Java
+install: .venv/.runtime .venv/.classes  ## Set up: .venv with everything pinned, mission9, and a Java
 
 .PHONY: demo
 demo: .venv/.demo  ## Set up what it needs, then run the whole pipeline on generated pictures of fruit
@@ -50,7 +50,7 @@ test-changed: .venv/.dev s3-server  ## Run the tests of what is not committed, n
 	$(PYTEST) -m "not slow" --changed $(or $(SINCE),HEAD)
 
 .PHONY: test-slow
-test-slow: .venv/.dev s3-server  ## Run the tests that take longer: whole commands, a cluster, kills, the README
+test-slow: .venv/.dev .venv/.classes s3-server  ## Run the tests that take longer: whole commands, a cluster, kills, the README
 	$(PYTEST) -m slow
 
 .PHONY: test-spark35
@@ -165,6 +165,11 @@ JAVA := scripts/java.sh
 	scripts/native.sh .venv
 	$(JAVA) .venv
 	@touch .venv/.demo .venv/.runtime $@
+
+# An archive of Java's classes, with which Spark starts faster.
+.venv/.classes: | .venv/.runtime
+	$(BIN)/python scripts/class_archive.py
+	@touch $@
 
 .venv/.notebook: .venv/.dev requirements-notebook.txt
 	$(SETUP) .venv -r requirements-notebook.txt

@@ -1,4 +1,4 @@
-"""Archive the Java classes that Spark loads, so that it starts faster: ENVIRONMENT/bin/python scripts/class_archive.py."""
+"""Archive the Java classes that Spark loads, so that it starts faster: BIN/python scripts/class_archive.py."""
 
 from __future__ import annotations
 

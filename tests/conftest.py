@@ -105,10 +105,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def spark() -> Iterator[SparkSession]:
     from mission9.config import RunConfig
     from mission9.runners.spark_session import start_session
+    from tests.support.cluster import FAST_START
 
     with pytest.MonkeyPatch.context() as patch:
-        # Compiled less, and with one thread for garbage, a JVM of small tables takes half of the CPU time.
-        patch.setenv("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        patch.setenv("JDK_JAVA_OPTIONS", FAST_START)
         session = start_session(RunConfig(driver_memory="2g", master="local[2]"))
     session.conf.set("spark.sql.shuffle.partitions", 4)  # of small tables; 200 are usual
     yield session

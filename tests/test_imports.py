@@ -64,6 +64,16 @@ def test_the_command_line_starts_without_the_heavy_packages() -> None:
     assert not modules_after("import mission9.cli") & heavy
 
 
+def test_a_command_imports_pandas_only_for_a_conversion_to_it() -> None:
+    statement = (
+        "import pyarrow as pa, sys; from mission9.runners.environment import defer_pandas; defer_pandas();"
+        "table = pa.table({'a': ['x']}); early = 'pandas' in sys.modules; print(early, list(table.to_pandas()['a']));"
+        "print(pa.array(sys.modules['pandas'].Series([1.5, float('nan')])).null_count)"
+    )
+    said = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True, check=True).stdout
+    assert said == "False ['x']\n1\n"
+
+
 def test_nobody_is_told_that_openvino_is_used(tmp_path: Path) -> None:
     statement = "import mission9.models.engines.openvino_engine, sys; print(*sys.modules)"
     environment = os.environ | {"HOME": str(tmp_path), "CI": "", "TF_BUILD": "", "JENKINS_URL": ""}

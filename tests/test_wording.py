@@ -53,14 +53,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 @cache
-def _tree(file: Path) -> list[ast.AST]:
-    return list(ast.walk(ast.parse(file.read_text())))
+def _nodes_of(file: Path) -> list[tuple[str, ast.AST]]:
+    name = file.relative_to(REPOSITORY)
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return [(f"{name}:{getattr(node, 'lineno', 1)}", node) for node in nodes if isinstance(node, Definition | ast.Call)]
 
 
 def _nodes(files: list[Path]) -> Iterator[tuple[str, ast.AST]]:
-    for file in files:
-        for node in _tree(file):
-            yield f"{file.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 1)}", node
+    return (found for file in files for found in _nodes_of(file))
 
 
 def _docstrings(files: list[Path]) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from tests.s3.conftest import Bucket
 from tests.s3.test_run import assert_same
 from tests.scenarios.test_shipping import MAIN, environment, submit, wheel
 from tests.support.cluster import Cluster
+from tests.support.finished import write_fruits
 
 __all__ = ["environment", "wheel"]  # fixtures
 
@@ -24,17 +25,17 @@ def test_by_spark_submit_from_bucket_to_bucket(
     wheel: Path,
     environment: Path,
     bucket: Bucket,
-    sample: Path,
     tmp_path: Path,
 ) -> None:
-    images, there, here = bucket.upload(sample), f"{bucket}/results", str(tmp_path / "here")
+    fruits = write_fruits(tmp_path / "fruits", varieties=4, training=20, test=10)
+    images, there, here = bucket.upload(fruits), f"{bucket}/results", str(tmp_path / "here")
     facts = {"PYTHONPATH": "", "XDG_CACHE_HOME": str(tmp_path / "their cache")}
     with Cluster(tmp_path / "cluster", facts) as cluster:
         settings = ["--input", images, "--output", there, "--weights", "demo", "--components", "5", "--no-report"]
         done = submit(cluster, environment, "--py-files", wheel, MAIN, "run", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(verify_output(there)) == []
-    run(RunConfig(input=str(sample), output=here, weights="demo", components=5, runner="local", workers=2))
+    run(RunConfig(input=str(fruits), output=here, weights="demo", components=5, runner="local", workers=2))
     assert_same(there, here)
 
 

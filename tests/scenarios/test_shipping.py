@@ -19,7 +19,7 @@ from mission9.config import RunConfig
 from mission9.pipeline.run import run
 from tests.conftest import REPOSITORY, InProcessRunner
 from tests.pipeline.test_pipeline import assert_same_tables
-from tests.support.cluster import Cluster
+from tests.support.cluster import FAST_START, Cluster
 from tests.support.finished import write_fruits
 
 # One process of pytest-xdist has the cluster, the wheel and the environment.
@@ -79,7 +79,7 @@ def submit(cluster: Cluster, environment: Path, *arguments: str | Path) -> subpr
     command += ["--driver-memory", "1g", "--executor-memory", "1g", "--archives", f"{environment}#environment"]
     driver = environment.parent / "environment" / "bin" / "python"
     programs = {"PYSPARK_PYTHON": "./environment/bin/python", "PYSPARK_DRIVER_PYTHON": str(driver)}
-    facts = alone(SPARK_HOME=str(home), SPARK_LOCAL_IP="127.0.0.1", **programs)
+    facts = alone(SPARK_HOME=str(home), SPARK_LOCAL_IP="127.0.0.1", JDK_JAVA_OPTIONS=FAST_START, **programs)
     folder = environment.parent / "nothing"
     folder.mkdir(exist_ok=True)
     return subprocess.run([*command, *arguments], env=facts, cwd=folder, capture_output=True, text=True, check=False)

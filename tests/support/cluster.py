@@ -16,14 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from mission9.runners.class_archive import java_options
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # What a command needs beside the master's address: the workers have a gigabyte each.
 MEMORY = {"SPARK_DRIVER_MEMORY": "1g", "SPARK_EXECUTOR_MEMORY": "1g"}
 _DEPLOY = "org.apache.spark.deploy"
 
-# Of all JVMs here: compiled less, and with one thread for garbage, they start in half of the CPU time.
-_FAST_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# For all JVMs here: compiled less, and with one thread for garbage, they start in half of the CPU time.
+FAST_START = " ".join(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *java_options()])
 
 _FIRST_PORT = 10_000  # below are those of well-known servers
 
@@ -89,7 +91,7 @@ class Cluster:
             "SPARK_LOCAL_IP": host,
             "SPARK_HOME": str(home),
             "SPARK_DAEMON_JAVA_OPTS": quiet,
-            "JDK_JAVA_OPTIONS": _FAST_START,  # which executors inherit
+            "JDK_JAVA_OPTIONS": FAST_START,  # which executors inherit
             **self._environment,
         }
         command = [str(home / "bin" / "spark-class"), f"{_DEPLOY}.{program}", "--host", host, *arguments]
@@ -127,7 +129,7 @@ def connect_server(folder: Path) -> Iterator[str]:
         "SPARK_HOME": str(home),
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": str(REPOSITORY / "src"),
-        "JDK_JAVA_OPTIONS": _FAST_START,
+        "JDK_JAVA_OPTIONS": FAST_START,
     }
     with (
         (folder / "server.log").open("w") as told,

@@ -15,7 +15,7 @@ from mission9.cli import deploy, estimate, make, protect, usage, use  # noqa: F4
 from mission9.cli.app import app
 from mission9.cli.console import fail, set_up_logging, take_any_text
 from mission9.errors import Mission9Error
-from mission9.runners.environment import SAFE_PATH
+from mission9.runners.environment import SAFE_PATH, defer_pandas
 from mission9.storage.local.errors import describe_error
 
 # What shells expect of a program that Ctrl-C ended, or a signal to terminate.
@@ -31,6 +31,7 @@ def program() -> NoReturn:
     os.environ.update(SAFE_PATH)
     _set_home()
     _take_names_as_utf8()
+    defer_pandas()
     signal.signal(signal.SIGTERM, _terminate)
     code = main()
     for number in (signal.SIGINT, signal.SIGTERM):  # how it ended is settled; Python's own end takes a moment

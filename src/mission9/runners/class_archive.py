@@ -16,16 +16,16 @@ from mission9.errors import SetupError
 from mission9.storage.local.files import make_folder
 
 
-def class_archive() -> Path:
-    """The file of this environment's archive, whether or not it exists."""
-    return Path(sys.prefix) / "share" / "mission9" / "spark.jsa"
+def class_archive() -> Path | None:
+    """The archive of this environment, unless it is missing or cut short, with which Java would not start."""
+    return next((file for file in _folder().glob("*.jsa") if file.name == _name(file)), None)
 
 
 def java_options() -> tuple[str, ...]:
     """The options with which Java uses the archive, if there is one, and is silent if it cannot."""
     file = class_archive()
     # Java and Spark split these at spaces.
-    is_usable = file.is_file() and not any(map(str.isspace, str(file)))
+    is_usable = file is not None and not any(map(str.isspace, str(file)))
     return (f"-XX:SharedArchiveFile={file}", "-Xlog:disable") if is_usable else ()
 
 
@@ -39,11 +39,11 @@ def write_class_archive() -> Path:
 
     from mission9.runners.spark import spark_runner
 
-    file = class_archive()
-    make_folder(file.parent)
-    file.unlink(missing_ok=True)  # Java does not write one while it uses another
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        new = Path(folder) / file.name
+    make_folder(_folder())
+    for old in _folder().glob("*.jsa"):
+        old.unlink()  # Java writes none while it uses another
+    with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+        new = Path(folder) / "new"
         os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={new} -Xlog:disable"
         with spark_runner(RunConfig(master="local[1]")) as runner:
             runner.map(_nothing, 2)
@@ -52,8 +52,15 @@ def write_class_archive() -> Path:
         java.wait()
         if not new.exists():
             raise SetupError("Java wrote no archive of Spark's classes: see its output above")
-        new.replace(file)
-    return file
+        return new.rename(_folder() / _name(new))
+
+
+def _folder() -> Path:
+    return Path(sys.prefix) / "share" / "mission9"
+
+
+def _name(file: Path) -> str:
+    return f"spark-{file.stat().st_size}.jsa"
 
 
 def _nothing(_: int) -> bytes:

@@ -24,7 +24,7 @@ from mission9.concurrency.watchdog import PATIENCE, Patience, look_after, watche
 from mission9.devices import WORKERS_VARIABLE
 from mission9.errors import SetupError, StorageError, TaskError
 from mission9.runners.base import Task, carry_out
-from mission9.runners.environment import WORKERS, safe_path
+from mission9.runners.environment import WORKERS, defer_pandas, safe_path
 from mission9.storage.local.errors import describe_error
 from mission9.system import SHARED_MEMORY, why_no_shared_memory
 
@@ -128,6 +128,7 @@ def _begin(run: int, workers: int, patience: Patience) -> None:
     # Ctrl-C reaches every process of the terminal; the parent ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ[WORKERS_VARIABLE] = str(workers)
+    defer_pandas()
     look_after(os.getpid(), patience.stop)
     threading.Thread(target=_end_with, args=(run,), daemon=True).start()
 
