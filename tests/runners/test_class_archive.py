@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mission9.runners.class_archive import class_archive, java_options
+from mission9.runners.java import class_archive, java_options
 
 
 @pytest.mark.parametrize(("folder", "is_used"), [("environment", True), ("my environment", False)])

@@ -33,7 +33,7 @@ NOT_RUN = {
     "how-to/emr.md": 3,
     "how-to/fetch.md": 1,
     "how-to/gpu.md": 1,
-    "how-to/install.md": 2,
+    "how-to/install.md": 3,
     "how-to/kubernetes.md": 2,
     "how-to/mlflow.md": 1,
     "how-to/own-images.md": 1,

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mission9.runners.class_archive import java_options
+from mission9.runners.java import java_options
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -7,26 +7,14 @@ jars (https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html).
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from mission9.config import RunConfig
 from mission9.errors import SetupError
+from mission9.runners.java import archive_folder, archive_name
+from mission9.runners.spark import spark_runner
 from mission9.storage.local.files import make_folder
-
-
-def class_archive() -> Path | None:
-    """The archive of this environment, unless it is missing or cut short, with which Java would not start."""
-    return next((file for file in _folder().glob("*.jsa") if file.name == _name(file)), None)
-
-
-def java_options() -> tuple[str, ...]:
-    """The options with which Java uses the archive, if there is one, and is silent if it cannot."""
-    file = class_archive()
-    # Java and Spark split these at spaces.
-    is_usable = file is not None and not any(map(str.isspace, str(file)))
-    return (f"-XX:SharedArchiveFile={file}", "-Xlog:disable") if is_usable else ()
 
 
 def write_class_archive() -> Path:
@@ -37,12 +25,10 @@ def write_class_archive() -> Path:
     """
     from pyspark import SparkContext
 
-    from mission9.runners.spark import spark_runner
-
-    make_folder(_folder())
-    for old in _folder().glob("*.jsa"):
+    make_folder(archive_folder())
+    for old in archive_folder().glob("*.jsa"):
         old.unlink()  # Java writes none while it uses another
-    with tempfile.TemporaryDirectory(dir=_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=archive_folder()) as folder:
         new = Path(folder) / "new"
         os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={new} -Xlog:disable"
         with spark_runner(RunConfig(master="local[1]")) as runner:
@@ -52,15 +38,7 @@ def write_class_archive() -> Path:
         java.wait()
         if not new.exists():
             raise SetupError("Java wrote no archive of Spark's classes: see its output above")
-        return new.rename(_folder() / _name(new))
-
-
-def _folder() -> Path:
-    return Path(sys.prefix) / "share" / "mission9"
-
-
-def _name(file: Path) -> str:
-    return f"spark-{file.stat().st_size}.jsa"
+        return new.rename(archive_folder() / archive_name(new))
 
 
 def _nothing(_: int) -> bytes:

@@ -22,9 +22,8 @@ from mission9._package import python_path
 from mission9.config import RunConfig
 from mission9.devices import workers_here
 from mission9.errors import SetupError
-from mission9.runners.class_archive import java_options
 from mission9.runners.environment import WORKERS, is_databricks, is_submitted
-from mission9.runners.java import check_user, find_java
+from mission9.runners.java import check_user, find_java, java_options
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
