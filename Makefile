@@ -69,6 +69,12 @@ test-gpu:  ## Run the GPU tests with PYTHON, on a machine with a GPU (tests/mode
 bench-gpu:  ## Measure the GPU with PYTHON: speed, what bounds it, fidelity (ARGS="--images DIR --json FILE")
 	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
+.PHONY: gpu-figures gpu-rehearsal
+gpu-figures:  ## Test and measure a GPU with PYTHON, whole runs included (ARGS="--images DIR --json FILE")
+	PYTHONPATH=src:. $(PYTHON) benchmarks/gpu_sitting.py $(ARGS)
+gpu-rehearsal: .venv/.dev  ## Run all of gpu-figures on the CPU, for few images: shows that it works, and measures nothing
+	$(BIN)/python benchmarks/gpu_sitting.py --rehearse $(ARGS)
+
 .PHONY: image-test
 image-test:  ## Build the images without a daemon, as root, and see that all in them answers (ARGS="--target gpu")
 	PYTHONPATH=. $(PYTHON) scripts/image_test.py $(ARGS)
