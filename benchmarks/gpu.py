@@ -134,7 +134,7 @@ def measure(arguments: argparse.Namespace) -> Json:
         results = {name: measure_precision(in_precision(first, name), bench) for name in precisions}
     return {
         "machine": machine(device),
-        "weights": first.weights.name,
+        "weights": Path(first.weights.name).name,
         "source": arguments.images or "generated",
         "images": count,
         "distinct": min(count, len(images)),
