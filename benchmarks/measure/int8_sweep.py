@@ -3,7 +3,8 @@
 python -m benchmarks.measure.int8_sweep --images DIR --weights FILE [--only SETTING ...]
 
 A CPU without VNNI adds products of 8 bits in 16 bits, which overflow; so each network is computed a second time, in
-arithmetic that does not. Rates are of one thread's CPU time, in turns with the first setting, today's.
+arithmetic that does not. Rates are of one thread's CPU time, in turns with the first setting,
+which mission9 had before this sweep.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from mission9.config import RunConfig
-from mission9.models.engines.int8 import CALIBRATION_IMAGES, quantize
+from mission9.models.engines.int8 import quantize
 from mission9.models.engines.openvino_engine import OpenVINOEngine
 from mission9.models.engines.openvino_graph import features_graph
 from mission9.models.mobilenet_v2 import BLOCKS
@@ -55,7 +56,7 @@ class Setting:
     """Arguments of NNCF's quantize besides mission9's own; `floats` are the convolutions that stay in float32."""
 
     floats: tuple[str, ...] = ()
-    images: int = CALIBRATION_IMAGES
+    images: int = 128
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -125,7 +126,7 @@ def main() -> None:
     judged = pixels[-_JUDGED:]
     exact = _engine(features_graph(tensors))(judged)
     settings = _settings()
-    today = _engine(_quantized(tensors, pixels, next(iter(settings.values()))))
+    before = _engine(_quantized(tensors, pixels, next(iter(settings.values()))))
     print("| setting | mean | smallest | mean, no overflow | smallest, no overflow | rate | MB | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name in given.only:
@@ -139,7 +140,7 @@ def main() -> None:
         engine = _engine(network.clone())
         cosines = (*_cosines(engine(judged), exact), *_cosines(_engine(_without_overflow(network))(judged), exact))
         figures = " | ".join(f"{cosine:.5f}" for cosine in cosines)
-        rate = median(_rate(engine, judged) / _rate(today, judged) for _ in range(_TURNS))
+        rate = median(_rate(engine, judged) / _rate(before, judged) for _ in range(_TURNS))
         print(f"| {name} | {figures} | {rate:.2f} | {_megabytes(network):.1f} | {seconds:.0f} |", flush=True)
         gc.collect()
 

@@ -27,7 +27,7 @@ from mission9.storage.local.untrusted import MIB, read_file
 if TYPE_CHECKING:
     import openvino as ov
 
-CALIBRATION_IMAGES = 128
+CALIBRATION_IMAGES = 256
 
 # These stay in float32: docs/explanation/precision.md has the measurements.
 FLOAT_CONVOLUTIONS = tuple(conv.name for block in BLOCKS[:2] for conv in block.convs)
