@@ -135,7 +135,7 @@ def quantize(
         # MIXED preserves the signs of activations, which this network's linear bottlenecks have.
         "preset": nncf.QuantizationPreset.MIXED,
         "ignored_scope": nncf.IgnoredScope(names=list(floats)),
-        # Bias correction takes seconds, and hardly changes the features.
+        # Bias correction takes seconds, and beside these floats hardly changes the features.
         "advanced_parameters": nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
     }
     sample = nncf.Dataset(list(images[:, np.newaxis]))
