@@ -19,7 +19,7 @@ from mission9.stages.prepare_images import ImageRow, prepare_ahead
 
 logger = logging.getLogger(__name__)
 
-_CANDIDATES = 2 * CALIBRATION_IMAGES  # some may not be decodable
+_CANDIDATES = CALIBRATION_IMAGES + 64  # some may not be decodable
 
 
 def calibrate_int8(

@@ -263,7 +263,7 @@ def test_int8_is_calibrated_kept_and_close(
     features = make_engine(spec, demo_weights, threads=1, int8=network)(images)
     lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(reference, axis=1)
     cosines = (features * reference).sum(1) / lengths
-    assert 0.9 < cosines.min() < 0.99999  # close, and another arithmetic indeed
+    assert 0.95 < cosines.min() < 0.99999  # close, and another arithmetic indeed
     (tmp_path / "int8.bin").write_bytes(b"damaged")
     with pytest.raises(ModelError, match="is damaged: delete that folder"):
         Int8Network.load(tmp_path)

@@ -17,7 +17,8 @@ from mission9.models.preprocess import INPUT_CHANNELS, MEAN, STD
 def features_graph(tensors: Mapping[str, NDArray[np.float32]], batch: int = 1) -> ov.Model:
     """The graph of (batch, 224, 224, 4) uint8 RGB -> (batch, 1280) float32, including the normalisation.
 
-    The fourth byte of a pixel is an input of the first convolution with weights of 0, which costs nothing.
+    The fourth byte of a pixel is an input of the first convolution with weights of 0, which costs nothing. The nodes of
+    convolutions have the names of `BLOCKS`.
     """
     images = op.parameter([batch, INPUT_SIZE, INPUT_SIZE, INPUT_CHANNELS], np.uint8, name="images")
     x = _normalised(images)
@@ -48,5 +49,6 @@ def _convolution(x: ov.Node, conv: Conv, tensors: Mapping[str, NDArray[np.float3
     else:
         grouped = weight.reshape(conv.groups, conv.outputs // conv.groups, *weight.shape[1:])
         y = op.group_convolution(x, grouped, strides, padding, padding, [1, 1])
+    y.set_friendly_name(conv.name)
     y = op.add(y, bias.reshape(1, -1, 1, 1))
     return y if conv.linear else op.clamp(y, 0.0, 6.0)
