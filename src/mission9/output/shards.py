@@ -43,12 +43,17 @@ _KEY = re.compile(r"[0-9A-Za-z]+")
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images of one split, the `number`-th row group of a plan; `key` names its committed files."""
+    """Some images of one split: rows of the `number`-th row group of a plan; `key` names its committed files."""
 
     number: int
     key: str
     split: str
     images: int
+    first: int = 0
+
+    def rows_in(self, group: pa.Table) -> pa.Table:
+        """Its rows of the row group."""
+        return group.slice(self.first, self.images)
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ class ExtractShards:
         shard = self.shards[number]
         if self._is_committed(shard):
             return b"{}"
-        rows = self.shared.rows(shard.number) if self.shared else read_group(self.todo, shard.number)
+        group = self.shared.rows(shard.number) if self.shared else read_group(self.todo, shard.number)
         seconds: dict[str, float] = {}
-        batches = infer_features(_image_rows(rows, self.root), self.extraction, cpu_seconds=seconds)
+        batches = infer_features(_image_rows(shard.rows_in(group), self.root), self.extraction, cpu_seconds=seconds)
         outcomes = pa.Table.from_batches(batches)
         inferred = time.process_time()
         good = outcomes["reason"].is_null()

@@ -42,7 +42,7 @@ class SharedShards:
     todo: Address
 
     def rows(self, number: int) -> pa.Table:
-        """The images of a shard.
+        """The images of a row group.
 
         Raises:
             StorageError: the plan cannot be read.
