@@ -147,7 +147,8 @@ def _extract(runner: Runner, root: Root, extraction: Extraction, output: Output,
     )
     spent: dict[str, float] = {}
     with output.downloading(extraction.fingerprint, [shard.key for shard in plan.shards]):
-        add(spent, *(json.loads(seconds) for seconds in runner.map(task, len(plan.shards))))
+        for seconds in runner.map(task, len(plan.shards)):
+            add(spent, json.loads(seconds))
     report.cpu_seconds = {what: round(seconds, 2) for what, seconds in spent.items()}
 
 
