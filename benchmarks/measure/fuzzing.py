@@ -27,7 +27,7 @@ from mission9.models.extraction import Extraction
 from mission9.models.mobilenet_v2 import INPUT_SIZE
 from mission9.models.preprocess import INPUT_CHANNELS
 from mission9.options import MAX_PIXELS, Preprocess
-from mission9.output.shards import read_features, read_marker, read_rejects
+from mission9.output.shards import Shard, read_features, read_marker, read_rejects
 from mission9.schema import FEATURES, vectors
 from mission9.sources import find_root
 from mission9.sources.list_images import list_images
@@ -201,7 +201,8 @@ def _extract(root: Path, folder: Path) -> tuple[pa.Table, pa.Table]:
     extraction, images, found = _extraction(), find_root(str(root)), ListingCounts()
     rows = list_images(images, found)
     plan = plan_shards(rows, ReusableShards(folder), folder, extraction.shard_images)
-    task = ExtractShards(root=images, todo=plan.todo, shards=plan.shards, extraction=extraction, folder=folder)
+    shards = Shard.pack(plan.shards)
+    task = ExtractShards(root=images, todo=plan.todo, shards=shards, extraction=extraction, folder=folder)
     for number, shard in enumerate(plan.shards):
         task(number)
         marker = read_marker(folder, shard.key)

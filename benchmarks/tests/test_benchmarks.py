@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.measure import child, runs
+from benchmarks.measure import child, runs, scale
 from benchmarks.measure.child import Done, run_command
 from benchmarks.measure.memory import MemoryWatch, Sample
 from benchmarks.measure.ratios import is_met
@@ -346,3 +346,13 @@ def test_fuzz_counts_every_input_and_makes_them_again(tmp_path: Path, monkeypatc
         made.add(kept.read_bytes())
         kept.unlink()
     assert len(made) == 1
+
+
+def test_scale_measures_every_stage_of_two_runs_and_an_erasure(tmp_path: Path) -> None:
+    stages = scale.measure(600, 3, tmp_path)
+    run = ["list and plan", "extract", "compact and collect", "fit", "project and save", "publish"]
+    assert [stage.name for stage in stages] == [*run, *(f"again: {name}" for name in run), "erase 10"]
+    files = {stage.name: stage.files for stage in stages}
+    assert files["extract"] - files["list and plan"] == 2 * 3  # features and markers
+    assert files["again: extract"] == files["again: list and plan"]
+    assert all(stage.peak > 0 for stage in stages)

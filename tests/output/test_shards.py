@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import pickletools
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,3 +118,12 @@ def test_collecting_counts_every_row_and_sweeping_leaves_only_what_is_named(tmp_
     assert {file.name.split(".")[0] for file in folder.iterdir()} == {"key0", "key1", "key2"}
     with pytest.raises(ConservationError, match="not committed"):
         collect_shards([shard(9)], folder, features=tmp_path / "f2", rejects=tmp_path / "r2")
+
+
+def test_workers_load_as_many_objects_for_many_shards_as_for_few() -> None:
+    few, many = ([Shard(n // 32, f"key{n}", "all", 256, 256 * (n % 32)) for n in range(count)] for count in (3, 3000))
+    packed = Shard.pack(many)
+    assert [Shard.unpack(packed, number) for number in range(3000)] == many
+    steps = [len(list(pickletools.genops(pickle.dumps(Shard.pack(shards))))) for shards in (few, many)]
+    assert steps[1] < steps[0] + 20
+    assert len(Shard.pack([])) == 0

@@ -661,13 +661,13 @@ COMMITTED_TWICE = """
     def _commit(self, shard, features, rejects):
         from pyspark import TaskContext
         twice = self.folder.parent / "twice"
-        is_straggler = shard.number == 0 and TaskContext.get().attemptNumber() == 0
+        is_straggler = (shard.number, shard.first) == (0, 0) and TaskContext.get().attemptNumber() == 0
         while is_straggler and read_marker(self.folder, shard.key) is None:
             time.sleep(0.01)
         super()._commit(shard, features, rejects)
         if is_straggler:
             twice.write_text("the straggler has committed")
-        while shard.number == 0 and not twice.exists():
+        while (shard.number, shard.first) == (0, 0) and not twice.exists():
             time.sleep(0.01)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -53,7 +54,7 @@ def test_nothing_of_a_try_that_failed_is_left_beside_the_marker(
     monkeypatch.setattr(shards, "put", put)
     shared.commit(shard(), features(5), rejects(0), mirror / "elsewhere")
     assert bucket.keys == ["shards/key0.features.parquet", "shards/key0.json"]
-    download(shared.folder, mirror)
+    assert download(shared.folder, mirror) == 2
     assert read_marker(mirror, "key0") is not None
     assert (len(read_features(mirror, "key0")), len(read_rejects(mirror, "key0"))) == (5, 0)
 
@@ -103,6 +104,23 @@ def test_what_was_brought_is_not_fetched_again_where_etags_tell_nothing_of_it(
         f"{key}.{what}" for key in keys for what in ("features.parquet", "json", "rejects.parquet")
     ]
     assert all(read_marker(mirror, key) is not None for key in keys)
+
+
+def test_polls_of_many_objects_make_no_more_requests_than_those_of_few() -> None:
+    class Ended(threading.Event):
+        """Notes the waits between polls, and ends them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.waits: list[float] = []
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.waits.append(timeout or 0.0)
+            return len(self.waits) == 4
+
+    ended, counts = Ended(), iter((0, 999, 780_000))
+    shards._look_until(lambda: next(counts), ended)
+    assert ended.waits == [1.0, 1.0, 1.0, 781.0]
 
 
 def test_what_came_damaged_is_brought_again(

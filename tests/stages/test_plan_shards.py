@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from mission9.output.layout import done_file
@@ -44,10 +45,14 @@ def plan(rows: list[dict[str, Any]], folder: Path, batch: int = 1000) -> Plan:
     return plan_shards(listing(rows, batch), ReusableShards(folder), folder, MOST)
 
 
+def rows_of(made: Plan, shard: Shard) -> pa.Table:
+    return shard.rows_in(read_group(made.todo, shard.number))
+
+
 def extract(made: Plan, folder: Path, *, only: int | None = None, rejected: tuple[str, ...] | None = None) -> None:
     """Commit the shards to do, each image with its number as features, or all `rejected`: stage, reason, message."""
     for shard in made.shards[:only]:
-        rows = read_group(made.todo, shard.number)
+        rows = rows_of(made, shard)
         keys = {name: rows[name] for name in ("path", "split", "label", "bytes")}
         if rejected:
             extra = {name: [value] * len(rows) for name, value in zip(REJECTED, (*rejected, "m")[:3], strict=True)}
@@ -82,11 +87,18 @@ def test_shards_hold_every_row_once_in_order_and_keep_splits_apart(tmp_path: Pat
     rows = [row(n, "Test") for n in range(700)] + [row(n) for n in range(1200)]
     for batch in (1, 7, 300, 5000):
         made = plan(rows, tmp_path, batch)
-        tables = [read_group(made.todo, shard.number) for shard in made.shards]
+        tables = [rows_of(made, shard) for shard in made.shards]
         assert [row for table in tables for row in table.to_pylist()] == rows
         assert [shard.images for shard in made.shards] == [234, 234, 232, 240, 240, 240, 240, 240]
         assert all(set(t["split"].to_pylist()) == {s.split} for s, t in zip(made.shards, tables, strict=True))
         assert [(part.split, part.images) for part in made.parts] == [("Test", 700), ("Training", 1200)]
+
+
+def test_the_footer_of_the_rows_to_do_grows_with_parts_and_not_with_shards(tmp_path: Path) -> None:
+    """Each worker reads it, and an encrypted file cannot have a row group for each of 32,768 shards."""
+    made = plan([row(n) for n in range(2 * MAX_PART_IMAGES)], tmp_path)
+    assert len(made.shards) == 128
+    assert pq.read_metadata(made.todo).num_row_groups == len(made.parts) == 2
 
 
 def test_large_files_make_a_shard_shorter_and_a_huge_one_stands_alone(tmp_path: Path) -> None:
@@ -142,7 +154,7 @@ def test_new_changed_and_deleted_images(tmp_path: Path, monkeypatch: pytest.Monk
     later = sorted([*rows[:310], changed, *rows[312:], row(101, label="l1")], key=lambda row: row["path"])
     second = plan(later, tmp_path)
     assert second.images_to_do == 2
-    assert [len(read_group(second.todo, shard.number)) for shard in second.shards] == [2]
+    assert [len(rows_of(second, shard)) for shard in second.shards] == [2]
     assert [new == old for new, old in zip(second.parts, first.parts, strict=True)] == [True, False, True, True]
     extract(second, tmp_path)
     assert compact(second, tmp_path) == [row["path"] for row in later]
@@ -194,7 +206,7 @@ def test_an_unsupported_format_is_tried_again_once_its_decoder_is_installed(
     extract(more, tmp_path)
     monkeypatch.setattr(reuse, "installed_formats", lambda: installed)
     second = plan([*rows, *others], tmp_path)
-    assert [row for shard in second.shards for row in read_group(second.todo, shard.number).to_pylist()] == rows[:again]
+    assert [row for shard in second.shards for row in rows_of(second, shard).to_pylist()] == rows[:again]
 
 
 def test_what_a_check_denies_is_planned_again(tmp_path: Path) -> None:
@@ -226,7 +238,7 @@ def test_names_that_sort_differently_as_text_and_as_bytes(tmp_path: Path) -> Non
     rows = [row(0) | {"path": path} for path in ("a/\\x5c", "a/é000000.jpg", "a/\\xff.jpg")]
     made = plan(rows, tmp_path)
     for shard in made.shards:
-        commit(tmp_path, shard, _featured(read_group(made.todo, shard.number)), REJECTS_TABLE.empty_table())
+        commit(tmp_path, shard, _featured(rows_of(made, shard)), REJECTS_TABLE.empty_table())
     assert plan(rows, tmp_path).shards == ()
 
 

@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,14 +41,30 @@ _TABLES = _FEATURES, _REJECTS = "features.parquet", "rejects.parquet"
 _KEY = re.compile(r"[0-9A-Za-z]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
-    """Some images of one split, the `number`-th row group of a plan; `key` names its committed files."""
+    """Some images of one split: rows of the `number`-th row group of a plan; `key` names its committed files."""
 
     number: int
     key: str
     split: str
     images: int
+    first: int = 0
+
+    def rows_in(self, group: pa.Table) -> pa.Table:
+        """Its rows of the row group."""
+        return group.slice(self.first, self.images)
+
+    @staticmethod
+    def pack(shards: Sequence[Shard]) -> pa.RecordBatch:
+        """A row for each shard, to send to workers: they would load 400,000 objects for more than a second a task."""
+        names = [field.name for field in fields(Shard)]
+        return pa.record_batch([pa.array([getattr(shard, name) for shard in shards]) for name in names], names)
+
+    @staticmethod
+    def unpack(rows: pa.RecordBatch, number: int) -> Shard:
+        """The shard in a row of `pack`."""
+        return Shard(**rows.slice(number, 1).to_pylist()[0])
 
 
 @dataclass(frozen=True)

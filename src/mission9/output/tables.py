@@ -19,7 +19,7 @@ DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 
 _Version = tuple[Path, int, int, int]  # a file's path, inode, modification time and size
 
-# A plan has a row group for each shard, and each shard's task reads one: parsing the footer each time is quadratic.
+# A plan has a row group for each part, and each task reads one: parsing the footer each time is quadratic.
 _footers: dict[_Version, pq.FileMetaData] = {}
 _MAX_FOOTERS = 4
 

@@ -21,7 +21,7 @@ from mission9.output.layout import FEATURES_FOLDER, MODEL_FOLDER, REJECTS_FOLDER
 from mission9.output.local import Output
 from mission9.output.open import output_at
 from mission9.output.run_report import Report
-from mission9.output.shards import read_marker
+from mission9.output.shards import Shard, read_marker
 from mission9.pca import PCAModel, check_components
 from mission9.pipeline.plan import FEW_IMAGES, make_plan, name_of
 from mission9.pipeline.preflight import RunRequest
@@ -140,14 +140,15 @@ def _extract(runner: Runner, root: Root, extraction: Extraction, output: Output,
     task = ExtractShards(
         root=root,
         todo=plan.todo,
-        shards=plan.shards,
+        shards=Shard.pack(plan.shards),
         extraction=extraction,
         folder=folder,
         shared=output.shared(extraction.fingerprint, name_of(plan)),
     )
     spent: dict[str, float] = {}
     with output.downloading(extraction.fingerprint, [shard.key for shard in plan.shards]):
-        add(spent, *(json.loads(seconds) for seconds in runner.map(task, len(plan.shards))))
+        for seconds in runner.map(task, len(plan.shards)):
+            add(spent, json.loads(seconds))
     report.cpu_seconds = {what: round(seconds, 2) for what, seconds in spent.items()}
 
 

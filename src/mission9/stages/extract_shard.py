@@ -35,26 +35,26 @@ class GetReady:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractShards:
-    """Task that extracts `shards[number]` and commits it into `folder`; returns CPU seconds, as JSON.
+    """Task that extracts the `number`-th of `shards` and commits it into `folder`; returns CPU seconds, as JSON.
 
-    With `shared`, it reads the plan from a bucket and commits shards there, visible to every worker. It skips a shard
-    that an earlier attempt of the task has committed.
+    `shards` are packed. With `shared`, it reads the plan from a bucket and commits shards there, visible to every
+    worker. It skips a shard that an earlier attempt of the task has committed.
     """
 
     root: Root
     todo: Path
-    shards: tuple[Shard, ...]
+    shards: pa.RecordBatch
     extraction: Extraction
     folder: Path
     shared: SharedShards | None = None
 
     def __call__(self, number: int) -> bytes:
-        shard = self.shards[number]
+        shard = Shard.unpack(self.shards, number)
         if self._is_committed(shard):
             return b"{}"
-        rows = self.shared.rows(shard.number) if self.shared else read_group(self.todo, shard.number)
+        group = self.shared.rows(shard.number) if self.shared else read_group(self.todo, shard.number)
         seconds: dict[str, float] = {}
-        batches = infer_features(_image_rows(rows, self.root), self.extraction, cpu_seconds=seconds)
+        batches = infer_features(_image_rows(shard.rows_in(group), self.root), self.extraction, cpu_seconds=seconds)
         outcomes = pa.Table.from_batches(batches)
         inferred = time.process_time()
         good = outcomes["reason"].is_null()

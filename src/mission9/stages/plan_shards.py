@@ -2,7 +2,8 @@
 
 A plan consists of two Parquet files. `images.parquet` has a row for each listed image, with the shard that holds its
 outcome. Each of its row groups is a part: the images of one file of the finished table. `todo.parquet` has the images
-that no earlier run has committed, a shard in each row group.
+that no earlier run has committed: those of a part are a row group, of which each shard is a slice. A row group for each
+shard would make a footer of hundreds of megabytes, which every worker reads, and an encrypted file cannot have 32,768.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: ReusableShards, folder
     """Divide a listing into parts, and the new images of each part into shards; write both files into `folder`."""
     parts: list[Shard] = []
     shards: list[Shard] = []
+    groups = 0
     with (
         atomic_path(plan_file(folder)) as images,
         atomic_path(todo_file(folder)) as todo,
@@ -60,12 +62,13 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: ReusableShards, folder
     ):
         for rows in _cut(listing, _ends_of_parts):
             keys = known.shards_of(rows)
-            fresh = _cut_shards(rows.filter(keys.is_null()), shard_images, number=len(shards))
-            for shard, shard_rows in fresh:
-                shard_writer.write_batch(shard_rows, row_group_size=len(shard_rows))
-                shards.append(shard)
-            if fresh:
-                new_keys = pa.concat_arrays([pa.repeat(shard.key, shard.images) for shard, _ in fresh])
+            if keys.null_count:
+                new_rows = rows.filter(keys.is_null())
+                fresh = _cut_shards(new_rows, shard_images, group=groups)
+                shard_writer.write_batch(new_rows, row_group_size=len(new_rows))
+                shards += fresh
+                groups += 1
+                new_keys = pa.concat_arrays([pa.repeat(shard.key, shard.images) for shard in fresh])
                 keys = pc.replace_with_mask(keys, keys.is_null(), new_keys)
             part = Shard(len(parts), _part_key(keys, known, shards), rows["split"][0].as_py(), len(rows))
             columns = [*rows.columns, keys, pa.repeat(part.key, len(rows))]
@@ -74,13 +77,11 @@ def plan_shards(listing: Iterable[pa.RecordBatch], known: ReusableShards, folder
     return Plan(plan_file(folder), todo_file(folder), tuple(parts), tuple(shards))
 
 
-def _cut_shards(rows: pa.RecordBatch, most: int, *, number: int) -> list[tuple[Shard, pa.RecordBatch]]:
-    even = -(-len(rows) // max(1, -(-len(rows) // most)))  # equal shards, so that cores end together
-    pieces = _cut([rows], lambda batch: _ends_of_shards(batch, even)) if len(rows) else iter(())
-    return [
-        (Shard(at, uuid.uuid4().hex, piece["split"][0].as_py(), len(piece)), piece)
-        for at, piece in enumerate(pieces, number)
-    ]
+def _cut_shards(rows: pa.RecordBatch, most: int, *, group: int) -> list[Shard]:
+    even = -(-len(rows) // -(-len(rows) // most))  # equal shards, so that cores end together
+    split = rows["split"][0].as_py()
+    bounds = [0, *_ends_of_shards(rows, even), len(rows)]
+    return [Shard(group, uuid.uuid4().hex, split, end - start, start) for start, end in pairwise(bounds)]
 
 
 def _part_key(keys: pa.Array, known: ReusableShards, shards: list[Shard]) -> str:

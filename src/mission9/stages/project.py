@@ -18,6 +18,9 @@ from mission9.storage.local.files import atomic_path, make_folder
 
 _CHUNKS_A_WORKER = 4
 
+# Of a chunk, which this process reads as a whole: 32,768 images, whatever the number of all images.
+_MAX_ROW_GROUPS = 16
+
 
 @dataclass(frozen=True)
 class ProjectRows:
@@ -60,7 +63,7 @@ def project_batch(batch: pa.RecordBatch, model: PCAModel) -> pa.RecordBatch:
 
 
 def _groups(rows: Sequence[Rows], most: int) -> list[tuple[Rows, ...]]:
-    count = min(len(rows), most)
+    count = max(min(len(rows), most), -(-len(rows) // _MAX_ROW_GROUPS))
     bounds = [len(rows) * n // count for n in range(count + 1)]
     return [tuple(rows[start:end]) for start, end in pairwise(bounds)]
 

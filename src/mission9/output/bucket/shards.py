@@ -23,14 +23,16 @@ from mission9.storage.local.files import atomic_path, files_in
 from mission9.storage.local.scratch import scratch_folder
 from mission9.storage.local.untrusted import MIB
 from mission9.storage.s3.address import Address
-from mission9.storage.s3.listing import list_below
+from mission9.storage.s3.listing import PAGE_KEYS, list_below
 from mission9.storage.s3.objects import ObjectInfo, delete, fetch, get_or_none, map_concurrent, put
 from mission9.storage.s3.range_reader import RangeReader
 from mission9.storage.s3.raw_keys import is_odd
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY = 1.0  # seconds between polls for newly committed shards
+# Seconds between polls for newly committed shards, for each thousand objects, which take a request: hundreds of
+# thousands would otherwise be listed without end.
+_LOOK_EVERY = 1.0
 _MARKER = ".json"
 
 
@@ -42,7 +44,7 @@ class SharedShards:
     todo: Address
 
     def rows(self, number: int) -> pa.Table:
-        """The images of a shard.
+        """The images of a row group.
 
         Raises:
             StorageError: the plan cannot be read.
@@ -106,16 +108,17 @@ def download(
     only: Collection[str] | None = None,
     run_id: str = "",
     brought: set[ObjectInfo] | None = None,
-) -> None:
-    """Make a mirror hold the committed shards of a bucket, of the keys `only`; markers come last.
+) -> int:
+    """Make a mirror hold the committed shards of a bucket, of the keys `only`; return how many objects the bucket has.
 
-    Without `only`, shards that the bucket lacks are deleted from the mirror, and the last plan is downloaded too, as is
-    that of the result `run_id`. Names in `brought` are skipped, and downloaded ones added to it.
+    Markers come last. Without `only`, shards that the bucket lacks are deleted from the mirror, and the last plan is
+    downloaded too, as is that of the result `run_id`. Names in `brought` are skipped, and downloaded ones added to it.
 
     Raises:
         StorageError: the bucket cannot be read.
     """
     there = {folder.relative(found.key): found for page in list_below(folder) for found in page}
+    count = len(there)
     there = {name: found for name, found in there.items() if _is_ours(name)}
     keys = {name.removesuffix(_MARKER) for name in there if name.endswith(_MARKER)}
     if only is None:
@@ -135,6 +138,7 @@ def download(
         map_concurrent(lambda name: fetch(Address(folder.bucket, there[name].key), mirror / name), group)
     broken = {key for key in {name.partition(".")[0] for name in missing} if not _is_whole(folder, mirror, key)}
     brought.update(there[name] for name in wanted if name.partition(".")[0] not in broken)
+    return count
 
 
 def _is_whole(folder: Address, mirror: Path, key: str) -> bool:
@@ -182,12 +186,11 @@ def incoming(folder: Address, mirror: Path, keys: Collection[str]) -> Iterator[N
     look()
 
 
-def _look_until(look: Callable[[], None], ended: threading.Event) -> None:
+def _look_until(look: Callable[[], int], ended: threading.Event) -> None:
     wait = _LOOK_EVERY
     while not ended.wait(wait):
         try:
-            look()
-            wait = _LOOK_EVERY
+            wait = _LOOK_EVERY * (1 + look() // PAGE_KEYS)
         except (Mission9Error, OSError) as error:  # the last poll reports a lasting failure
             logger.debug("cannot download shards: %s", error)
             wait = min(2 * wait, 30.0)
