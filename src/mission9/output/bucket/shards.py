@@ -30,9 +30,9 @@ from mission9.storage.s3.raw_keys import is_odd
 
 logger = logging.getLogger(__name__)
 
-# Seconds between polls for newly committed shards, for each thousand objects, which take a request: hundreds of
-# thousands would otherwise be listed without end.
-_LOOK_EVERY = 1.0
+# Seconds between polls for newly committed shards, for each thousand objects, which take a request, and at most:
+# hundreds of thousands would otherwise be listed without end.
+_LOOK_EVERY, _LONGEST_WAIT = 1.0, 60.0
 _MARKER = ".json"
 
 
@@ -190,7 +190,7 @@ def _look_until(look: Callable[[], int], ended: threading.Event) -> None:
     wait = _LOOK_EVERY
     while not ended.wait(wait):
         try:
-            wait = _LOOK_EVERY * (1 + look() // PAGE_KEYS)
+            wait = min(_LOOK_EVERY * (1 + look() // PAGE_KEYS), _LONGEST_WAIT)
         except (Mission9Error, OSError) as error:  # the last poll reports a lasting failure
             logger.debug("cannot download shards: %s", error)
             wait = min(2 * wait, 30.0)
