@@ -20,6 +20,7 @@ long          with --long: 16,000 images, ours and the pandas UDF (half an hour 
 
 and, only where --only names them, each with figures of its own:
 
+image-sizes   whole runs over images of 100 x 100, 500 x 375 and 4000 x 3000, ours and two peers
 large         speed and memory at 67,692 images, held against those at 4,000
 listing       listing and planning alone of a million files and keys
 pack          what packing images gains, in a bucket on a server of its own (make s3-server)
@@ -44,13 +45,14 @@ from benchmarks.measure.child import ChildFailed
 from benchmarks.measure.results import RUNNERS
 from benchmarks.measure.sitting import Sitting
 from benchmarks.parts.comparison import COMPARISON
+from benchmarks.parts.image_sizes import IMAGE_SIZES
 from benchmarks.parts.large import LARGE
 from benchmarks.parts.listing import LISTING
 from benchmarks.parts.pack import PACK
 from benchmarks.parts.soak import SOAK
 from benchmarks.report import FIGURES, PAGE, read, save, write_pages
 
-PARTS = {part.name: part for part in (*COMPARISON, LARGE, LISTING, PACK, SOAK)}
+PARTS = {part.name: part for part in (*COMPARISON, IMAGE_SIZES, LARGE, LISTING, PACK, SOAK)}
 PRECISIONS = ("float32", "int8")
 
 

@@ -22,13 +22,17 @@ from benchmarks.measure import REPOSITORY, RESULTS
 FIGURES = RESULTS / "figures.json"
 PAGE = REPOSITORY / "docs" / "performance.md"
 RELIABILITY = REPOSITORY / "docs" / "reliability.md"
-SECTIONS = ("bench", "large", "listing", "pack", "soak", "gpu")
+SECTIONS = ("bench", "image_sizes", "large", "listing", "pack", "soak", "gpu")
 MIB = 2**20
 
 Json = dict[str, Any]
 
 _STAGES = ("list", "start", "extract", "compact", "fit", "project", "fidelity", "save_model", "pca_fit", "pca_write")
 _KINDS = ("driver", "jvm", "daemon", "worker", "decoder")
+
+# Stages that take as much longer as there are more images.
+_GROWING = ("list", "extract", "compact", "fit", "project", "pca_fit", "pca_write")
+MACHINE = "c6i.2xlarge"  # of which a core of a sitting is taken for a vCPU
 
 
 def main() -> int:
@@ -83,16 +87,29 @@ def render(name: str, **values: Any) -> str:
     pages.filters |= {
         "fmt": format,
         "mib": mib,
+        "million": million,
         "machine": machine_text,
         "not_measured": lambda command: f"Not measured; `{command}` measures it.",
         "peaks": peak_cells,
         "stages": lambda runs: [stage for stage in _STAGES if any(stage in run["seconds"] for run in runs)],
     }
-    return pages.get_template(f"{name}.md").render(values)
+    from mission9.estimate.instances import note
+
+    return pages.get_template(f"{name}.md").render(values, price_machine=MACHINE, price_note=note())
 
 
 def mib(size: float, digits: int = 0) -> str:
     return f"{size / MIB:,.{digits}f}"
+
+
+def million(run: Json, cores: int) -> tuple[float, float]:
+    """Return core-hours, and dollars on `MACHINE`, of a million images; stages that do not grow count once."""
+    from mission9.estimate.instances import find_instances
+
+    growing = sum(seconds for stage, seconds in run["seconds"].items() if stage in _GROWING)
+    hours = cores * (run["wall"] - growing + growing * 1e6 / run["images"]) / 3600
+    (machine,) = find_instances([MACHINE])
+    return hours, hours * machine.price / machine.vcpus
 
 
 def machine_text(machine: Json) -> str:

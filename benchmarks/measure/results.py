@@ -20,9 +20,10 @@ from mission9.storage.local.files import write_atomic
 RUNNERS = {"Spark": "spark", "local": "local"}
 
 
-def ours(runner: str, precision: str = "float32") -> str:
-    """Return what a run of ours is called here: Spark, local, Spark int8."""
-    return runner if precision == "float32" else f"{runner} {precision}"
+def ours(runner: str, precision: str = "float32", decode: str = "exact") -> str:
+    """Return what a run of ours is called here: Spark, local, Spark int8, local fast."""
+    usual = ("float32", "exact")
+    return " ".join([runner, *(setting for setting in (precision, decode) if setting not in usual)])
 
 
 def key(name: str, images: int) -> str:

@@ -87,11 +87,12 @@ class Sitting:
         folder = self.work / f"images{images}"
         return folder if folder.exists() else make_tree(self.source, self.paths, images, folder)
 
-    def ours(self, runner: str, images: int, precision: str = "float32") -> Run | None:
+    def ours(self, runner: str, images: int, precision: str = "float32", decode: str = "exact") -> Run | None:
         """A run of ours, made if it was not yet; None where it failed, and `result.skipped` says why."""
-        name = ours(runner, precision)
+        name = ours(runner, precision, decode)
         options = ["--runner", RUNNERS[runner], "--components", str(self.options.components)]
         options += ["--precision", precision] if precision != "float32" else []
+        options += ["--decode", decode] if decode != "exact" else []
         return self._run(name, images, lambda job: run_ours(name, options, job))
 
     def peer(self, name: str, images: int) -> Run | None:

@@ -17,6 +17,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,15 +65,17 @@ def write_report(results: Results, file: Path, images: str | None = None) -> dic
     with _timed(seconds, "sample"):
         sample = draw_sample(results)
         shown = sample.images.take(pa.array(sample.shown))
-    with _timed(seconds, "compare"):
-        judgement, why_not = _judged(results, sample)
-        neighbours, distances = nearest_others(sample.pca[sample.shown], CLICKED_NEIGHBOURS)
-        odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
-        groups = identical_images(results, sample)
-    with _timed(seconds, "thumbnails"):
-        # With pseudonyms, a picture would reveal its image.
-        root = None if results.report.pseudonyms else _root(images, results.report.config["input"])
-        thumbnails = _thumbnails(root, shown, results.report.config["max_pixels"])
+    # With pseudonyms, a picture would reveal its image.
+    root = None if results.report.pseudonyms else _root(images, results.report.config["input"])
+    with ThreadPoolExecutor(1) as beside:  # other processes decode
+        pictures = beside.submit(_thumbnails, root, shown, results.report.config["max_pixels"])
+        with _timed(seconds, "compare"):
+            judgement, why_not = _judged(results, sample)
+            neighbours, distances = nearest_others(sample.pca[sample.shown], CLICKED_NEIGHBOURS)
+            odd = at_odds(shown["label"].to_numpy(), neighbours[:, :NEIGHBOURS])
+            groups = identical_images(results, sample)
+        with _timed(seconds, "thumbnails"):
+            thumbnails = pictures.result()
     with _timed(seconds, "write"):
         found = Findings(results, sample, judgement, why_not, odd, neighbours, groups, thumbnails)
         payload = make_payload(found, shown, distances)
