@@ -99,7 +99,8 @@ def _decoded(data: bytes, multiple: int | None) -> Pixels:
 def _growth_apart(data: bytes, multiple: int | None) -> int:
     """Bytes by which a new process grows at most while it decodes an image, after it has decoded a small one."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_growth, data, multiple).result()
+        growth: int = pool.submit(_growth, data, multiple).result()
+    return growth
 
 
 def _growth(data: bytes, multiple: int | None) -> int:
@@ -109,7 +110,7 @@ def _growth(data: bytes, multiple: int | None) -> int:
     before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     _decoded(data, multiple)
-    return peak_rss() - before
+    return int(peak_rss() - before)
 
 
 def _milliseconds(photographs: Sequence[bytes], multiple: int | None) -> float:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from mission9 import RunConfig, run
 from mission9.erasure.erase import erase
 from mission9.erasure.selection import ErasureRequest
+from mission9.options import MAX_BYTES
 from mission9.runners.base import InProcessRunner
 from mission9.schema import FEATURES
 
@@ -154,7 +155,9 @@ def measure(images: int, labels: int, folder: Path) -> list[Stage]:
     """Run twice and erase, with everything in a folder."""
     source, output = folder / "images", folder / "results"
     make_images(source, images, labels)
-    config = RunConfig(input=str(source), output=str(output), weights="demo", runner="local", workers=1, no_report=True)
+    # A limit that no other run has, whose readers would be taken.
+    settings = {"weights": "demo", "runner": "local", "workers": 1, "no_report": True, "max_bytes": MAX_BYTES - 1}
+    config = RunConfig(input=str(source), output=str(output), **settings)
     meter = Meter(output)
     with costless_images():
         for prefix in ("", "again: "):

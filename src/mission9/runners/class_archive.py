@@ -14,6 +14,7 @@ from mission9.config import RunConfig
 from mission9.errors import SetupError
 from mission9.runners.java import archive_folder, archive_name
 from mission9.runners.spark import spark_runner
+from mission9.runners.spark_session import end_java
 from mission9.storage.local.files import make_folder
 
 
@@ -23,8 +24,6 @@ def write_class_archive() -> Path:
     Raises:
         SetupError: Spark does not start, or Java writes no archive.
     """
-    from pyspark import SparkContext
-
     make_folder(archive_folder())
     for old in archive_folder().glob("*.jsa"):
         old.unlink()  # Java writes none while it uses another
@@ -33,9 +32,7 @@ def write_class_archive() -> Path:
         os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:ArchiveClassesAtExit={new} -Xlog:disable"
         with spark_runner(RunConfig(master="local[1]")) as runner:
             runner.map(_nothing, 2)
-        java = SparkContext._gateway.proc  # type: ignore[union-attr] # which `spark_runner` has started
-        java.stdin.close()  # at which it ends
-        java.wait()
+        end_java()
         if not new.exists():
             raise SetupError("Java wrote no archive of Spark's classes: see its output above")
         return new.rename(archive_folder() / archive_name(new))

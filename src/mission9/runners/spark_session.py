@@ -146,6 +146,15 @@ def _start_java(settings: Mapping[str, str]) -> None:
     SparkContext._ensure_initialized(gateway=gateway)
 
 
+def end_java() -> None:
+    """End the Java that `start_session` started, and wait for its end; no session may be running."""
+    from pyspark import SparkContext
+
+    java = SparkContext._gateway.proc  # type: ignore[union-attr]
+    java.stdin.close()  # at which it ends
+    java.wait()
+
+
 def _pass_on(said: int) -> None:
     """Relay Java's stderr, without messages about the modules that it loads for Spark."""
     with open(said, errors="replace") as lines, suppress(OSError, ValueError):
