@@ -334,7 +334,7 @@ def test_fuzz_counts_every_input_and_makes_them_again(tmp_path: Path, monkeypatc
         facts = figures["targets"][target]
         assert facts["inputs"] == inputs == facts["pictures"] + sum(facts["reasons"].values())
         assert 0 < facts["pictures"] < inputs
-    assert len(figures["formats"]) == 6
+    assert len(figures["formats"]) == 8
     text = page.read_text()
     assert text.startswith("before\n<!-- fuzz -->\n384 damaged images (seed 3)")
     assert text.endswith("<!-- /fuzz -->\nafter\n")
