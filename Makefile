@@ -173,7 +173,7 @@ JAVA := scripts/java.sh
 	@touch .venv/.demo .venv/.runtime $@
 
 # An archive of Java's classes, with which Spark starts faster.
-.venv/.classes: | .venv/.runtime
+.venv/.classes: .venv/.runtime
 	$(BIN)/python scripts/class_archive.py
 	@touch $@
 

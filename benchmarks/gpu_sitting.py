@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from benchmarks.measure import REPOSITORY
 from benchmarks.measure.child import ChildFailed
-from benchmarks.measure.runs import mission9_run
+from benchmarks.measure.runs import whole_run
 from benchmarks.measure.trees import images_at_hand, jpegs, make_tree
 from benchmarks.report import read, render_part, save
 
@@ -70,7 +70,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> Json:
     run_program("benchmarks/gpu.py", *common, *few)
     count = REHEARSED if arguments.rehearse else IMAGES
     tree = make_tree(images, jpegs(images), count, work / "tree")
-    options = ["--engine", "torch", "--device", device, "--weights", weights, "--runner", "local"]
+    options = ["--engine", "torch", "--device", device, "--weights", weights, "--runner", "local", "--components", "2"]
     runs = {one: whole_run([*options, "--precision", one], tree, work / f"out {one}") for one in PRECISIONS}
     figures: Json = read(engine)["gpu"]
     return figures | {"source": images.name, "runs": runs}
@@ -78,20 +78,6 @@ def measure(arguments: argparse.Namespace, work: Path) -> Json:
 
 def run_program(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], cwd=REPOSITORY, check=True)  # noqa: S603
-
-
-def whole_run(options: list[str], tree: Path, output: Path) -> Json:
-    done, report = mission9_run([*options, "--components", "2"], tree, output)
-    splits = report["splits"].values()
-    listed = sum(split["listed"] for split in splits)
-    return {
-        "images": listed,
-        "featured": sum(split["featured"] for split in splits),
-        "wall": done.wall,
-        "rate": listed / done.wall,
-        "extraction": listed / report["seconds"]["extract"],
-        "cosine_min": (report.get("fidelity") or {}).get("cosine_min"),
-    }
 
 
 if __name__ == "__main__":

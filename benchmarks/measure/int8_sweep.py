@@ -3,8 +3,8 @@
 python -m benchmarks.measure.int8_sweep --images DIR --weights FILE [--only SETTING ...]
 
 A CPU without VNNI adds products of 8 bits in 16 bits, which overflow; so each network is computed a second time, in
-arithmetic that does not. Rates are of one thread's CPU time, in turns with the first setting,
-which mission9 had before this sweep.
+arithmetic that does not. Rates are of one thread's CPU time, in turns with the first setting, which mission9 had before
+this sweep.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,27 @@ def mission9_run(
         raise ChildFailed(done.failure)
     report: dict[str, Any] = json.loads((output / "run.json").read_bytes())
     return done, report
+
+
+def whole_run(options: Sequence[str], tree: Path, output: Path, *, sampling: float = SAMPLING) -> dict[str, Any]:
+    """The figures of `mission9 run`, whose correctness is not checked, but for the number of rows.
+
+    Raises:
+        ChildFailed: saying what it said.
+    """
+    done, report = mission9_run(options, tree, output, sampling=sampling)
+    splits = report["splits"].values()
+    images = sum(split["listed"] for split in splits)
+    return {
+        "images": images,
+        "featured": sum(split["featured"] for split in splits),
+        "wall": done.wall,
+        "rate": images / done.wall,
+        "extraction": images / report["seconds"]["extract"],
+        "seconds": report["seconds"],
+        "memory": asdict(done.memory),
+        "cosine_min": (report.get("fidelity") or {}).get("cosine_min"),
+    }
 
 
 def run_peer(name: str, python: Path, script: Path, job: Job, *, settings: dict[str, str]) -> Run:

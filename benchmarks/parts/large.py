@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.measure.runs import mission9_run
+from benchmarks.measure.runs import whole_run
 from benchmarks.measure.sitting import Sitting
 from benchmarks.parts import Figures, Part
 
@@ -35,20 +35,10 @@ def one_run(sitting: Sitting, count: int) -> Json:
     sitting.say(f"{count:,} images …")
     output = sitting.work / f"large {count}"
     options = [*sitting.options.options, "--weights", sitting.weights]
-    done, report = mission9_run(options, sitting.tree(count), output, sampling=0.5)
+    found = whole_run(options, sitting.tree(count), output, sampling=0.5)
     shutil.rmtree(output)
-    splits = report["splits"].values()
-    images = sum(split["listed"] for split in splits)
-    sitting.say(f"    {done.wall:.1f} s, {images / done.wall:.1f} images/s")
-    return {
-        "images": images,
-        "featured": sum(split["featured"] for split in splits),
-        "wall": done.wall,
-        "rate": images / done.wall,
-        "extraction": images / report["seconds"]["extract"],
-        "seconds": report["seconds"],
-        "memory": asdict(done.memory),
-    }
+    sitting.say(f"    {found['wall']:.1f} s, {found['rate']:.1f} images/s")
+    return found
 
 
 def ratios_of_peaks(small: Json, large: Json) -> Iterator[tuple[str, float]]:

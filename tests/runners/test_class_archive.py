@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mission9.errors import SetupError
+from mission9.runners.class_archive import write_class_archive
 from mission9.runners.java import class_archive, java_options
 
 
@@ -23,6 +25,12 @@ def test_java_is_told_of_an_archive_that_it_can_name(
     assert any(str(file) in option for option in java_options()) == is_used
     file.write_bytes(b"archiv")
     assert java_options() == ()
+
+
+@pytest.mark.usefixtures("spark")
+def test_it_is_not_written_by_a_process_whose_spark_has_started() -> None:
+    with pytest.raises(SetupError, match="write the archive from another"):
+        write_class_archive()
 
 
 MAPPED = """

@@ -127,7 +127,7 @@ def _start_java(settings: Mapping[str, str]) -> None:
     from pyspark.errors import PySparkException
     from pyspark.java_gateway import launch_gateway
 
-    if SparkContext._gateway is not None:
+    if is_java_started():
         return
     said, says = os.pipe()
     relay = threading.Thread(target=_pass_on, args=(said,), daemon=True)
@@ -144,6 +144,13 @@ def _start_java(settings: Mapping[str, str]) -> None:
         if says >= 0:
             os.close(says)
     SparkContext._ensure_initialized(gateway=gateway)
+
+
+def is_java_started() -> bool:
+    """Return True if Java runs for this process, with or without a session."""
+    from pyspark import SparkContext
+
+    return SparkContext._gateway is not None
 
 
 def end_java() -> None:
